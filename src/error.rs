@@ -1,0 +1,357 @@
+//! Every way this program can fail, what it then says, and the exit status that goes with it.
+//!
+//! One type that a caller can match on. A message says what failed, on what, and what to do about
+//! it; text that came from outside passes [`printable`] first, so that no server writes control
+//! characters to a terminal.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a call of this library returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a call failed. [`Error::status`] is the exit status that the command line gives it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something the caller gave makes no sense: a reference, a platform, a flag. Status 2.
+    Usage {
+        /// What was given.
+        what: String,
+        /// Why it cannot be used, and what could.
+        why: String,
+    },
+    /// The registry wants other credentials than it was given, or any at all. Status 3.
+    Refused {
+        /// The registry.
+        host: String,
+        /// The HTTP status of its answer.
+        status: u16,
+        /// What it said, and where the credentials came from.
+        detail: String,
+    },
+    /// There is no such repository, tag, digest or platform. Status 4.
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// What there is instead, where that is known.
+        available: Vec<String>,
+    },
+    /// The network or the registry failed for longer than the retries last. What had arrived is
+    /// kept: the same call goes on from there. Status 5.
+    Network {
+        /// The host that was talked to.
+        host: String,
+        /// What was being done.
+        doing: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// What happened at the last try.
+        why: String,
+    },
+    /// What came is not what was named: wrong digest or wrong size. Status 6.
+    Mismatch {
+        /// The document or blob.
+        blob: String,
+        /// What its descriptor says.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// The disk or the output failed: full, read-only, closed. Status 7.
+    Output {
+        /// The file, directory or stream.
+        path: PathBuf,
+        /// What was being done to it.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The other side of a TLS connection could not be trusted or understood. Status 1.
+    Tls {
+        /// The host.
+        host: String,
+        /// What is wrong and what to do about it.
+        why: String,
+    },
+    /// A document is not what it claims to be. Status 1.
+    Malformed {
+        /// The document.
+        document: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Something from outside is larger than anything sensible. Status 1.
+    TooLarge {
+        /// What.
+        what: String,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A file that was named (credentials, certificates, an archive) could not be read. Status 1.
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What was being done with it.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is understood, but nothing this program can make an archive of. Status 1.
+    Unsupported {
+        /// What it is.
+        what: String,
+    },
+    /// The pull was ended from outside, by the signal of this number (0: by the caller).
+    Interrupted(i32),
+}
+
+impl Error {
+    /// The exit status of the command line for this failure.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::Refused { .. } => 3,
+            Self::NotFound { .. } => 4,
+            Self::Network { .. } => 5,
+            Self::Mismatch { .. } => 6,
+            Self::Output { .. } => 7,
+            Self::Tls { .. }
+            | Self::Malformed { .. }
+            | Self::TooLarge { .. }
+            | Self::Input { .. }
+            | Self::Unsupported { .. } => 1,
+            Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
+        }
+    }
+
+    pub(crate) fn usage(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Usage {
+            what: what.into(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn malformed(document: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Malformed {
+            document: document.into(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn output(path: &Path, doing: &str, source: impl Into<io::Error>) -> Self {
+        Self::Output {
+            path: path.to_owned(),
+            doing: doing.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn input(path: &Path, doing: &str, source: impl Into<io::Error>) -> Self {
+        Self::Input {
+            path: path.to_owned(),
+            doing: doing.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage { what, why } => write!(f, "{}: {why}", printable(what, 300)),
+            Self::Refused {
+                host,
+                status,
+                detail,
+            } => {
+                write!(f, "{host} refused: HTTP {status}")?;
+                if detail.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, ", {detail}")
+                }
+            }
+            Self::NotFound { what, available } => {
+                f.write_str(what)?;
+                match available.len() {
+                    0 => Ok(()),
+                    _ => write!(f, "; there is: {}", list(available)),
+                }
+            }
+            Self::Network {
+                host,
+                doing,
+                attempts,
+                why,
+            } => {
+                write!(f, "{doing}: {why}")?;
+                if !why.contains(host.as_str()) && !doing.contains(host.as_str()) {
+                    write!(f, " ({host})")?;
+                }
+                if *attempts > 1 {
+                    write!(f, ", after {attempts} tries")?;
+                }
+                Ok(())
+            }
+            Self::Mismatch {
+                blob,
+                expected,
+                found,
+            } => write!(
+                f,
+                "{blob} is not what was named: expected {expected}, found {found}; nothing was kept of it"
+            ),
+            Self::Output {
+                path,
+                doing,
+                source,
+            } => {
+                write!(f, "{doing} {}: {}", path.display(), plain(source))?;
+                match advice(source) {
+                    "" => Ok(()),
+                    advice => write!(f, "; {advice}"),
+                }
+            }
+            Self::Tls { host, why } => write!(f, "{host}: {why}"),
+            Self::Malformed { document, why } => write!(f, "{document}: {why}"),
+            Self::TooLarge { what, limit } => {
+                write!(
+                    f,
+                    "{what} is larger than {limit} bytes, which is more than is taken"
+                )
+            }
+            Self::Input {
+                path,
+                doing,
+                source,
+            } => {
+                write!(f, "{doing} {}: {}", path.display(), plain(source))
+            }
+            Self::Unsupported { what } => f.write_str(what),
+            Self::Interrupted(0) => f.write_str("stopped"),
+            Self::Interrupted(_) => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Output { source, .. } | Self::Input { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// The system's own words, without Rust's ` (os error 28)`.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room and run it again: what arrived is kept"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "this file system (vfat?) or a limit (ulimit -f) allows no file of that size"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            "choose another place with --output or --working-dir"
+        }
+        io::ErrorKind::NotFound => "the directory must exist",
+        _ => "",
+    }
+}
+
+fn list(items: &[String]) -> String {
+    const SHOWN: usize = 24;
+    let mut text = items
+        .iter()
+        .take(SHOWN)
+        .map(|item| printable(item, 80))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if items.len() > SHOWN {
+        text.push_str(&format!(", and {} more", items.len() - SHOWN));
+    }
+    text
+}
+
+/// Text from outside, fit for a terminal: control and direction-changing characters become `?`,
+/// white space becomes single blanks, and what exceeds `limit` characters is cut off.
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(limit + 3));
+    let mut count = 0;
+    let mut blank = true;
+    for c in text.chars() {
+        if count == limit {
+            out.push_str("...");
+            break;
+        }
+        if c.is_whitespace() {
+            if !blank {
+                out.push(' ');
+                count += 1;
+            }
+            blank = true;
+            continue;
+        }
+        blank = false;
+        count += 1;
+        // U+200B.. and U+202A.. reorder or hide what stands around them (CVE-2021-42574).
+        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        out.push(if c.is_control() || hidden { '?' } else { c });
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_cannot_move_the_cursor() {
+        assert_eq!(
+            printable("a\x1b[2Jb\r\nc\u{9b}d\u{202e}e", 80),
+            "a?[2Jb c?d?e"
+        );
+        assert_eq!(printable("abcdef", 3), "abc...");
+        assert_eq!(printable("  a \n\t b  ", 80), "a b");
+    }
+
+    #[test]
+    fn every_failure_has_its_status() {
+        let full = Error::output(
+            Path::new("x.tar"),
+            "writing",
+            io::Error::from_raw_os_error(28),
+        );
+        assert_eq!(full.status(), 7);
+        assert_eq!(
+            full.to_string(),
+            "writing x.tar: No space left on device; make room and run it again: what arrived is kept"
+        );
+        assert_eq!(Error::usage("x", "y").status(), 2);
+        assert_eq!(Error::Interrupted(2).status(), 130);
+        let missing = Error::NotFound {
+            what: "no tag x".into(),
+            available: vec!["a".into(), "b".into()],
+        };
+        assert_eq!(
+            (missing.status(), missing.to_string().as_str()),
+            (4, "no tag x; there is: a, b")
+        );
+    }
+}

@@ -1,0 +1,535 @@
+//! Is this a valid index, manifest or config, and of what kind? Documents as registries serve them.
+//!
+//! OCI image-spec (manifest.md, image-index.md, config.md, descriptor.md) and Docker's schema 2.
+//! Every number is checked and every size bounded here; what a document refers to is fetched
+//! elsewhere.
+
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result, printable};
+use crate::json::{self, Number, Text};
+use crate::platform::Platform;
+use miniserde::Deserialize;
+use std::sync::Arc;
+
+/// The largest index or manifest taken, in bytes: what registries and other clients allow.
+pub const MANIFEST_LIMIT: u64 = 4 << 20;
+/// The largest image config taken, in bytes.
+pub const CONFIG_LIMIT: u64 = 4 << 20;
+/// The most layers or index entries taken. The Docker Engine stops at 125 layers.
+const ENTRIES: usize = 4096;
+
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// A reference to content: what it is, its digest and its size (image-spec, descriptor.md).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Descriptor {
+    /// The media type, as the document gives it.
+    pub media_type: String,
+    /// The digest of the content.
+    pub digest: Digest,
+    /// The size of the content in bytes.
+    pub size: u64,
+    /// Other places to fetch it from ("foreign" layers).
+    pub urls: Vec<String>,
+}
+
+/// An entry of an index: a manifest or a further index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexEntry {
+    /// What it refers to.
+    pub descriptor: Descriptor,
+    /// For which platform, where the index says so.
+    pub platform: Option<Platform>,
+    /// An attestation or another companion of an image, not an image to run.
+    pub companion: bool,
+}
+
+/// What an index or a manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content {
+    /// An image index or manifest list.
+    Index(Vec<IndexEntry>),
+    /// An image manifest.
+    Manifest {
+        /// The image's config.
+        config: Descriptor,
+        /// The layers, the lowest first; one may occur more than once.
+        layers: Vec<Descriptor>,
+    },
+}
+
+/// An index or a manifest: its bytes, which belong to its digest, and what they say.
+#[derive(Clone, Debug)]
+pub struct Document {
+    bytes: Arc<[u8]>,
+    digest: Digest,
+    media_type: &'static str,
+    content: Content,
+}
+
+impl Document {
+    /// Parses a document. `media_type` is what the server called it, if anything; `expected` the
+    /// digest it was asked for by, which it must have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] for other bytes than `expected` names, [`Error::Unsupported`] for what
+    /// is no image (schema 1, artifacts, encrypted layers), [`Error::Malformed`] for the rest.
+    pub fn parse(
+        bytes: Vec<u8>,
+        media_type: Option<&str>,
+        expected: Option<&Digest>,
+        what: &str,
+    ) -> Result<Self> {
+        let digest = Digest::of(
+            expected.map_or(Algorithm::Sha256, Digest::algorithm),
+            &bytes,
+        );
+        if let Some(expected) = expected
+            && digest != *expected
+        {
+            return Err(Error::Mismatch {
+                blob: what.to_owned(),
+                expected: expected.to_string(),
+                found: digest.to_string(),
+            });
+        }
+        let wire: WireDocument = json::parse(&bytes, what)?;
+        let kind = kind(&wire, media_type, expected.is_some(), what)?;
+        let (media_type, content) = match kind {
+            Kind::Index(media_type) => (media_type, index(wire, what)?),
+            Kind::Manifest(media_type) => (media_type, manifest(wire, what)?),
+        };
+        Ok(Self {
+            bytes: bytes.into(),
+            digest,
+            media_type,
+            content,
+        })
+    }
+
+    /// The bytes as they were served.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    /// The digest of the bytes.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The media type, settled between what the document and its server say.
+    pub fn media_type(&self) -> &'static str {
+        self.media_type
+    }
+
+    /// What it says.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+}
+
+#[derive(Deserialize)]
+struct WireDocument {
+    #[serde(rename = "schemaVersion")]
+    schema: Number,
+    #[serde(rename = "mediaType")]
+    media_type: Text,
+    #[serde(rename = "artifactType")]
+    artifact_type: Text,
+    config: Option<WireDescriptor>,
+    layers: Option<Vec<WireDescriptor>>,
+    manifests: Option<Vec<WireDescriptor>>,
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<Vec<Text>>,
+}
+
+#[derive(Deserialize)]
+struct WireDescriptor {
+    #[serde(rename = "mediaType")]
+    media_type: Text,
+    digest: Text,
+    size: Number,
+    urls: Option<Vec<Text>>,
+    platform: Option<WirePlatform>,
+    annotations: Option<WireAnnotations>,
+}
+
+#[derive(Deserialize)]
+struct WirePlatform {
+    os: Text,
+    architecture: Text,
+    variant: Text,
+}
+
+#[derive(Deserialize)]
+struct WireAnnotations {
+    #[serde(rename = "vnd.docker.reference.type")]
+    reference_type: Text,
+}
+
+enum Kind {
+    Index(&'static str),
+    Manifest(&'static str),
+}
+
+fn known(media_type: &str) -> Option<&'static str> {
+    let bare = media_type.split(';').next().unwrap_or("").trim();
+    [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST]
+        .into_iter()
+        .find(|known| bare.eq_ignore_ascii_case(known))
+}
+
+/// Body, then header, then shape (registry.md 1.1). A document that can be read both ways is
+/// refused: CVE-2021-41190.
+fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> Result<Kind> {
+    let header_text = header.unwrap_or("");
+    if wire.fs_layers.is_some()
+        || wire.schema == Number::Is(1)
+        || header_text.contains("docker.distribution.manifest.v1+")
+    {
+        return Err(Error::unsupported(format!(
+            "{what} is a schema 1 manifest, which Docker gave up in 2023; push the image again with a current tool"
+        )));
+    }
+    if wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some()) {
+        return Err(Error::malformed(what, "is both an index and a manifest"));
+    }
+    let body = known(&wire.media_type.0);
+    let header = known(header_text);
+    if let (Some(body), Some(header)) = (body, header)
+        && body != header
+        && !pinned
+    {
+        return Err(Error::malformed(
+            what,
+            format!("calls itself {body}, but was served as {header}"),
+        ));
+    }
+    let indexes = |kind: &str| kind == OCI_INDEX || kind == DOCKER_LIST;
+    match body.or(header) {
+        Some(kind) if indexes(kind) && wire.manifests.is_some() => Ok(Kind::Index(kind)),
+        Some(kind) if !indexes(kind) && wire.layers.is_some() => Ok(Kind::Manifest(kind)),
+        Some(kind) if pinned || body.is_some() => Err(Error::malformed(
+            what,
+            format!(
+                "calls itself {kind}, but has no {}",
+                if indexes(kind) { "manifests" } else { "layers" }
+            ),
+        )),
+        _ if wire.manifests.is_some() => Ok(Kind::Index(OCI_INDEX)),
+        _ if wire.layers.is_some() && wire.config.is_some() => {
+            let docker = wire
+                .config
+                .as_ref()
+                .is_some_and(|config| config.media_type.0.contains(".docker."));
+            Ok(Kind::Manifest(if docker {
+                DOCKER_MANIFEST
+            } else {
+                OCI_MANIFEST
+            }))
+        }
+        _ => Err(Error::malformed(what, "is no image index or manifest")),
+    }
+}
+
+fn index(wire: WireDocument, what: &str) -> Result<Content> {
+    let entries = wire.manifests.unwrap_or_default();
+    if entries.len() > ENTRIES {
+        return Err(Error::malformed(
+            what,
+            format!("lists more than {ENTRIES} manifests"),
+        ));
+    }
+    let entries = entries.into_iter().map(|mut entry| {
+        let platform = entry
+            .platform
+            .take()
+            .filter(|p| !p.os.0.is_empty() || !p.architecture.0.is_empty());
+        let attestation = entry
+            .annotations
+            .take()
+            .is_some_and(|a| a.reference_type.0 == "attestation-manifest");
+        let unknown = platform
+            .as_ref()
+            .is_some_and(|p| p.os.0 == "unknown" || p.architecture.0 == "unknown");
+        Ok(IndexEntry {
+            descriptor: descriptor(entry, what, "an entry")?,
+            platform: platform.map(|p| Platform::new(&p.os.0, &p.architecture.0, &p.variant.0)),
+            companion: attestation || unknown,
+        })
+    });
+    Ok(Content::Index(entries.collect::<Result<_>>()?))
+}
+
+fn manifest(wire: WireDocument, what: &str) -> Result<Content> {
+    let Some(config) = wire.config else {
+        return Err(Error::malformed(what, "has no config"));
+    };
+    let config = descriptor(config, what, "the config")?;
+    let artifact = |kind: &str| {
+        Error::unsupported(format!(
+            "{what} is not a container image (artifact type {})",
+            printable(kind, 120)
+        ))
+    };
+    match config.media_type.as_str() {
+        // Docker 1.10 called configs octet streams.
+        OCI_CONFIG
+        | "application/vnd.docker.container.image.v1+json"
+        | "application/octet-stream" => {}
+        _ if !wire.artifact_type.0.is_empty() => return Err(artifact(&wire.artifact_type.0)),
+        other => return Err(artifact(other)),
+    }
+    let layers = wire.layers.unwrap_or_default();
+    if layers.len() > ENTRIES {
+        return Err(Error::malformed(
+            what,
+            format!("lists more than {ENTRIES} layers"),
+        ));
+    }
+    let layers = layers.into_iter().enumerate().map(|(number, layer)| {
+        let layer = descriptor(layer, what, &format!("layer {}", number + 1))?;
+        if layer.media_type.ends_with("+encrypted") {
+            return Err(Error::unsupported(format!(
+                "{what}: layer {} is encrypted ({}), which no loader opens without its key",
+                number + 1,
+                printable(&layer.media_type, 120)
+            )));
+        }
+        let image = [
+            "application/vnd.oci.image.layer.",
+            "application/vnd.docker.image.rootfs.",
+        ];
+        if !image
+            .iter()
+            .any(|prefix| layer.media_type.starts_with(prefix))
+        {
+            return Err(artifact(&layer.media_type));
+        }
+        Ok(layer)
+    });
+    Ok(Content::Manifest {
+        config,
+        layers: layers.collect::<Result<_>>()?,
+    })
+}
+
+fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Result<Descriptor> {
+    let wrong = |why: String| Error::malformed(what, format!("{which}: {why}"));
+    let digest = wire
+        .digest
+        .0
+        .parse()
+        .map_err(|error: Error| wrong(error.to_string()))?;
+    let size = match wire.size {
+        Number::Is(size) if i64::try_from(size).is_ok() => size,
+        Number::Missing => return Err(wrong("has no size".into())),
+        _ => return Err(wrong("the size is not a number of bytes".into())),
+    };
+    if wire.media_type.0.is_empty() {
+        return Err(wrong("has no mediaType".into()));
+    }
+    let urls = wire
+        .urls
+        .unwrap_or_default()
+        .into_iter()
+        .map(|url| url.0)
+        .collect();
+    Ok(Descriptor {
+        media_type: wire.media_type.0,
+        digest,
+        size,
+        urls,
+    })
+}
+
+/// What an image config says that matters here: for which platform, and how many layers.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub platform: Option<Platform>,
+    pub diff_ids: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct WireConfig {
+    os: Text,
+    architecture: Text,
+    variant: Text,
+    rootfs: Option<WireRootfs>,
+}
+
+#[derive(Deserialize)]
+struct WireRootfs {
+    diff_ids: Option<Vec<Text>>,
+}
+
+impl Config {
+    pub fn parse(bytes: &[u8], layers: usize, what: &str) -> Result<Self> {
+        let wire: WireConfig = json::parse(bytes, what)?;
+        let diff_ids = wire
+            .rootfs
+            .and_then(|rootfs| rootfs.diff_ids)
+            .unwrap_or_default();
+        if diff_ids.len() != layers {
+            return Err(Error::malformed(
+                what,
+                format!(
+                    "names {} diff IDs, but the manifest has {layers} layers",
+                    diff_ids.len()
+                ),
+            ));
+        }
+        let diff_ids = diff_ids.iter().map(|id| id.0.parse());
+        let named = !wire.os.0.is_empty() && !wire.architecture.0.is_empty();
+        Ok(Self {
+            platform: named
+                .then(|| Platform::new(&wire.os.0, &wire.architecture.0, &wire.variant.0)),
+            diff_ids: diff_ids
+                .collect::<Result<_>>()
+                .map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn parse(text: &str, header: Option<&str>) -> Result<Document> {
+        Document::parse(text.as_bytes().to_vec(), header, None, "manifest x")
+    }
+
+    fn image(config: &str, layer: &str, size: &str) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{config}","digest":"sha256:{HEX}","size":2}},
+            "layers":[{{"mediaType":"{layer}","digest":"sha256:{HEX}","size":{size}}}]}}"#
+        )
+    }
+
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+    #[test]
+    fn the_kind_comes_from_body_then_header_then_shape() {
+        let text = image(OCI_CONFIG, LAYER, "3");
+        for header in [
+            None,
+            Some("text/html"),
+            Some("application/json"),
+            Some(&*format!("{OCI_MANIFEST}; charset=x")),
+        ] {
+            assert_eq!(parse(&text, header).unwrap().media_type(), OCI_MANIFEST);
+        }
+        assert_eq!(
+            parse(&text, Some(DOCKER_MANIFEST)).unwrap().media_type(),
+            DOCKER_MANIFEST
+        );
+        let index = format!(
+            r#"{{"manifests":[{{"mediaType":"{OCI_MANIFEST}","digest":"sha256:{HEX}","size":1,
+            "platform":{{"os":"linux","architecture":"arm","variant":"v6"}}}}]}}"#
+        );
+        let Content::Index(entries) = parse(&index, None).unwrap().content().clone() else {
+            panic!()
+        };
+        assert_eq!(
+            entries[0].platform.as_ref().unwrap().to_string(),
+            "linux/arm/v6"
+        );
+        let typed = text.replacen('{', &format!(r#"{{"mediaType":"{OCI_MANIFEST}","#), 1);
+        assert!(parse(&typed, Some(DOCKER_MANIFEST)).is_err());
+        assert!(parse(&typed, Some(OCI_INDEX)).is_err());
+        let both = text.replacen('{', r#"{"manifests":[],"#, 1);
+        assert!(parse(&both, None).is_err());
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused_by_name() {
+        for (text, word) in [
+            (
+                r#"{"schemaVersion":1,"fsLayers":[{"blobSum":"x"}]}"#.to_owned(),
+                "schema 1",
+            ),
+            (
+                image("application/vnd.cncf.helm.config.v1+json", LAYER, "3"),
+                "helm",
+            ),
+            (
+                image("application/vnd.oci.empty.v1+json", LAYER, "3"),
+                "empty.v1",
+            ),
+            (
+                image(
+                    OCI_CONFIG,
+                    "application/vnd.dev.cosign.simplesigning.v1+json",
+                    "3",
+                ),
+                "cosign",
+            ),
+            (
+                image(OCI_CONFIG, &format!("{LAYER}+encrypted"), "3"),
+                "encrypted",
+            ),
+        ] {
+            let error = parse(&text, None).unwrap_err();
+            assert!(
+                matches!(error, Error::Unsupported { .. }) && error.to_string().contains(word),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_and_digests_are_checked() {
+        for size in ["-1", "9223372036854775808", "1e3", "\"3\"", "null", "[]"] {
+            assert!(
+                parse(&image(OCI_CONFIG, LAYER, size), None).is_err(),
+                "{size}"
+            );
+        }
+        assert!(parse(&image(OCI_CONFIG, LAYER, "10995116277760"), None).is_ok());
+        let text = image(OCI_CONFIG, LAYER, "3");
+        for wrong in ["../../../../etc/x", &HEX.to_uppercase(), &HEX[1..]] {
+            assert!(parse(&text.replace(HEX, wrong), None).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn other_bytes_than_the_digest_names_are_a_mismatch() {
+        let text = image(OCI_CONFIG, LAYER, "3");
+        let digest = Digest::of(Algorithm::Sha512, text.as_bytes());
+        let bytes = text.into_bytes();
+        assert!(Document::parse(bytes.clone(), None, Some(&digest), "x").is_ok());
+        let other = Digest::of(Algorithm::Sha256, b"other");
+        assert_eq!(
+            Document::parse(bytes, None, Some(&other), "x")
+                .unwrap_err()
+                .status(),
+            6
+        );
+    }
+
+    #[test]
+    fn a_config_has_as_many_diff_ids_as_layers() {
+        let text = format!(
+            r#"{{"os":"linux","architecture":"x86_64","rootfs":{{"diff_ids":["sha256:{HEX}"]}}}}"#
+        );
+        let config = Config::parse(text.as_bytes(), 1, "config").unwrap();
+        assert_eq!(config.platform.unwrap().to_string(), "linux/amd64");
+        assert!(Config::parse(text.as_bytes(), 2, "config").is_err());
+        assert!(
+            Config::parse(b"{}", 0, "config")
+                .unwrap()
+                .platform
+                .is_none()
+        );
+    }
+}
