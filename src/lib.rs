@@ -3,10 +3,13 @@
 
 mod digest;
 mod error;
+mod files;
 mod json;
 mod manifest;
+mod net;
 mod platform;
 mod reference;
+mod time;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};

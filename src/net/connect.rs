@@ -1,0 +1,240 @@
+//! From a name to a socket: addresses are looked up once a run, and each of them is tried.
+//!
+//! A dead address costs a quarter of a second: the next is tried beside it, as RFC 8305 has it.
+//! `localhost` needs no name server. TLS and HTTP come after.
+
+use super::failure::Failure;
+use super::url::Origin;
+use crate::error::plain;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long one address is waited for before the next is tried beside it.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The addresses found so far, by name; the one that worked last comes first.
+#[derive(Default)]
+pub(crate) struct Resolver {
+    known: Mutex<HashMap<String, Vec<IpAddr>>>,
+}
+
+impl Resolver {
+    /// A connected socket to one of the host's addresses.
+    pub fn connect(&self, origin: &Origin, timeout: Duration) -> Result<TcpStream, Failure> {
+        let addresses = self.addresses(&origin.host)?;
+        let sockets: Vec<SocketAddr> = addresses
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, origin.port))
+            .collect();
+        let (stream, winner) = race(&sockets, timeout).map_err(|why| Failure::Connect {
+            origin: origin.clone(),
+            why: explain(&why, origin),
+        })?;
+        if winner.ip() != addresses[0] {
+            let mut known = lock(&self.known);
+            if let Some(list) = known.get_mut(&origin.host) {
+                list.retain(|ip| *ip != winner.ip());
+                list.insert(0, winner.ip());
+            }
+        }
+        // Requests are single small segments; waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        // musl knows localhost from /etc/hosts only, which a FROM-scratch container has not.
+        if host == "localhost" || host.ends_with(".localhost") {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        if let Some(list) = lock(&self.known).get(host) {
+            return Ok(list.clone());
+        }
+        let found = (host, 0)
+            .to_socket_addrs()
+            .map_err(|error| unresolved(host, &error))?;
+        let list = interleave(found.map(|address| address.ip()).collect());
+        if list.is_empty() {
+            return Err(Failure::Resolve {
+                host: host.to_owned(),
+                again: false,
+                why: "the name server knows none".into(),
+            });
+        }
+        lock(&self.known).insert(host.to_owned(), list.clone());
+        Ok(list)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// std hides the resolver's code; its text is all that tells "ask again" from "no such name".
+fn unresolved(host: &str, error: &io::Error) -> Failure {
+    let text = plain(error);
+    let text = text.rsplit(": ").next().unwrap_or("").to_owned();
+    let again = text.contains("Try again") || text.contains("Temporary failure");
+    let hint = if std::path::Path::new("/etc/resolv.conf").exists() {
+        ""
+    } else {
+        "; there is no /etc/resolv.conf here that names a name server"
+    };
+    Failure::Resolve {
+        host: host.to_owned(),
+        again: again && hint.is_empty(),
+        why: format!("{text}{hint}"),
+    }
+}
+
+/// Both families in turn, so that a family that leads nowhere delays only every second try.
+fn interleave(mut list: Vec<IpAddr>) -> Vec<IpAddr> {
+    list.dedup();
+    let first_is_v6 = list.first().is_some_and(IpAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        list.into_iter().partition(|ip| ip.is_ipv6() == first_is_v6);
+    let mut out = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        match (first.next(), second.next()) {
+            (None, None) => return out,
+            (a, b) => out.extend(a.into_iter().chain(b)),
+        }
+    }
+}
+
+fn explain(error: &io::Error, origin: &Origin) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("nothing listens on port {} there", origin.port)
+        }
+        _ => plain(error),
+    }
+}
+
+/// Tries the addresses one after the other, [`STAGGER`] apart, and takes the first that answers.
+fn race(addresses: &[SocketAddr], timeout: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    let end = Instant::now() + timeout;
+    let mut waiting: Vec<(OwnedFd, SocketAddr)> = Vec::new();
+    let mut rest = addresses.iter();
+    let mut last = io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("no answer within {} s", timeout.as_secs()),
+    );
+    let mut next_start = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now >= end {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {} s", timeout.as_secs()),
+            ));
+        }
+        if waiting.is_empty() || now >= next_start {
+            match rest.next() {
+                Some(address) => match start(*address) {
+                    Ok(socket) => {
+                        waiting.push((socket, *address));
+                        next_start = now + STAGGER;
+                    }
+                    Err(error) => {
+                        last = error;
+                        continue;
+                    }
+                },
+                None if waiting.is_empty() => return Err(last),
+                None => next_start = end,
+            }
+        }
+        match ready(&waiting, next_start.min(end) - now.min(next_start.min(end)))? {
+            None => {}
+            Some(index) => {
+                let (socket, address) = waiting.swap_remove(index);
+                match sockopt::socket_error(&socket)? {
+                    Ok(()) => {
+                        let stream = TcpStream::from(socket);
+                        stream.set_nonblocking(false)?;
+                        return Ok((stream, address));
+                    }
+                    Err(error) => {
+                        last = error.into();
+                        next_start = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn start(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The index of a socket whose connecting has come to an end, within `wait`.
+fn ready(waiting: &[(OwnedFd, SocketAddr)], wait: Duration) -> io::Result<Option<usize>> {
+    let mut polled: Vec<PollFd<'_>> = waiting
+        .iter()
+        .map(|(socket, _)| PollFd::new(socket, PollFlags::OUT))
+        .collect();
+    let wait = Timespec {
+        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(60),
+        tv_nsec: wait.subsec_nanos().into(),
+    };
+    match poll(&mut polled, Some(&wait)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(polled.iter().position(|fd| !fd.revents().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let list = ["::1", "::2", "::3", "1.1.1.1"]
+            .map(|ip| ip.parse().unwrap())
+            .to_vec();
+        let expected: Vec<IpAddr> = ["::1", "1.1.1.1", "::2", "::3"]
+            .map(|ip| ip.parse().unwrap())
+            .to_vec();
+        assert_eq!(interleave(list), expected);
+    }
+
+    #[test]
+    fn a_dead_address_is_passed_over() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let alive = listener.local_addr().unwrap();
+        // Nothing listens on port 1, and 192.0.2.0/24 is for documentation only.
+        let dead = [
+            "127.0.0.1:1".parse().unwrap(),
+            "192.0.2.1:9".parse().unwrap(),
+            alive,
+        ];
+        let (_, winner) = race(&dead, Duration::from_secs(5)).unwrap();
+        assert_eq!(winner, alive);
+        assert!(race(&dead[..1], Duration::from_secs(1)).is_err());
+    }
+}

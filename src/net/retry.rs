@@ -1,0 +1,267 @@
+//! The one retry policy: what is worth trying again, after how long, and how often.
+//!
+//! It is asked by whoever makes a request whose outcome can be had again (documents, and each
+//! blob's reader), never twice for the same failure. Attempts are counted between signs of
+//! progress: a link that brings something each time is never given up.
+
+use super::failure::Failure;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// The first wait; each further one is twice as long.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest wait of our own choosing.
+const LONGEST: Duration = Duration::from_secs(30);
+/// The longest wait a server may ask for.
+const ASKED: Duration = Duration::from_secs(60);
+/// What counts as progress: so many bytes since the last failure refill the budget.
+const PROGRESS: u64 = 1 << 20;
+
+/// What a failure calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Try again after the usual wait.
+    Again,
+    /// Try again after at least this long, because the server said so.
+    After(Duration),
+    /// The target a redirect led to does not serve us any more: ask the registry for a new one.
+    NewUrl,
+    /// No further try would bring anything else.
+    Never,
+}
+
+/// What `failure` calls for.
+pub(crate) fn classify(failure: &Failure) -> Verdict {
+    match failure {
+        Failure::Resolve { again: true, .. }
+        | Failure::Connect { .. }
+        | Failure::Timer { .. }
+        | Failure::Closed { .. }
+        | Failure::Protocol { .. } => Verdict::Again,
+        Failure::Resolve { .. } | Failure::Tls { .. } | Failure::Final(_) => Verdict::Never,
+        Failure::Status(status) => match status.status {
+            // go-containerregistry's list (pkg/v1/remote/options.go); 425 is RFC 8470.
+            408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522 => {
+                match status.retry_after {
+                    // A used-up quota comes back in hours: asking again only prolongs it.
+                    _ if status.quota_used => Verdict::Never,
+                    Some(wait) => Verdict::After(wait.min(ASKED)),
+                    None => Verdict::Again,
+                }
+            }
+            // S3, R2 and Azure call an expired signature by any of these (registry.md, section 3).
+            400 | 401 | 403 | 404 | 410 if status.redirected => Verdict::NewUrl,
+            _ => Verdict::Never,
+        },
+    }
+}
+
+/// What is left of the tries for one thing.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    tries: u32,
+    failures: u32,
+    attempts: u32,
+    since: u64,
+}
+
+impl Budget {
+    /// `retries` further tries after the first one, without progress in between.
+    pub fn new(retries: u32) -> Self {
+        Self {
+            tries: retries,
+            failures: 0,
+            attempts: 1,
+            since: 0,
+        }
+    }
+
+    /// So many bytes came.
+    pub fn progress(&mut self, bytes: u64) {
+        self.since += bytes;
+    }
+
+    /// Tries made so far.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// How long to wait before the next try; `None` where there is no next one.
+    pub fn next(&mut self, failure: &Failure) -> Option<Duration> {
+        if self.since >= PROGRESS {
+            self.failures = 0;
+        }
+        self.since = 0;
+        let asked = match classify(failure) {
+            Verdict::Never => return None,
+            Verdict::After(wait) => Some(wait.max(FIRST)),
+            Verdict::Again => None,
+            // Nothing is wrong with the registry: there is no reason to wait for it.
+            Verdict::NewUrl => Some(Duration::ZERO),
+        };
+        if self.failures >= self.tries {
+            return None;
+        }
+        let doubled = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
+        self.failures += 1;
+        self.attempts += 1;
+        Some(match asked {
+            Some(Duration::ZERO) if self.failures <= 2 => Duration::ZERO,
+            // Many clients told the same second would come back in the same second.
+            Some(wait) => wait.max(Duration::from_millis(1)) + jitter(FIRST),
+            None => doubled / 2 + jitter(doubled / 2),
+        })
+    }
+}
+
+/// A duration between zero and `most`, different each time and between processes.
+fn jitter(most: Duration) -> Duration {
+    use std::hash::{BuildHasher, Hasher};
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
+    let most = u64::try_from(most.as_millis()).unwrap_or(1000).max(1);
+    Duration::from_millis(hasher.finish() % most)
+}
+
+/// Ends every wait at once when a pull is stopped.
+#[derive(Default)]
+pub(crate) struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    pub fn set(&self) {
+        *self
+            .stopped
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    pub fn is_set(&self) -> bool {
+        *self
+            .stopped
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits; `false` when it was stopped instead.
+    pub fn sleep(&self, wait: Duration) -> bool {
+        let end = Instant::now() + wait;
+        let mut stopped = self
+            .stopped
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if *stopped || left.is_zero() {
+                return !*stopped;
+            }
+            stopped = self
+                .changed
+                .wait_timeout(stopped, left)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// `Retry-After`: seconds or an HTTP date. What is neither, or lies in the past, says nothing.
+pub(crate) fn retry_after(text: &str, now: u64) -> Option<Duration> {
+    let text = text.trim();
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => crate::time::http_date(text)?.checked_sub(now)?,
+    };
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::StatusFailure;
+    use super::super::url::Url;
+    use super::*;
+
+    fn status(status: u16, redirected: bool, retry_after: Option<u64>) -> Failure {
+        Failure::Status(Box::new(StatusFailure {
+            url: Url::parse("https://h/").unwrap(),
+            status,
+            codes: Vec::new(),
+            message: String::new(),
+            retry_after: retry_after.map(Duration::from_secs),
+            limit: None,
+            quota_used: false,
+            redirected,
+            credentials: None,
+        }))
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        for code in 300..600 {
+            let expected = match code {
+                408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522 => Verdict::Again,
+                _ => Verdict::Never,
+            };
+            assert_eq!(classify(&status(code, false, None)), expected, "{code}");
+        }
+        for code in [400, 401, 403, 404, 410] {
+            assert_eq!(classify(&status(code, true, None)), Verdict::NewUrl);
+        }
+        assert_eq!(
+            classify(&status(429, false, Some(99_999))),
+            Verdict::After(ASKED)
+        );
+        assert_eq!(
+            classify(&status(503, false, Some(90))),
+            Verdict::After(Duration::from_secs(60))
+        );
+    }
+
+    #[test]
+    fn the_budget_ends_and_progress_refills_it() {
+        let cut = Failure::Closed {
+            host: "h".into(),
+            why: "x".into(),
+        };
+        let mut budget = Budget::new(3);
+        for expected in [1, 2, 4] {
+            let wait = budget.next(&cut).unwrap();
+            assert!(
+                wait >= Duration::from_millis(expected * 500)
+                    && wait <= Duration::from_secs(expected)
+            );
+        }
+        assert_eq!(budget.next(&cut), None);
+        assert_eq!(budget.attempts(), 4);
+        for _ in 0..25 {
+            budget.progress(PROGRESS);
+            assert!(budget.next(&cut).is_some());
+        }
+        assert_eq!(Budget::new(3).next(&status(404, false, None)), None);
+        assert!(
+            Budget::new(3).next(&status(429, false, Some(2))).unwrap() >= Duration::from_secs(2)
+        );
+    }
+
+    #[test]
+    fn retry_after_has_two_forms() {
+        assert_eq!(retry_after(" 2 ", 0), Some(Duration::from_secs(2)));
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770),
+            Some(Duration::from_secs(7))
+        );
+        for nothing in [
+            "0",
+            "-1",
+            "985.86\u{b5}s",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "",
+        ] {
+            assert_eq!(retry_after(nothing, 784_111_999), None, "{nothing}");
+        }
+    }
+}

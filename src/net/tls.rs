@@ -1,0 +1,303 @@
+//! Whom to trust, and what to say where trust fails. The records themselves are rustls's business.
+//!
+//! Roots are Mozilla's, built in (a FROM-scratch container has none), and those that options name.
+//! They are only put together when the first TLS connection is made.
+
+use super::failure::Failure;
+use crate::error::{Error, Result, printable};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// A PEM file with certificates is never larger than this, in bytes.
+const PEM_LIMIT: u64 = 4 << 20;
+
+/// Which files to trust and to identify with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrustOptions {
+    /// Further roots, PEM.
+    pub roots: Vec<PathBuf>,
+    /// A certificate chain and its key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// No certificate is checked at all.
+    pub skip_verify: bool,
+}
+
+/// What [`TrustOptions`] come to; the files are read at once, so that a wrong one is told early.
+pub(crate) struct Trust {
+    own: Vec<CertificateDer<'static>>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    skip_verify: bool,
+    config: OnceLock<std::result::Result<Arc<ClientConfig>, String>>,
+}
+
+impl Trust {
+    pub fn new(options: &TrustOptions) -> Result<Self> {
+        let mut own = Vec::new();
+        for path in &options.roots {
+            let found = certificates(path)?;
+            if found.is_empty() {
+                return Err(Error::input(
+                    path,
+                    "reading certificates from",
+                    no_pem("certificate"),
+                ));
+            }
+            own.extend(found);
+        }
+        let identity = match &options.identity {
+            None => None,
+            Some((chain, key)) => {
+                let bytes = read(key, "reading the private key")?;
+                let found = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+                    Error::input(
+                        key,
+                        "reading the private key from",
+                        no_pem("unencrypted private key"),
+                    )
+                })?;
+                Some((certificates(chain)?, found))
+            }
+        };
+        Ok(Self {
+            own,
+            identity,
+            skip_verify: options.skip_verify,
+            config: OnceLock::new(),
+        })
+    }
+
+    pub fn client(&self, host: &str) -> std::result::Result<UnbufferedClientConnection, Failure> {
+        let wrong = |why: String| Failure::Tls {
+            host: host.to_owned(),
+            why,
+        };
+        let config = self
+            .config
+            .get_or_init(|| self.build())
+            .clone()
+            .map_err(wrong)?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| wrong("is no name that a certificate can be for".into()))?;
+        UnbufferedClientConnection::new(config, name).map_err(|error| wrong(error.to_string()))
+    }
+
+    fn build(&self) -> std::result::Result<Arc<ClientConfig>, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        // A file may hold entries that webpki cannot use; the others still count.
+        roots.add_parsable_certificates(self.own.iter().cloned());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(|error| error.to_string())?;
+        let verifier = Verifier {
+            inner: verifier,
+            provider: provider.clone(),
+            own: self.own.clone(),
+            skip: self.skip_verify,
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain.clone(), key.clone_key())
+                .map_err(|error| format!("the client certificate and its key: {error}"))?,
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A tenth of rustls's 256 sessions: a pull talks to a handful of hosts.
+        config.resumption = rustls::client::Resumption::in_memory_sessions(16);
+        Ok(Arc::new(config))
+    }
+
+    /// One sentence for what went wrong, with what to do about it.
+    pub fn explain(&self, host: &str, error: &io::Error) -> Failure {
+        let host = host.to_owned();
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            Some(error) => Failure::Tls {
+                host,
+                why: self.sentence(error),
+            },
+            None if error.kind() == io::ErrorKind::TimedOut => Failure::Timer {
+                host,
+                what: "no TLS handshake",
+                seconds: 0,
+            },
+            None => Failure::Closed {
+                host,
+                why: format!(
+                    "ended the connection during the TLS handshake: {}",
+                    crate::error::plain(error)
+                ),
+            },
+        }
+    }
+
+    fn sentence(&self, error: &rustls::Error) -> String {
+        use rustls::Error as E;
+        match error {
+            E::InvalidCertificate(problem) => self.certificate(problem),
+            E::InvalidMessage(_) => "does not speak TLS on this port; where the registry is plain HTTP on purpose, use --insecure".into(),
+            E::AlertReceived(alert) => match format!("{alert:?}").as_str() {
+                "CertificateRequired" | "BadCertificate" | "UnknownCA" | "CertificateUnknown" | "AccessDenied" => {
+                    format!("wants a client certificate that it trusts (TLS alert {alert:?}): see --cert and --key")
+                }
+                "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
+                    format!("offers no TLS 1.2 or 1.3 with ciphers of today (TLS alert {alert:?})")
+                }
+                "NoApplicationProtocol" => "speaks no HTTP/1.1 (TLS alert NoApplicationProtocol)".into(),
+                other => format!("ended the TLS handshake with alert {other}"),
+            },
+            E::PeerIncompatible(why) => format!("offers no TLS that is spoken here ({why:?})"),
+            other => printable(&other.to_string(), 200),
+        }
+    }
+
+    fn certificate(&self, problem: &CertificateError) -> String {
+        use CertificateError as C;
+        match problem {
+            C::Expired => "its certificate has expired".into(),
+            C::ExpiredContext { time, not_after } => format!(
+                "its certificate expired on {}; this system's clock says {}",
+                date(*not_after), date(*time)
+            ),
+            C::NotValidYet => "its certificate is not valid yet: is this system's clock right?".into(),
+            C::NotValidYetContext { time, not_before } => format!(
+                "its certificate is valid from {} on, but this system's clock says {}: set the clock",
+                date(*not_before), date(*time)
+            ),
+            C::UnknownIssuer => format!(
+                "its certificate comes from an issuer that none of the {} trusted roots vouches for; give the registry's own CA with --cacert",
+                webpki_roots::TLS_SERVER_ROOTS.len() + self.own.len()
+            ),
+            C::NotValidForName => "its certificate is for another name".into(),
+            C::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+                "its certificate names no host (a common name alone does not count)".into()
+            }
+            C::NotValidForNameContext { presented, .. } => {
+                format!("its certificate is for another name: {}", printable(&presented.join(", "), 200))
+            }
+            other if is_ca_as_leaf(other) => {
+                "its certificate is a CA's (CA:TRUE), made by openssl req -x509; give that very certificate with --cacert to trust it".into()
+            }
+            other => format!("its certificate is not accepted: {}", printable(&format!("{other:?}"), 120)),
+        }
+    }
+}
+
+/// rustls's errors inside of the system's, so that one path carries both.
+pub(crate) fn as_io(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn no_pem(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("no {what} in PEM form in it"),
+    )
+}
+
+fn read(path: &std::path::Path, doing: &str) -> Result<Vec<u8>> {
+    crate::files::read_limited(path, PEM_LIMIT).map_err(|error| Error::input(path, doing, error))
+}
+
+fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> {
+    let bytes = read(path, "reading certificates from")?;
+    Ok(CertificateDer::pem_slice_iter(&bytes)
+        .filter_map(std::result::Result::ok)
+        .collect())
+}
+
+/// `1970-01-01`, from seconds since then.
+fn date(time: UnixTime) -> String {
+    let (year, month, day) = crate::time::civil(time.as_secs() / 86_400);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+fn is_ca_as_leaf(error: &CertificateError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
+}
+
+/// webpki's rules, with two exceptions that are asked for: none at all, and a certificate that is
+/// itself one of the trusted ones although it says CA:TRUE (what `openssl req -x509` makes, and
+/// what Go and OpenSSL take).
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+    own: Vec<CertificateDer<'static>>,
+    skip: bool,
+}
+
+impl Verifier {
+    fn is_own(&self, leaf: &CertificateDer<'_>) -> bool {
+        self.own.iter().any(|own| own.as_ref() == leaf.as_ref())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        if self.skip {
+            return Ok(ServerCertVerified::assertion());
+        }
+        match self.inner.verify_server_cert(leaf, chain, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(problem))
+                if is_ca_as_leaf(&problem) && self.is_own(leaf) =>
+            {
+                super::certificate::check_dates(leaf, now)?;
+                let parsed = rustls::server::ParsedCertificate::try_from(leaf)?;
+                rustls::client::verify_server_name(&parsed, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, leaf, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, leaf, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
