@@ -9,6 +9,7 @@ mod manifest;
 mod net;
 mod platform;
 mod reference;
+mod registry;
 mod time;
 
 pub use digest::{Algorithm, Digest};
@@ -16,3 +17,4 @@ pub use error::{Error, Result};
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;
 pub use reference::Reference;
+pub use registry::{Client, ClientBuilder, Image, Repository, Tags};

@@ -1,0 +1,410 @@
+//! What all requests of a run share: connections, credentials, tokens, and the patience.
+
+use super::auth::{self, Authorization, Plan};
+use super::credentials::{Credential, Credentials, Found};
+use super::{Repository, answer};
+use crate::error::{Error, Result};
+use crate::net::failure::Failure;
+use crate::net::proxy::Proxies;
+use crate::net::retry::Budget;
+use crate::net::tls::{Trust, TrustOptions};
+use crate::net::url::{Origin, Url};
+use crate::net::{Agent, Request, Response, Timeouts};
+use crate::reference::Reference;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+type Log = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Options for a [`Client`].
+///
+/// The proxy variables of the environment are respected.
+pub struct ClientBuilder {
+    insecure: bool,
+    trust: TrustOptions,
+    retries: u32,
+    timeout: Duration,
+    credentials: Credentials,
+    log: Option<Log>,
+}
+
+impl ClientBuilder {
+    /// Registries speak plain HTTP.
+    pub fn insecure(mut self, insecure: bool) -> Self {
+        self.insecure = insecure;
+        self
+    }
+
+    /// A user and a password for the registries that references name. `source` says where they
+    /// came from, for messages.
+    pub fn credentials(mut self, user: &str, password: &str, source: &str) -> Self {
+        let credential = Credential::Password {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        };
+        self.credentials.given = Some(Found {
+            credential,
+            source: source.to_owned(),
+        });
+        self
+    }
+
+    /// Trusts the certificates of a PEM file beside the built-in roots. May be called repeatedly.
+    pub fn trust_file(mut self, path: &Path) -> Self {
+        self.trust.roots.push(path.to_owned());
+        self
+    }
+
+    /// Identifies with a certificate chain and its key, both PEM files.
+    pub fn identity(mut self, chain: &Path, key: &Path) -> Self {
+        self.trust.identity = Some((chain.to_owned(), key.to_owned()));
+        self
+    }
+
+    /// Checks no certificate. What arrives is still checked against its digest, but a reference by
+    /// tag can then be answered by anyone.
+    pub fn skip_verify(mut self, skip: bool) -> Self {
+        self.trust.skip_verify = skip;
+        self
+    }
+
+    /// How often something is tried again without progress in between (default 5).
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// How long a connection may bring nothing (default 30 s); the first byte of an answer has
+    /// four times as long.
+    pub fn timeout(mut self, idle: Duration) -> Self {
+        self.timeout = idle;
+        self
+    }
+
+    /// Is told each step and request, without any secret, from several threads.
+    pub fn log(mut self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.log = Some(Arc::new(log));
+        self
+    }
+
+    /// Reads the files that options name; connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for a file that cannot be used, [`Error::Usage`] for a proxy variable.
+    pub fn build(self) -> Result<Client> {
+        let proxies = Proxies::from_environment(&|name| std::env::var(name).ok())?;
+        let trust = Arc::new(Trust::new(&self.trust)?);
+        let timeouts = Timeouts::from_idle(self.timeout);
+        Ok(Client {
+            agent: Agent::new(timeouts, proxies, Box::new(move |_| Ok(trust.clone()))),
+            insecure: self.insecure,
+            credentials: self.credentials,
+            retries: self.retries,
+            tokens: Mutex::default(),
+            log: self.log,
+        })
+    }
+}
+
+/// What is known for an origin and a scope; `version` counts renewals.
+struct Known {
+    authorization: Authorization,
+    version: u64,
+}
+
+/// Talks to registries. It can be shared between threads; a pull that is cancelled takes the
+/// client with it.
+pub struct Client {
+    agent: Agent,
+    insecure: bool,
+    credentials: Credentials,
+    retries: u32,
+    tokens: Mutex<HashMap<(Origin, String), Known>>,
+    log: Option<Log>,
+}
+
+impl Client {
+    /// Begins with the default options.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            insecure: false,
+            trust: TrustOptions::default(),
+            retries: 5,
+            timeout: Duration::from_secs(30),
+            credentials: Credentials::default(),
+            log: None,
+        }
+    }
+
+    /// A handle on the repository of a reference.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a registry that cannot be addressed, such as a port out of range.
+    pub fn repository(&self, reference: &Reference) -> Result<Repository<'_>> {
+        Repository::new(self, reference)
+    }
+
+    /// Ends all that is under way on this client, from another thread; it cannot be used again.
+    pub fn cancel(&self) {
+        self.agent.abort();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.agent.stop.is_set()
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub(crate) fn insecure(&self) -> bool {
+        self.insecure
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(self.retries)
+    }
+
+    pub(crate) fn note(&self, line: &str) {
+        if let Some(log) = &self.log {
+            log(line);
+        }
+    }
+
+    pub(crate) fn note_answer(
+        &self,
+        method: &str,
+        url: &Url,
+        range: Option<(u64, u64)>,
+        response: &Response<'_>,
+    ) {
+        if self.log.is_some() {
+            let range = range
+                .map(|(first, last)| format!(" [{first}-{last}]"))
+                .unwrap_or_default();
+            self.note(&format!("{method} {url}{range}: {}", response.status()));
+        }
+        for warning in response
+            .head
+            .fields
+            .all("warning")
+            .filter_map(|text| text.strip_prefix("299 "))
+        {
+            let text = warning
+                .split_once('"')
+                .map_or(warning, |(_, text)| text.trim_end_matches('"'));
+            self.note(&format!(
+                "{} warns: {}",
+                url.origin,
+                crate::error::printable(text, 300)
+            ));
+        }
+    }
+
+    /// Waits before a further try; fails when there is none, or the client was cancelled.
+    pub(crate) fn wait(&self, budget: &mut Budget, failure: Failure, doing: &str) -> Result<()> {
+        let Some(wait) = budget.next(&failure) else {
+            return Err(failure.into_error(doing, budget.attempts()));
+        };
+        self.note(&format!(
+            "{failure}; trying again in {:.1} s",
+            wait.as_secs_f64()
+        ));
+        if self.agent.stop.sleep(wait) {
+            Ok(())
+        } else {
+            Err(Error::Interrupted(0))
+        }
+    }
+
+    /// Tries until it works, or the policy says that it will not.
+    pub(crate) fn again<T>(
+        &self,
+        doing: &str,
+        mut once: impl FnMut() -> std::result::Result<T, Failure>,
+    ) -> Result<T> {
+        let mut budget = self.budget();
+        loop {
+            match once() {
+                Ok(value) => return Ok(value),
+                Err(failure) => self.wait(&mut budget, failure, doing)?,
+            }
+        }
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, HashMap<(Origin, String), Known>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was last accepted for this origin and scope, while it is valid.
+    pub(super) fn authorization(
+        &self,
+        origin: &Origin,
+        scope: &str,
+    ) -> Option<(Authorization, u64)> {
+        let tokens = self.tokens();
+        let known = tokens.get(&(origin.clone(), scope.to_owned()))?;
+        known
+            .authorization
+            .is_current()
+            .then(|| (known.authorization.clone(), known.version))
+    }
+
+    /// Answers a challenge. Of several threads that were refused with the same token, one renews
+    /// it and the others take what it got: `used` is the version that was refused.
+    pub(super) fn authenticate(
+        &self,
+        origin: &Origin,
+        scope: &str,
+        plan: Plan,
+        credential: Option<Found>,
+        used: Option<u64>,
+    ) -> std::result::Result<(Authorization, u64), Failure> {
+        let mut tokens = self.tokens();
+        let key = (origin.clone(), scope.to_owned());
+        let mut version = 0;
+        if let Some(known) = tokens.get(&key) {
+            if used.is_none_or(|used| used < known.version) && known.authorization.is_current() {
+                return Ok((known.authorization.clone(), known.version));
+            }
+            version = known.version + 1;
+        }
+        if let Some(found) = &credential {
+            self.note(&format!("credentials for {origin} from {}", found.source));
+        }
+        let authorization = match (plan, &credential) {
+            (
+                _,
+                Some(Found {
+                    credential: Credential::RegistryToken(token),
+                    source,
+                }),
+            ) => Authorization::bearer(token, None, Some(source.clone())),
+            (
+                Plan::Basic,
+                Some(Found {
+                    credential: Credential::Password { user, password },
+                    source,
+                }),
+            ) => Authorization::basic(user, password, source),
+            (Plan::Basic, _) => {
+                return Err(Failure::Final(Error::Refused {
+                    host: origin.to_string(),
+                    status: 401,
+                    detail: "it wants a user and a password: see --user".into(),
+                }));
+            }
+            (
+                Plan::Bearer {
+                    realm,
+                    service,
+                    scopes,
+                },
+                _,
+            ) => self.token(&realm, &service, &scopes, credential.as_ref())?,
+        };
+        tokens.insert(
+            key,
+            Known {
+                authorization: authorization.clone(),
+                version,
+            },
+        );
+        Ok((authorization, version))
+    }
+
+    /// A token from a realm: by POST for an identity token, by GET otherwise.
+    pub(super) fn token(
+        &self,
+        realm: &Url,
+        service: &str,
+        scopes: &[String],
+        credential: Option<&Found>,
+    ) -> std::result::Result<Authorization, Failure> {
+        if let Some(Found {
+            credential: Credential::IdentityToken(identity),
+            source,
+        }) = credential
+        {
+            let mut request = Request::get(realm);
+            request.method = "POST";
+            request.form = Some(auth::token_form(identity, service, scopes));
+            return self.read_token(&request, realm, Some(source));
+        }
+        let user = match credential.map(|found| &found.credential) {
+            Some(Credential::Password { user, .. }) => Some(user.as_str()),
+            _ => None,
+        };
+        let mut url = auth::token_url(realm, service, scopes, user);
+        let field = auth::password_field(credential);
+        // A realm may move within its own origin; the credentials go nowhere else.
+        for _ in 0..4 {
+            let mut request = Request::get(&url);
+            if let Some(field) = &field {
+                request = request.field("Authorization", field);
+            }
+            let response = self.agent.send(&request)?;
+            self.note_answer("GET", &url, None, &response);
+            if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
+                return self.take_token(response, &url, credential.map(|found| &found.source));
+            }
+            let next = response
+                .field("location")
+                .and_then(|location| url.join(location).ok());
+            match next.filter(|next| next.origin == realm.origin) {
+                Some(next) => url = next,
+                None => break,
+            }
+            response.body.drain();
+        }
+        Err(Failure::Final(Error::malformed(
+            format!("the token endpoint {}", realm.origin),
+            "redirects to another host, which is not told any credentials",
+        )))
+    }
+
+    fn read_token(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        source: Option<&String>,
+    ) -> std::result::Result<Authorization, Failure> {
+        let response = self.agent.send(request)?;
+        self.note_answer(request.method, url, None, &response);
+        self.take_token(response, url, source)
+    }
+
+    fn take_token(
+        &self,
+        mut response: Response<'_>,
+        url: &Url,
+        source: Option<&String>,
+    ) -> std::result::Result<Authorization, Failure> {
+        let host = url.origin.to_string();
+        match response.status() {
+            200..=299 => {
+                let bytes = response
+                    .body
+                    .document(auth::TOKEN_LIMIT, &format!("the token from {host}"))?;
+                Ok(auth::read_token(&bytes, &host, source.cloned())?)
+            }
+            status => {
+                let mut failure = answer::failure(url, &mut response, false);
+                failure.credentials = source.cloned();
+                if (400..404).contains(&status) {
+                    // Whatever the number, the endpoint has looked at who asks, and will not.
+                    failure.status = if status == 403 { 403 } else { 401 };
+                }
+                Err(Failure::Status(Box::new(failure)))
+            }
+        }
+    }
+}

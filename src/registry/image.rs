@@ -1,0 +1,263 @@
+//! Which image is meant: from a reference and a platform to one manifest with its config.
+//!
+//! Never another architecture in silence: an index is answered with the entry that fits or with
+//! the list of what there is; a single manifest for another platform is taken with a warning only
+//! where no platform was asked for.
+
+use super::Repository;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest::{CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use std::sync::Arc;
+
+/// How deep indexes may be nested, and how many documents one image may take.
+const DEPTH: usize = 4;
+const FETCHES: usize = 64;
+
+/// An image that can be pulled: its manifest, its config, its layers.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub(crate) reference: Reference,
+    pub(crate) manifest: Document,
+    pub(crate) config: Descriptor,
+    pub(crate) config_bytes: Arc<[u8]>,
+    pub(crate) layers: Vec<Descriptor>,
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Image {
+    /// The reference it was asked for by.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Document {
+        &self.manifest
+    }
+
+    /// The bytes of its config.
+    pub fn config(&self) -> &[u8] {
+        &self.config_bytes
+    }
+
+    /// Its layers, the lowest first.
+    pub fn layers(&self) -> &[Descriptor] {
+        &self.layers
+    }
+
+    /// The platform its config names, if it names one.
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
+    }
+
+    /// The digests of its uncompressed layers, as its config names them.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
+    /// What a person should know about the choice that was made.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// A manifest of an index, wherever it is nested.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub descriptor: Descriptor,
+    pub platform: Option<Platform>,
+}
+
+impl Repository<'_> {
+    /// The image for a platform; without one, the image for this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] with the platforms there are where none fits; otherwise as
+    /// [`Repository::manifest`], and what is wrong with manifest or config.
+    pub fn image(&self, platform: Option<&Platform>) -> Result<Image> {
+        let document = self.manifest()?;
+        self.image_of(document, platform)
+    }
+
+    pub(crate) fn image_of(
+        &self,
+        document: Document,
+        platform: Option<&Platform>,
+    ) -> Result<Image> {
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        if let Content::Manifest { .. } = document.content() {
+            let mut image = self.complete(document)?;
+            self.judge_single(&mut image, &wanted, platform.is_some())?;
+            return Ok(image);
+        }
+        let candidates = self.candidates(&document)?;
+        let best = candidates
+            .iter()
+            .filter_map(|c| Some((wanted.rank(c.platform.as_ref()?)?, c)))
+            .min_by_key(|(rank, _)| *rank);
+        if let Some((_, best)) = best {
+            let mut image = self.complete(self.child(&best.descriptor)?)?;
+            self.judge_entry(&mut image, best, &wanted);
+            return Ok(image);
+        }
+        self.unnamed(&candidates, &wanted)
+    }
+
+    /// Entries without a platform are legal; their configs say what they are for.
+    fn unnamed(&self, candidates: &[Candidate], wanted: &Platform) -> Result<Image> {
+        let mut available: Vec<String> = Vec::new();
+        for candidate in candidates.iter().take(FETCHES) {
+            match &candidate.platform {
+                Some(platform) => available.push(platform.to_string()),
+                None => {
+                    let image = self.complete(self.child(&candidate.descriptor)?)?;
+                    match &image.platform {
+                        Some(platform) if wanted.rank(platform).is_some() => return Ok(image),
+                        Some(platform) => available.push(platform.to_string()),
+                        None => {}
+                    }
+                }
+            }
+        }
+        available.dedup();
+        Err(Error::NotFound {
+            what: format!("{} has no image for {wanted}", self.reference),
+            available,
+        })
+    }
+
+    /// The manifests of an index and of those nested in it, in order.
+    pub(crate) fn candidates(&self, document: &Document) -> Result<Vec<Candidate>> {
+        let mut found = Vec::new();
+        let mut seen = vec![*document.digest()];
+        self.flatten(document, 1, &mut seen, &mut found)?;
+        Ok(found)
+    }
+
+    fn flatten(
+        &self,
+        document: &Document,
+        depth: usize,
+        seen: &mut Vec<Digest>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<()> {
+        let Content::Index(entries) = document.content() else {
+            return Ok(());
+        };
+        for entry in entries.iter().filter(|entry| !entry.companion) {
+            if is_index(entry) {
+                if seen.contains(&entry.descriptor.digest) {
+                    continue;
+                }
+                if depth >= DEPTH || seen.len() >= FETCHES {
+                    return Err(Error::malformed(
+                        format!("the index of {}", self.reference),
+                        format!(
+                            "is nested deeper than {DEPTH} levels, or in more than {FETCHES} parts"
+                        ),
+                    ));
+                }
+                seen.push(entry.descriptor.digest);
+                let nested = self.child(&entry.descriptor)?;
+                self.flatten(&nested, depth + 1, seen, found)?;
+            } else if is_manifest(entry) {
+                found.push(Candidate {
+                    descriptor: entry.descriptor.clone(),
+                    platform: entry.platform.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A manifest with its config.
+    pub(crate) fn complete(&self, document: Document) -> Result<Image> {
+        let Content::Manifest { config, layers } = document.content().clone() else {
+            return Err(Error::malformed(
+                format!("manifest {}", document.digest()),
+                "is an index, although its entry calls it a manifest",
+            ));
+        };
+        let what = format!("the config of {}", self.reference);
+        let bytes = self.small_blob(&config, CONFIG_LIMIT, &what)?;
+        let parsed = Config::parse(&bytes, layers.len(), &what)?;
+        Ok(Image {
+            reference: self.reference.clone(),
+            manifest: document,
+            config,
+            config_bytes: bytes.into(),
+            layers,
+            diff_ids: parsed.diff_ids,
+            platform: parsed.platform,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn judge_single(&self, image: &mut Image, wanted: &Platform, asked: bool) -> Result<()> {
+        match &image.platform {
+            Some(platform) if wanted.rank(platform).is_some() => {}
+            Some(platform) if asked => {
+                return Err(Error::NotFound {
+                    what: format!("{} has no image for {wanted}", self.reference),
+                    available: vec![platform.to_string()],
+                });
+            }
+            Some(platform) => image.warnings.push(format!(
+                "{} is an image for {platform} only; this machine is {wanted}",
+                self.reference
+            )),
+            None => image.warnings.push(format!(
+                "{} does not say which platform it is for",
+                self.reference
+            )),
+        }
+        Ok(())
+    }
+
+    fn judge_entry(&self, image: &mut Image, entry: &Candidate, wanted: &Platform) {
+        if let (Some(said), Some(found)) = (&entry.platform, &image.platform) {
+            if wanted.rank(found).is_none() {
+                image.warnings.push(format!(
+                    "the index of {} calls this image {said}, but its config says {found}",
+                    self.reference
+                ));
+            } else if said != wanted && wanted.rank(said) != Some(0) {
+                image.warnings.push(format!(
+                    "{} has no image for {wanted}; the one for {said} runs there too and was taken",
+                    self.reference
+                ));
+            }
+        }
+    }
+}
+
+fn bare(entry: &IndexEntry) -> &str {
+    entry
+        .descriptor
+        .media_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+}
+
+fn is_index(entry: &IndexEntry) -> bool {
+    matches!(
+        bare(entry),
+        crate::manifest::OCI_INDEX | crate::manifest::DOCKER_LIST
+    )
+}
+
+/// Entries of unknown types are no error (image-index.md), but no images either.
+fn is_manifest(entry: &IndexEntry) -> bool {
+    matches!(
+        bare(entry),
+        crate::manifest::OCI_MANIFEST | crate::manifest::DOCKER_MANIFEST
+    )
+}

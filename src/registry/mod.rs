@@ -1,0 +1,530 @@
+//! One repository of a registry: its manifests, blobs and tags.
+//!
+//! Redirects are followed here and by hand, because credentials belong to an origin: whoever the
+//! registry sends us to gets none. A request begins without a ping, a HEAD or a token; what the
+//! registry then asks for is remembered for the next request.
+
+pub(crate) mod answer;
+pub(crate) mod auth;
+mod client;
+pub(crate) mod credentials;
+pub(crate) mod image;
+mod tags;
+
+pub use client::{Client, ClientBuilder};
+pub use image::Image;
+pub use tags::Tags;
+
+use crate::error::{Error, Result, printable};
+use crate::manifest::{
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST,
+};
+use crate::net::failure::{Failure, StatusFailure};
+use crate::net::url::Url;
+use crate::net::{Request, Response};
+use crate::reference::Reference;
+use auth::{Authorization, Challenge, Plan};
+
+/// Redirects in a row.
+const HOPS: usize = 10;
+
+/// A cheap handle on one repository.
+pub struct Repository<'a> {
+    client: &'a Client,
+    reference: Reference,
+    base: Url,
+    /// `repository:NAME:pull`, as token servers want it.
+    scope: String,
+}
+
+/// What a request asks for, beside its address.
+#[derive(Clone, Copy, Default)]
+struct Ask<'r> {
+    accept: &'r [&'static str],
+    /// One Accept field a type instead of one for all.
+    separate: bool,
+    /// First and last byte.
+    range: Option<(u64, u64)>,
+    method: Option<&'static str>,
+}
+
+const MANIFEST_TYPES: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+
+impl<'a> Repository<'a> {
+    pub(crate) fn new(client: &'a Client, reference: &Reference) -> Result<Self> {
+        let base = Url::of(
+            !client.insecure(),
+            &reference.registry(),
+            &format!("/v2/{}", reference.path()),
+        )
+        .map_err(|why| Error::usage(format!("registry {}", reference.registry()), why))?;
+        let scope = format!("repository:{}:pull", reference.path());
+        Ok(Self {
+            client,
+            reference: reference.clone(),
+            base,
+            scope,
+        })
+    }
+
+    /// The reference this handle was made for.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    pub(crate) fn client(&self) -> &'a Client {
+        self.client
+    }
+
+    fn url(&self, rest: &str) -> Url {
+        Url {
+            origin: self.base.origin.clone(),
+            target: format!("{}{rest}", self.base.target),
+        }
+    }
+
+    /// The index or manifest that the reference names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Refused`], [`Error::Network`], and what [`Document::parse`]
+    /// finds wrong with it.
+    pub fn manifest(&self) -> Result<Document> {
+        let what = format!("image {}", self.reference);
+        self.fetch_document(&self.reference.target(), self.reference.digest(), &what)
+    }
+
+    /// The index or manifest of an index's entry; its size and digest are checked.
+    pub(crate) fn child(&self, descriptor: &Descriptor) -> Result<Document> {
+        let what = format!(
+            "manifest {} of {}",
+            descriptor.digest,
+            self.reference.name()
+        );
+        let document = self.fetch_document(
+            &descriptor.digest.to_string(),
+            Some(&descriptor.digest),
+            &what,
+        )?;
+        let found = document.bytes().len() as u64;
+        if found != descriptor.size {
+            return Err(Error::Mismatch {
+                blob: what,
+                expected: format!("{} bytes", descriptor.size),
+                found: format!("{found} bytes"),
+            });
+        }
+        Ok(document)
+    }
+
+    fn fetch_document(
+        &self,
+        target: &str,
+        expected: Option<&crate::Digest>,
+        what: &str,
+    ) -> Result<Document> {
+        let url = self.url(&format!("/manifests/{target}"));
+        let mut separate = false;
+        loop {
+            let ask = Ask {
+                accept: &MANIFEST_TYPES,
+                separate,
+                ..Ask::default()
+            };
+            let fetched = self.client.again(&format!("asking for {what}"), || {
+                let mut response = self.send(&url, ask)?;
+                let bytes = response.body.document(MANIFEST_LIMIT, what)?;
+                Ok((bytes, response.field("content-type").map(str::to_owned)))
+            });
+            let parsed = fetched.and_then(|(bytes, media_type)| {
+                Document::parse(bytes, media_type.as_deref(), expected, what)
+            });
+            // Harbor 1.1 reads only the first type of a joined field (containerd#5632).
+            match parsed {
+                Err(Error::Unsupported { .. }) if !separate && expected.is_none() => {
+                    separate = true
+                }
+                Err(Error::NotFound { what, .. })
+                    if !separate && what.contains("accept header") =>
+                {
+                    separate = true
+                }
+                Err(Error::NotFound { what: detail, .. }) => {
+                    return Err(self.not_found(what, &detail));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn not_found(&self, what: &str, detail: &str) -> Error {
+        let detail = detail
+            .rsplit_once(" answered ")
+            .map_or("", |(_, detail)| detail);
+        let hint = match self.reference.tag() {
+            Some(_) if self.reference.digest().is_none() => format!(
+                "; dockersave --tags {} lists what there is",
+                self.reference.familiar()
+            ),
+            _ => String::new(),
+        };
+        Error::NotFound {
+            what: format!(
+                "there is no {what} ({} answered {detail}){hint}",
+                self.base.origin
+            ),
+            available: Vec::new(),
+        }
+    }
+
+    /// A small blob, such as a config, checked against its descriptor.
+    pub(crate) fn small_blob(
+        &self,
+        descriptor: &Descriptor,
+        limit: u64,
+        what: &str,
+    ) -> Result<Vec<u8>> {
+        if descriptor.size > limit {
+            return Err(Error::TooLarge {
+                what: what.to_owned(),
+                limit,
+            });
+        }
+        let doing = format!("asking for {what}");
+        let mut again = true;
+        loop {
+            let bytes = self.client.again(&doing, || {
+                let mut response = self.blob(descriptor, None)?;
+                response.body.document(descriptor.size, what)
+            })?;
+            if bytes.len() as u64 == descriptor.size && descriptor.digest.matches(&bytes) {
+                return Ok(bytes);
+            }
+            if !again {
+                return Err(Error::Mismatch {
+                    blob: what.to_owned(),
+                    expected: format!("{} ({} bytes)", descriptor.digest, descriptor.size),
+                    found: format!(
+                        "{} ({} bytes)",
+                        crate::Digest::of(descriptor.digest.algorithm(), &bytes),
+                        bytes.len()
+                    ),
+                });
+            }
+            again = false;
+        }
+    }
+
+    /// One try at a blob or a closed range of it. A range is always asked for here, at the
+    /// registry: where it sends us may be good for one answer only.
+    pub(crate) fn blob(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+    ) -> std::result::Result<Response<'a>, Failure> {
+        let url = self.url(&format!("/blobs/{}", descriptor.digest));
+        let ask = Ask {
+            accept: &["*/*"],
+            range,
+            ..Ask::default()
+        };
+        match self.send(&url, ask) {
+            Err(Failure::Status(failure))
+                if failure.status == 404 && !descriptor.urls.is_empty() =>
+            {
+                self.foreign(descriptor, range)
+                    .unwrap_or(Err(Failure::Status(failure)))
+            }
+            other => other,
+        }
+    }
+
+    /// A layer from where its descriptor says, without credentials and without answering a
+    /// challenge (CVE-2020-15157).
+    fn foreign(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+    ) -> Option<std::result::Result<Response<'a>, Failure>> {
+        let usable = |url: &String| {
+            Url::parse(url)
+                .ok()
+                .filter(|url| url.origin.secure || self.client.insecure())
+        };
+        let ask = Ask {
+            accept: &["*/*"],
+            range,
+            ..Ask::default()
+        };
+        let mut outcome = None;
+        for url in descriptor.urls.iter().filter_map(usable).take(4) {
+            outcome = Some(self.follow(&url, ask, false));
+            if matches!(outcome, Some(Ok(_))) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// One request to the registry, with whatever authentication and redirects it takes.
+    fn send(&self, url: &Url, ask: Ask<'_>) -> std::result::Result<Response<'a>, Failure> {
+        self.follow(url, ask, true)
+    }
+
+    fn follow(
+        &self,
+        start: &Url,
+        ask: Ask<'_>,
+        with_credentials: bool,
+    ) -> std::result::Result<Response<'a>, Failure> {
+        let mut exchange = Exchange::new(self, start, ask, with_credentials);
+        loop {
+            let response = exchange.once()?;
+            match response.status() {
+                200..=206 => return Ok(response),
+                301 | 302 | 303 | 307 | 308 => exchange.redirect(response)?,
+                _ => exchange.recover(response)?,
+            }
+        }
+    }
+}
+
+/// The state of one request on its way through challenges and redirects.
+struct Exchange<'e, 'a> {
+    repository: &'e Repository<'a>,
+    ask: Ask<'e>,
+    with_credentials: bool,
+    url: Url,
+    start: Url,
+    seen: Vec<Url>,
+    /// What is sent to the origin it is for; `version` tells whether it is still the newest.
+    own: Option<(Authorization, u64)>,
+    /// An anonymous token for where a redirect led to, for this request only.
+    visiting: Option<(crate::net::url::Origin, Authorization)>,
+    fresh: bool,
+    widened: bool,
+}
+
+impl<'e, 'a> Exchange<'e, 'a> {
+    fn new(
+        repository: &'e Repository<'a>,
+        start: &Url,
+        ask: Ask<'e>,
+        with_credentials: bool,
+    ) -> Self {
+        let own = if with_credentials {
+            repository
+                .client
+                .authorization(&start.origin, &repository.scope)
+        } else {
+            None
+        };
+        Self {
+            repository,
+            ask,
+            with_credentials,
+            url: start.clone(),
+            start: start.clone(),
+            seen: Vec::new(),
+            own,
+            visiting: None,
+            fresh: false,
+            widened: false,
+        }
+    }
+
+    fn at_registry(&self) -> bool {
+        self.url.origin == self.start.origin
+    }
+
+    fn once(&self) -> std::result::Result<Response<'a>, Failure> {
+        let mut request = Request::get(&self.url);
+        request.method = self.ask.method.unwrap_or("GET");
+        if self.ask.separate {
+            for accept in self.ask.accept {
+                request = request.field("Accept", accept);
+            }
+        } else {
+            request = request.field("Accept", &self.ask.accept.join(", "));
+        }
+        if let Some((first, last)) = self.ask.range {
+            request = request.field("Range", &format!("bytes={first}-{last}"));
+        }
+        let visiting = self
+            .visiting
+            .as_ref()
+            .filter(|(origin, _)| *origin == self.url.origin)
+            .map(|(_, own)| own);
+        let own = self
+            .own
+            .as_ref()
+            .filter(|_| self.at_registry())
+            .map(|(own, _)| own);
+        if let Some(authorization) = own.or(visiting) {
+            request = request.field("Authorization", &authorization.field);
+        }
+        let response = self.repository.client.agent().send(&request)?;
+        self.repository
+            .client
+            .note_answer(request.method, &self.url, self.ask.range, &response);
+        Ok(response)
+    }
+
+    fn protocol(&self, why: String) -> Failure {
+        Failure::Final(Error::malformed(
+            format!("the redirect from {}", self.url.origin),
+            why,
+        ))
+    }
+
+    fn redirect(&mut self, response: Response<'_>) -> std::result::Result<(), Failure> {
+        let Some(location) = response.field("location") else {
+            return Err(self.protocol("says not where to".into()));
+        };
+        let next = self.url.join(location).map_err(|why| self.protocol(why))?;
+        if self.url.origin.secure && !next.origin.secure {
+            return Err(self.protocol(format!(
+                "leads from https to plain http ({}), which is not followed",
+                next.origin
+            )));
+        }
+        response.body.drain();
+        self.seen.push(std::mem::replace(&mut self.url, next));
+        if self.seen.len() > HOPS {
+            return Err(self.protocol(format!("is the last of more than {HOPS}")));
+        }
+        if self.seen.contains(&self.url) {
+            return Err(self.protocol("leads in a circle".into()));
+        }
+        Ok(())
+    }
+
+    /// After an answer that is no success: authenticates where that may help, or fails.
+    fn recover(&mut self, mut response: Response<'_>) -> std::result::Result<(), Failure> {
+        let status = response.status();
+        let challenges = auth::challenges(response.head.fields.all("www-authenticate"));
+        let redirected = !self.at_registry();
+        let mut failure = answer::failure(
+            &self.url,
+            &mut response,
+            redirected || !self.seen.is_empty(),
+        );
+        response.body.drain();
+        failure.credentials = self
+            .own
+            .as_ref()
+            .filter(|_| !redirected)
+            .and_then(|(own, _)| own.source.clone());
+        let failure = Failure::Status(Box::new(failure));
+        if !self.with_credentials {
+            return Err(failure);
+        }
+        match status {
+            401 if redirected => self.visit(&challenges, failure),
+            401 => self.authenticate(challenges, failure),
+            // Private repositories may deny their existence until one says who one is.
+            403 | 404
+                if !redirected && self.own.is_none() && self.repository.credential().is_some() =>
+            {
+                let challenges = self.probe()?;
+                self.authenticate(challenges, failure)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    /// The challenge of `/v2/`, for registries whose other answers carry none.
+    fn probe(&self) -> std::result::Result<Vec<Challenge>, Failure> {
+        let url = Url {
+            origin: self.start.origin.clone(),
+            target: "/v2/".into(),
+        };
+        let response = self.repository.client.agent().send(&Request::get(&url))?;
+        self.repository
+            .client
+            .note_answer("GET", &url, None, &response);
+        let challenges = auth::challenges(response.head.fields.all("www-authenticate"));
+        response.body.drain();
+        Ok(challenges)
+    }
+
+    fn authenticate(
+        &mut self,
+        mut challenges: Vec<Challenge>,
+        failure: Failure,
+    ) -> std::result::Result<(), Failure> {
+        let wider = challenges
+            .iter()
+            .any(|c| c.get("error") == Some("insufficient_scope") && c.get("scope").is_some());
+        // A second 401 is final, but for a scope that only now is named.
+        if self.fresh && !(wider && !self.widened) {
+            return Err(failure);
+        }
+        self.widened |= self.fresh && wider;
+        if challenges.is_empty() {
+            challenges = self.probe()?;
+        }
+        let repository = self.repository;
+        let credential = repository.credential();
+        let password = credential.is_some();
+        let Some(plan) =
+            auth::choose(&challenges, &self.start.origin, &repository.scope, password)?
+        else {
+            return Err(failure);
+        };
+        let version = self.own.as_ref().map(|(_, version)| *version);
+        self.own = Some(repository.client.authenticate(
+            &self.start.origin,
+            &repository.scope,
+            plan,
+            credential,
+            version,
+        )?);
+        self.fresh = true;
+        Ok(())
+    }
+
+    /// A registry behind the registry (a vanity name) asks for its own token: an anonymous one,
+    /// for this request only. Nobody's credentials go there.
+    fn visit(
+        &mut self,
+        challenges: &[Challenge],
+        failure: Failure,
+    ) -> std::result::Result<(), Failure> {
+        if self
+            .visiting
+            .as_ref()
+            .is_some_and(|(origin, _)| *origin == self.url.origin)
+        {
+            return Err(failure);
+        }
+        match auth::choose(challenges, &self.url.origin, "", false) {
+            Ok(Some(Plan::Bearer {
+                realm,
+                service,
+                scopes,
+            })) => {
+                let token = self
+                    .repository
+                    .client
+                    .token(&realm, &service, &scopes, None)?;
+                self.visiting = Some((self.url.origin.clone(), token));
+                Ok(())
+            }
+            _ => Err(failure),
+        }
+    }
+}
+
+impl Repository<'_> {
+    fn credential(&self) -> Option<credentials::Found> {
+        self.client
+            .credentials()
+            .find(self.reference.domain(), self.reference.path())
+    }
+}
+
+/// What a status failure says when nobody retries it.
+pub(crate) fn describe(failure: &StatusFailure) -> String {
+    printable(&failure.to_string(), 400)
+}
