@@ -1,6 +1,7 @@
 //! Downloads a container image from its registry straight into a tar that `docker load` takes.
 #![allow(dead_code)]
 
+mod archive;
 mod digest;
 mod error;
 mod files;
@@ -12,6 +13,7 @@ mod reference;
 mod registry;
 mod time;
 
+pub use archive::layout::{Entry, Plan, PlanOptions};
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
 pub use manifest::{Content, Descriptor, Document, IndexEntry};

@@ -1,0 +1,552 @@
+//! THE plan: which entries the archive has, how large they are, and where they stand. Pure: no
+//! input or output happens here, and the same images and options give the same plan.
+//!
+//! One tar is a docker-archive and an OCI layout at once: `oci-layout`, `index.json`,
+//! `manifest.json`, then each blob once under `blobs/`. Metadata is fixed (mode 0644, owner 0,
+//! time 0), and there are no directories, links or PAX headers: what loaders disagree about is
+//! not there. All sizes are known from the manifests, so that every blob has its place before its
+//! first byte is asked for.
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::json::quoted;
+use crate::manifest::{Content, Descriptor, OCI_INDEX};
+use crate::reference::Reference;
+use crate::registry::Image;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A tar's unit.
+const BLOCK: u64 = 512;
+
+/// What the archive shall hold beyond the images.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct PlanOptions {}
+
+/// Where an entry's bytes come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Memory(Arc<[u8]>),
+    /// The blob of this number.
+    Blob(usize),
+}
+
+/// One file in the archive.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    path: String,
+    size: u64,
+    /// Of its first header block.
+    start: u64,
+    source: Source,
+}
+
+impl Entry {
+    /// Its path in the archive.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Is it downloaded, or known already?
+    pub fn is_downloaded(&self) -> bool {
+        matches!(self.source, Source::Blob(_))
+    }
+
+    fn data_start(&self) -> u64 {
+        self.start + header_size(&self.path)
+    }
+}
+
+/// A blob to be downloaded, and its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Blob {
+    pub descriptor: Descriptor,
+    /// Of its first byte in the archive.
+    pub offset: u64,
+    /// Which of the plan's references it belongs to.
+    pub reference: usize,
+}
+
+/// The archive before it exists.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    entries: Vec<Entry>,
+    blobs: Vec<Blob>,
+    references: Vec<Reference>,
+    size: u64,
+    digest: Digest,
+}
+
+impl Plan {
+    /// Lays out an archive of these images; layers that they share stand in it once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] where two descriptors give the same digest different sizes, or the
+    /// sizes add up to more than a file can have.
+    pub fn new(images: &[Image], _options: &PlanOptions) -> Result<Self> {
+        let mut builder = Builder::default();
+        builder.memory("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
+        builder.memory("index.json", index_json(images).into_bytes());
+        builder.memory("manifest.json", manifest_json(images).into_bytes());
+        for image in images {
+            builder.document(image.manifest.digest(), image.manifest.bytes().clone())?;
+        }
+        for image in images {
+            builder.document(&image.config.digest, image.config_bytes.clone())?;
+        }
+        for (number, image) in images.iter().enumerate() {
+            for layer in &image.layers {
+                builder.blob(layer, number)?;
+            }
+        }
+        builder.finish(images.iter().map(|image| image.reference.clone()).collect())
+    }
+
+    /// The size of the archive in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The entries, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The bytes that are to be downloaded: all blobs together.
+    pub fn download_size(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.descriptor.size).sum()
+    }
+
+    pub(crate) fn blobs(&self) -> &[Blob] {
+        &self.blobs
+    }
+
+    pub(crate) fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// What tells this plan from any other: two plans of the same digest give the same archive.
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Everything but the blobs, as pieces with their places: headers, documents, padding, end.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        let entries = self.entries.iter().flat_map(|entry| {
+            let mut piece = header(&entry.path, entry.size);
+            let data = entry.data_start();
+            match &entry.source {
+                Source::Memory(bytes) => {
+                    piece.extend_from_slice(bytes);
+                    pad(&mut piece);
+                    [Some((entry.start, piece)), None]
+                }
+                Source::Blob(_) => {
+                    let end = data + entry.size;
+                    let padding = vec![0; padding(entry.size) as usize];
+                    [
+                        Some((entry.start, piece)),
+                        (!padding.is_empty()).then_some((end, padding)),
+                    ]
+                }
+            }
+        });
+        let end = (self.size - 2 * BLOCK, vec![0; 2 * BLOCK as usize]);
+        entries.flatten().chain([end])
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    entries: Vec<Entry>,
+    blobs: Vec<Blob>,
+    known: BTreeMap<Digest, u64>,
+}
+
+impl Builder {
+    fn push(&mut self, path: String, size: u64, source: Source) {
+        self.entries.push(Entry {
+            path,
+            size,
+            start: 0,
+            source,
+        });
+    }
+
+    fn memory(&mut self, path: &str, bytes: Vec<u8>) {
+        self.push(
+            path.to_owned(),
+            bytes.len() as u64,
+            Source::Memory(bytes.into()),
+        );
+    }
+
+    /// Is this digest new here? The same digest with two sizes cannot be true.
+    fn is_new(&mut self, digest: &Digest, size: u64) -> Result<bool> {
+        match self.known.insert(*digest, size) {
+            None => Ok(true),
+            Some(known) if known == size => Ok(false),
+            Some(known) => Err(Error::malformed(
+                format!("blob {digest}"),
+                format!("is said to have {known} bytes and {size} bytes"),
+            )),
+        }
+    }
+
+    fn document(&mut self, digest: &Digest, bytes: Arc<[u8]>) -> Result<()> {
+        if self.is_new(digest, bytes.len() as u64)? {
+            self.push(digest.path(), bytes.len() as u64, Source::Memory(bytes));
+        }
+        Ok(())
+    }
+
+    fn blob(&mut self, descriptor: &Descriptor, reference: usize) -> Result<()> {
+        if self.is_new(&descriptor.digest, descriptor.size)? {
+            self.push(
+                descriptor.digest.path(),
+                descriptor.size,
+                Source::Blob(self.blobs.len()),
+            );
+            self.blobs.push(Blob {
+                descriptor: descriptor.clone(),
+                offset: 0,
+                reference,
+            });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, references: Vec<Reference>) -> Result<Plan> {
+        let too_large = || {
+            Error::malformed(
+                "the image",
+                "has sizes that add up to more than a file can hold",
+            )
+        };
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(b"dockersave plan 1\n");
+        let mut at = 0_u64;
+        for entry in &mut self.entries {
+            entry.start = at;
+            let data = entry.data_start();
+            if let Source::Blob(number) = entry.source {
+                self.blobs[number].offset = data;
+            }
+            hasher.update(entry.path.as_bytes());
+            hasher.update(&[0]);
+            hasher.update(&entry.size.to_le_bytes());
+            if let Source::Memory(bytes) = &entry.source {
+                hasher.update(bytes);
+            }
+            at = data
+                .checked_add(entry.size)
+                .and_then(|end| end.checked_add(padding(entry.size)))
+                .ok_or_else(too_large)?;
+            if at > i64::MAX as u64 / 2 {
+                return Err(too_large());
+            }
+        }
+        Ok(Plan {
+            entries: self.entries,
+            blobs: self.blobs,
+            references,
+            size: at + 2 * BLOCK,
+            digest: hasher.finish(),
+        })
+    }
+}
+
+/// `manifest.json` of a docker-archive: one item an image, its tags in the familiar form.
+fn manifest_json(images: &[Image]) -> String {
+    let items = distinct(images).into_iter().map(|(image, references)| {
+        let tags: Vec<String> = references
+            .iter()
+            .filter_map(|r| r.familiar_tag())
+            .map(|tag| quoted(&tag))
+            .collect();
+        let tags = if tags.is_empty() {
+            "null".to_owned()
+        } else {
+            format!("[{}]", tags.join(","))
+        };
+        let layers: Vec<String> = image
+            .layers
+            .iter()
+            .map(|layer| quoted(&layer.digest.path()))
+            .collect();
+        format!(
+            r#"{{"Config":{},"RepoTags":{tags},"Layers":[{}]}}"#,
+            quoted(&image.config.digest.path()),
+            layers.join(",")
+        )
+    });
+    format!("[{}]\n", items.collect::<Vec<_>>().join(","))
+}
+
+/// `index.json` of an OCI layout: one entry a tag, naming the image's manifest itself. An index
+/// with absent platforms would break `ctr --all-platforms`.
+fn index_json(images: &[Image]) -> String {
+    let mut entries = Vec::new();
+    for (image, references) in distinct(images) {
+        let descriptor = format!(
+            r#""mediaType":{},"digest":"{}","size":{}"#,
+            quoted(image.manifest.media_type()),
+            image.manifest.digest(),
+            image.manifest.bytes().len()
+        );
+        let named: Vec<_> = references
+            .iter()
+            .filter_map(|r| Some((r.full_tag()?, r.tag()?)))
+            .collect();
+        if named.is_empty() {
+            entries.push(format!("{{{descriptor}}}"));
+        }
+        for (name, tag) in named {
+            entries.push(format!(
+                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}}}}}"#,
+                quoted(&name),
+                quoted(tag)
+            ));
+        }
+    }
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#,
+        entries.join(",")
+    ) + "\n"
+}
+
+/// Each manifest once, with all references to it in their order.
+fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
+    let mut found: Vec<(&Image, Vec<&Reference>)> = Vec::new();
+    for image in images {
+        match found
+            .iter_mut()
+            .find(|(known, _)| known.manifest.digest() == image.manifest.digest())
+        {
+            Some((_, references)) if references.contains(&&image.reference) => {}
+            Some((_, references)) => references.push(&image.reference),
+            None => found.push((image, vec![&image.reference])),
+        }
+    }
+    debug_assert!(
+        found
+            .iter()
+            .all(|(image, _)| matches!(image.manifest.content(), Content::Manifest { .. }))
+    );
+    found
+}
+
+fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len() + padding(bytes.len() as u64) as usize, 0);
+}
+
+/// Paths of more than 100 bytes (those of sha512 blobs) take GNU's long name before the header.
+fn header_size(path: &str) -> u64 {
+    match path.len() as u64 {
+        0..=100 => BLOCK,
+        long => 2 * BLOCK + long + 1 + padding(long + 1),
+    }
+}
+
+/// The header blocks of a plain file. Sizes from 8 GiB on are in base 256, as GNU tar writes them
+/// and Go and bsdtar read them.
+fn header(path: &str, size: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(header_size(path) as usize);
+    if path.len() > 100 {
+        bytes.extend_from_slice(&block(
+            b"././@LongLink",
+            tar::EntryType::GNULongName,
+            path.len() as u64 + 1,
+        ));
+        bytes.extend_from_slice(path.as_bytes());
+        bytes.push(0);
+        pad(&mut bytes);
+    }
+    bytes.extend_from_slice(&block(path.as_bytes(), tar::EntryType::Regular, size));
+    bytes
+}
+
+fn block(path: &[u8], kind: tar::EntryType, size: u64) -> [u8; BLOCK as usize] {
+    let mut header = tar::Header::new_gnu();
+    let name = &mut header.as_old_mut().name;
+    let length = path.len().min(name.len());
+    name[..length].copy_from_slice(&path[..length]);
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::manifest::Document;
+
+    /// An image whose layers have these contents' digests and sizes.
+    pub(crate) fn image(name: &str, layers: &[(Digest, u64)]) -> Image {
+        let config_bytes: Vec<u8> = format!(r#"{{"name":"{name}"}}"#).into_bytes();
+        let config_digest = Digest::of(Algorithm::Sha256, &config_bytes);
+        let layer = |(digest, size): &(Digest, u64)| {
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":{size}}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config_digest}","size":{}}},"layers":[{}]}}"#,
+            config_bytes.len(),
+            layers.iter().map(layer).collect::<Vec<_>>().join(",")
+        );
+        let manifest = Document::parse(text.into_bytes(), None, None, "x").unwrap();
+        let Content::Manifest { config, layers } = manifest.content().clone() else {
+            panic!()
+        };
+        Image {
+            reference: name.parse().unwrap(),
+            manifest,
+            config,
+            config_bytes: config_bytes.into(),
+            diff_ids: Vec::new(),
+            layers,
+            platform: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn digest(text: &str) -> Digest {
+        Digest::of(Algorithm::Sha256, text.as_bytes())
+    }
+
+    fn whole(plan: &Plan) -> Vec<u8> {
+        let mut bytes = vec![0xAA; plan.size() as usize];
+        for (offset, piece) in plan.pieces() {
+            bytes[offset as usize..][..piece.len()].copy_from_slice(&piece);
+        }
+        for blob in plan.blobs() {
+            bytes[blob.offset as usize..][..blob.descriptor.size as usize].fill(b'x');
+        }
+        bytes
+    }
+
+    #[test]
+    fn every_byte_has_its_place() {
+        for size in [0, 1, 511, 512, 513, 5000] {
+            let plan = Plan::new(
+                &[image(
+                    "a",
+                    &[
+                        (digest("1"), size),
+                        (Digest::of(Algorithm::Sha512, b"2"), 3),
+                    ],
+                )],
+                &PlanOptions::default(),
+            )
+            .unwrap();
+            let bytes = whole(&plan);
+            assert!(!bytes.contains(&0xAA), "a byte was left out");
+            assert_eq!(bytes.len() % 512, 0);
+            let mut archive = tar::Archive::new(&bytes[..]);
+            let listed: Vec<(String, u64)> = archive
+                .entries()
+                .unwrap()
+                .map(|entry| {
+                    let entry = entry.unwrap();
+                    (entry.path().unwrap().display().to_string(), entry.size())
+                })
+                .collect();
+            let planned: Vec<(String, u64)> = plan
+                .entries()
+                .iter()
+                .map(|e| (e.path().to_owned(), e.size()))
+                .collect();
+            assert_eq!(listed, planned);
+            assert_eq!(listed[0].0, "oci-layout");
+            assert_eq!(listed.last().unwrap().0.len(), 141);
+        }
+    }
+
+    #[test]
+    fn large_sizes_are_in_base_256() {
+        for size in [8 << 30, (8 << 30) - 1, 10 << 40] {
+            let bytes = header("blobs/sha256/x", size);
+            assert_eq!(tar::Header::from_byte_slice(&bytes).size().unwrap(), size);
+        }
+    }
+
+    #[test]
+    fn equal_blobs_stand_once_and_are_listed_as_often_as_named() {
+        let one = image("a", &[(digest("1"), 5), (digest("2"), 6), (digest("1"), 5)]);
+        let plan = Plan::new(
+            &[one.clone(), image("b", &[(digest("2"), 6)])],
+            &PlanOptions::default(),
+        )
+        .unwrap();
+        assert_eq!(plan.blobs().len(), 2);
+        assert_eq!(plan.download_size(), 11);
+        assert_eq!(manifest_json(&[one]).matches(&digest("1").hex()).count(), 2);
+        assert!(
+            Plan::new(
+                &[image("a", &[(digest("1"), 5), (digest("1"), 6)])],
+                &PlanOptions::default()
+            )
+            .is_err()
+        );
+        assert!(
+            Plan::new(
+                &[image(
+                    "a",
+                    &[
+                        (digest("1"), i64::MAX as u64),
+                        (digest("2"), i64::MAX as u64)
+                    ]
+                )],
+                &PlanOptions::default()
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn a_digest_alone_invents_no_tag() {
+        let mut pinned = image("a", &[]);
+        pinned.reference = format!("debian@{}", digest("x")).parse().unwrap();
+        assert!(manifest_json(&[pinned.clone()]).contains(r#""RepoTags":null"#));
+        assert!(!index_json(&[pinned]).contains("annotations"));
+        let tagged = image("debian:12", &[]);
+        assert!(manifest_json(&[tagged.clone()]).contains(r#""RepoTags":["debian:12"]"#));
+        let index = index_json(&[tagged.clone(), image("debian:12", &[])]);
+        assert!(index.contains(r#""io.containerd.image.name":"docker.io/library/debian:12","org.opencontainers.image.ref.name":"12""#));
+        assert_eq!(index.matches("annotations").count(), 1);
+        let mut second = tagged.clone();
+        second.reference = "other:1".parse().unwrap();
+        assert!(manifest_json(&[tagged, second]).contains(r#"["debian:12","other:1"]"#));
+    }
+
+    #[test]
+    fn the_plans_digest_depends_on_everything() {
+        let plan = |images: &[Image]| *Plan::new(images, &PlanOptions::default()).unwrap().digest();
+        let base = plan(&[image("a", &[(digest("1"), 5)])]);
+        assert_eq!(base, plan(&[image("a", &[(digest("1"), 5)])]));
+        for other in [
+            image("b", &[(digest("1"), 5)]),
+            image("a", &[(digest("2"), 5)]),
+            image("a", &[(digest("1"), 6)]),
+        ] {
+            assert_ne!(base, plan(&[other]));
+        }
+    }
+}
