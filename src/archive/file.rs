@@ -153,7 +153,8 @@ impl Partial {
     }
 
     fn write_pieces(&self, plan: &Plan) -> Result<()> {
-        plan.pieces().try_for_each(|(offset, piece)| self.write_at(&piece, offset))
+        plan.pieces()
+            .try_for_each(|(offset, piece)| self.write_at(&piece, offset))
     }
 
     /// Refuses at once what cannot end well.

@@ -152,6 +152,12 @@ impl Agent {
     /// Ends every exchange under way, and every later one.
     pub fn abort(&self) {
         self.stop.set();
+        self.hang_up();
+    }
+
+    /// Ends every exchange under way.
+    pub fn hang_up(&self) {
+        lock(&self.idle).clear();
         for socket in lock(&self.live)
             .drain(..)
             .filter_map(|socket| socket.upgrade())

@@ -1,0 +1,69 @@
+//! What an observer of a pull is told.
+
+use crate::digest::Digest;
+use std::fmt;
+
+/// One layer's state while a pull is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerProgress {
+    /// Its number in the plan, from 0.
+    pub layer: usize,
+    /// Its digest.
+    pub digest: Digest,
+    /// How many of its bytes are in the archive.
+    pub done: u64,
+    /// How many it has.
+    pub size: u64,
+}
+
+/// Something happened; told on the thread that called the pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The plan is laid out.
+    Started {
+        /// Bytes of all blobs together.
+        total: u64,
+        /// Number of blobs.
+        layers: usize,
+    },
+    /// Ten times a second, and once at the end: where all stands.
+    Progress {
+        /// Bytes that are in the archive.
+        done: u64,
+        /// Bytes of all blobs together.
+        total: u64,
+        /// Bytes that came from the network in this run.
+        downloaded: u64,
+        /// The blobs under way.
+        active: Vec<LayerProgress>,
+    },
+    /// A blob is in the archive, and true.
+    Layer {
+        /// Its number in the plan, from 0.
+        layer: usize,
+        /// Its digest.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// How many of its bytes were there already, or were copied from another file.
+        kept: u64,
+    },
+    /// Something that a person may want to know; the pull goes on.
+    Note(String),
+    /// All blobs are there; the archive is brought to the disk.
+    Finishing,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { total, layers } => write!(f, "{layers} layers, {total} bytes"),
+            Self::Progress { done, total, .. } => write!(f, "{done} of {total} bytes"),
+            Self::Layer { digest, size, .. } => write!(f, "{digest}: {size} bytes"),
+            Self::Note(text) => f.write_str(text),
+            Self::Finishing => f.write_str("bringing the archive to the disk"),
+        }
+    }
+}

@@ -1,0 +1,590 @@
+//! Who fetches what next? Pure decisions under one lock: no input or output happens here.
+//!
+//! A blob is asked for whole first, the largest ones first. When no whole blob is left, an idle
+//! worker takes a later piece of one that others are at work on, by a closed range, near its
+//! front, so that what is hashed in order was written a moment ago. A connection much slower than
+//! the others loses its rest to an idle worker.
+
+use crate::archive::journal::Chunks;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The smallest piece that is worth a request of its own, in bytes.
+const LEAST: u64 = 1 << 20;
+/// Pieces that idle workers take, in bytes: small enough to stay near the front, large enough
+/// that a round trip between two of them costs little.
+const PIECE: u64 = 8 << 20;
+const LARGEST_PIECE: u64 = 64 << 20;
+/// A transfer younger than this has no rate that could be judged.
+const YOUNG: Duration = Duration::from_millis(250);
+/// What will be over within this time is left alone.
+const SOON: Duration = Duration::from_millis(600);
+/// A transfer that would need longer than this for its last piece may lose all of it.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// A run of chunks of one blob that one worker fetches.
+pub(crate) struct Segment {
+    pub blob: usize,
+    pub first: usize,
+    /// The next chunk to be completed.
+    cursor: AtomicUsize,
+    /// Where it ends by now; idle workers may move it forward.
+    end: AtomicUsize,
+    started: Instant,
+    pub received: AtomicU64,
+    /// Held while its worker writes: who takes the segment away knows that nothing is written
+    /// after that.
+    pub owner: Mutex<Owner>,
+}
+
+/// Who a segment belongs to.
+#[derive(Default)]
+pub(crate) struct Owner {
+    pub revoked: bool,
+    pub socket: Option<Arc<TcpStream>>,
+}
+
+impl Segment {
+    fn new(blob: usize, first: usize, end: usize) -> Arc<Self> {
+        Arc::new(Self {
+            blob,
+            first,
+            cursor: AtomicUsize::new(first),
+            end: AtomicUsize::new(end),
+            started: Instant::now(),
+            received: AtomicU64::new(0),
+            owner: Mutex::default(),
+        })
+    }
+
+    pub fn end(&self) -> usize {
+        self.end.load(Ordering::Acquire)
+    }
+
+    fn cursor(&self) -> usize {
+        self.cursor.load(Ordering::Acquire)
+    }
+
+    /// Bytes a second so far; `None` while that is too early to tell.
+    fn rate(&self) -> Option<f64> {
+        let age = self.started.elapsed();
+        (age >= YOUNG).then(|| self.received.load(Ordering::Relaxed) as f64 / age.as_secs_f64())
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Owner> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a worker is to do.
+pub(crate) enum Task {
+    /// See what of a blob is there already.
+    Check(usize),
+    /// Fetch a segment; the flag: ask for the whole blob, without a range.
+    Fetch(Arc<Segment>, bool),
+    /// All is done, or has failed.
+    End,
+}
+
+struct State {
+    blobs: Vec<BlobState>,
+    /// Blob numbers, the largest first.
+    order: Vec<usize>,
+    stopped: bool,
+    /// How many may fetch at once: fewer after the registry said "too many".
+    allowed: usize,
+    active: usize,
+    raised: Instant,
+}
+
+struct BlobState {
+    chunks: Chunks,
+    done: Vec<bool>,
+    left: usize,
+    segments: Vec<Arc<Segment>>,
+    /// Its first check is to be made, is made, or is over.
+    check: Check,
+    /// The registry serves ranges of it, as far as is known.
+    ranges: bool,
+    finished: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Wanted,
+    Running,
+    Over,
+}
+
+/// The queue that all workers of a pull share.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    jobs: usize,
+}
+
+impl Queue {
+    /// `check` says which blobs may be there already, in part or whole.
+    pub fn new(sizes: &[u64], check: &[bool], jobs: usize) -> Self {
+        let mut order: Vec<usize> = (0..sizes.len()).collect();
+        order.sort_by_key(|blob| std::cmp::Reverse(sizes[*blob]));
+        let blobs = sizes.iter().zip(check).map(|(size, check)| {
+            let chunks = Chunks::of(*size);
+            BlobState {
+                chunks,
+                done: vec![false; chunks.count()],
+                left: chunks.count(),
+                segments: Vec::new(),
+                // An empty blob is complete without a request; the check finds that out.
+                check: if *check || *size == 0 {
+                    Check::Wanted
+                } else {
+                    Check::Over
+                },
+                ranges: true,
+                finished: false,
+            }
+        });
+        let state = State {
+            blobs: blobs.collect(),
+            order,
+            stopped: false,
+            allowed: jobs,
+            active: 0,
+            raised: Instant::now(),
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            jobs,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the work of all workers.
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// The next task; waits until there is one.
+    pub fn next(&self) -> Task {
+        let mut state = self.lock();
+        loop {
+            if state.stopped || state.blobs.iter().all(|blob| blob.finished) {
+                self.changed.notify_all();
+                return Task::End;
+            }
+            if let Some(task) = state.take(self.jobs) {
+                return task;
+            }
+            // Rates change without anybody telling, therefore not for long.
+            let wait = Duration::from_millis(100);
+            state = self
+                .changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// A blob was checked; these chunks of it are there.
+    pub fn checked(&self, blob: usize, present: &[usize]) {
+        let mut state = self.lock();
+        let state_of = &mut state.blobs[blob];
+        for chunk in present {
+            if !std::mem::replace(&mut state_of.done[*chunk], true) {
+                state_of.left -= 1;
+            }
+        }
+        state_of.check = Check::Over;
+        self.changed.notify_all();
+    }
+
+    /// A chunk at the segment's cursor is written. Is there more of the segment to do?
+    ///
+    /// Called with the segment's owner locked, so that a chunk is never counted for one worker
+    /// while another one is about to write it again.
+    pub fn complete(&self, segment: &Segment) -> bool {
+        let mut state = self.lock();
+        let chunk = segment.cursor();
+        let blob = &mut state.blobs[segment.blob];
+        if !std::mem::replace(&mut blob.done[chunk], true) {
+            blob.left -= 1;
+        }
+        segment.cursor.store(chunk + 1, Ordering::Release);
+        !state.stopped && chunk + 1 < segment.end()
+    }
+
+    /// The worker has left the segment: what it did not do is free again.
+    pub fn release(&self, segment: &Arc<Segment>) {
+        let mut state = self.lock();
+        state.blobs[segment.blob]
+            .segments
+            .retain(|other| !Arc::ptr_eq(other, segment));
+        state.active -= 1;
+        self.changed.notify_all();
+    }
+
+    /// The registry does not serve ranges of this blob. Is the segment the only one of its blob,
+    /// so that a whole answer may serve it? If not, the one before it gets it back.
+    pub fn no_ranges(&self, segment: &Segment) -> bool {
+        let mut state = self.lock();
+        let blob = &mut state.blobs[segment.blob];
+        blob.ranges = false;
+        if blob.segments.len() == 1 {
+            return true;
+        }
+        let first = segment.cursor();
+        if let Some(before) = blob
+            .segments
+            .iter()
+            .find(|other| other.end() == first && other.cursor() < first)
+        {
+            let next = blob
+                .segments
+                .iter()
+                .map(|other| other.first)
+                .filter(|other| *other > first)
+                .min();
+            before
+                .end
+                .store(next.unwrap_or(blob.done.len()), Ordering::Release);
+            segment.end.store(first, Ordering::Release);
+        }
+        false
+    }
+
+    /// The registry said that this is too many at once: one worker fewer, as long as others get
+    /// through. `false` where there are no others.
+    pub fn fewer(&self) -> bool {
+        let mut state = self.lock();
+        if state.active < 2 {
+            return false;
+        }
+        state.allowed = state.allowed.min(state.active - 1).max(1);
+        state.raised = Instant::now();
+        true
+    }
+
+    /// Is this chunk there?
+    pub fn has(&self, blob: usize, chunk: usize) -> bool {
+        self.lock().blobs[blob].done[chunk]
+    }
+
+    /// Are all chunks of this blob there?
+    pub fn is_complete(&self, blob: usize) -> bool {
+        self.lock().blobs[blob].left == 0
+    }
+
+    /// The blob is there and true.
+    pub fn finish(&self, blob: usize) {
+        let mut state = self.lock();
+        state.blobs[blob].finished = true;
+        self.changed.notify_all();
+    }
+
+    /// The blob came wrong: once more from zero, in one piece and without ranges.
+    pub fn again(&self, blob: usize) {
+        let mut state = self.lock();
+        let blob = &mut state.blobs[blob];
+        blob.done.fill(false);
+        blob.left = blob.done.len();
+        blob.ranges = false;
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn take(&mut self, jobs: usize) -> Option<Task> {
+        if let Some(number) =
+            (0..self.blobs.len()).find(|blob| self.blobs[*blob].check == Check::Wanted)
+        {
+            self.blobs[number].check = Check::Running;
+            return Some(Task::Check(number));
+        }
+        if self.allowed < jobs && self.raised.elapsed() > Duration::from_secs(10) {
+            self.allowed += 1;
+            self.raised = Instant::now();
+        }
+        if self.active >= self.allowed {
+            return None;
+        }
+        let (segment, whole) = self
+            .untouched()
+            .or_else(|| self.gap(jobs))
+            .or_else(|| self.share(jobs))
+            .or_else(|| self.rescue())?;
+        self.blobs[segment.blob].segments.push(segment.clone());
+        self.active += 1;
+        Some(Task::Fetch(segment, whole))
+    }
+
+    /// The largest blob that nobody is at work on.
+    fn untouched(&self) -> Option<(Arc<Segment>, bool)> {
+        let free = |blob: &&usize| {
+            let blob = &self.blobs[**blob];
+            blob.check == Check::Over && blob.left > 0 && blob.segments.is_empty()
+        };
+        let number = *self.order.iter().find(free)?;
+        let blob = &self.blobs[number];
+        let first = blob.done.iter().position(|done| !done)?;
+        let end = if blob.ranges {
+            blob.next_done(first)
+        } else {
+            blob.done.len()
+        };
+        Some((
+            Segment::new(number, first, end),
+            first == 0 && end == blob.done.len(),
+        ))
+    }
+
+    /// A piece of a blob that is free beside those others are at work on.
+    fn gap(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
+        self.order.iter().find_map(|number| {
+            let blob = &self.blobs[*number];
+            if !blob.ranges || blob.check != Check::Over {
+                return None;
+            }
+            let free = |chunk: &usize| {
+                !blob.done[*chunk]
+                    && !blob
+                        .segments
+                        .iter()
+                        .any(|s| (s.cursor()..s.end()).contains(chunk))
+            };
+            let first = (0..blob.done.len()).find(free)?;
+            let claimed = blob
+                .segments
+                .iter()
+                .map(|s| s.cursor())
+                .filter(|cursor| *cursor > first)
+                .min();
+            let end = blob.next_done(first).min(claimed.unwrap_or(usize::MAX));
+            let piece = blob.piece(blob.left, jobs);
+            Some((Segment::new(*number, first, end.min(first + piece)), false))
+        })
+    }
+
+    /// A part of the transfer that would take longest, if that is long enough.
+    fn share(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
+        let (victim, left) = self.longest(|blob| blob.ranges)?;
+        let blob = &self.blobs[victim.blob];
+        if (left as u64) < 2 * blob.chunks.in_bytes(LEAST) as u64 {
+            return None;
+        }
+        let keeps = blob.piece(left, jobs).min(left / 2).max(1);
+        let (start, end) = (victim.cursor() + keeps, victim.end());
+        // The victim ends where the new segment begins; what lies behind both is a gap.
+        victim.end.store(start, Ordering::Release);
+        Some((
+            Segment::new(
+                victim.blob,
+                start,
+                end.min(start + keeps.max(left - keeps).min(blob.piece(left, jobs))),
+            ),
+            false,
+        ))
+    }
+
+    /// The transfer with the most time left, and how many chunks that are.
+    fn longest(&self, fit: impl Fn(&BlobState) -> bool) -> Option<(Arc<Segment>, usize)> {
+        let all = self
+            .blobs
+            .iter()
+            .filter(|blob| fit(blob))
+            .flat_map(|blob| blob.segments.iter().map(move |s| (blob, s)));
+        let timed = all.filter_map(|(blob, segment)| {
+            let left = segment.end().saturating_sub(segment.cursor());
+            let bytes = left as f64 * blob.chunks.range(0).end as f64;
+            Some((segment, left, bytes / segment.rate()?.max(1.0)))
+        });
+        let (segment, left, _) = timed
+            .filter(|(_, _, time)| *time > SOON.as_secs_f64())
+            .max_by(|a, b| a.2.total_cmp(&b.2))?;
+        Some((segment.clone(), left))
+    }
+
+    /// Takes the whole rest of a transfer that is far slower than the best.
+    fn rescue(&self) -> Option<(Arc<Segment>, bool)> {
+        let best = self
+            .blobs
+            .iter()
+            .flat_map(|blob| &blob.segments)
+            .filter_map(|s| s.rate())
+            .fold(0.0, f64::max);
+        let (victim, left) = self.longest(|blob| blob.ranges)?;
+        let bytes = left as f64 * self.blobs[victim.blob].chunks.range(0).end as f64;
+        let rate = victim.rate()?;
+        let hopeless = rate < LEAST as f64 && victim.started.elapsed() > SLOW * 2;
+        if bytes / rate.max(1.0) < SLOW.as_secs_f64()
+            || !(rate < best / 4.0 || hopeless)
+            || victim.started.elapsed() < SLOW
+        {
+            return None;
+        }
+        let (first, end) = (victim.cursor(), victim.end());
+        {
+            // Its worker locks the owner first and this queue second: never wait for it here.
+            let mut owner = victim.owner.try_lock().ok()?;
+            if std::mem::replace(&mut owner.revoked, true) {
+                return None;
+            }
+            if let Some(socket) = owner.socket.take() {
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+        }
+        victim.end.store(first, Ordering::Release);
+        Some((Segment::new(victim.blob, first, end), false))
+    }
+}
+
+impl BlobState {
+    fn next_done(&self, from: usize) -> usize {
+        self.done[from..]
+            .iter()
+            .position(|done| *done)
+            .map_or(self.done.len(), |at| from + at)
+    }
+
+    /// How many chunks a piece has when so many are left.
+    fn piece(&self, left: usize, jobs: usize) -> usize {
+        let least = self.chunks.in_bytes(PIECE);
+        (left / (4 * jobs)).clamp(least, self.chunks.in_bytes(LARGEST_PIECE).max(least))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn fetch(queue: &Queue) -> (Arc<Segment>, bool) {
+        match queue.next() {
+            Task::Fetch(segment, whole) => (segment, whole),
+            _ => panic!("a segment was expected"),
+        }
+    }
+
+    /// As if the segment's worker had been at it for so many milliseconds, at so many bytes a second.
+    fn run_at(queue: &Queue, segment: &Arc<Segment>, rate: u64) -> Arc<Segment> {
+        let mut state = queue.lock();
+        let aged = Arc::new(Segment {
+            blob: segment.blob,
+            first: segment.first,
+            cursor: AtomicUsize::new(segment.cursor()),
+            end: AtomicUsize::new(segment.end()),
+            started: Instant::now() - Duration::from_secs(5),
+            received: AtomicU64::new(rate * 5),
+            owner: Mutex::default(),
+        });
+        for other in &mut state.blobs[segment.blob].segments {
+            if Arc::ptr_eq(other, segment) {
+                *other = aged.clone();
+            }
+        }
+        drop(state);
+        aged
+    }
+
+    #[test]
+    fn whole_blobs_come_first_and_the_largest_before_all() {
+        let queue = Queue::new(&[MIB, 5 * MIB, 0], &[false; 3], 4);
+        assert!(matches!(queue.next(), Task::Check(2)));
+        let (one, whole) = fetch(&queue);
+        assert_eq!((one.blob, one.first, one.end(), whole), (1, 0, 10, true));
+        assert_eq!(fetch(&queue).0.blob, 0);
+    }
+
+    #[test]
+    fn what_is_there_is_not_fetched() {
+        let queue = Queue::new(&[5 * MIB], &[true], 4);
+        let Task::Check(0) = queue.next() else {
+            panic!()
+        };
+        queue.checked(0, &[0, 1, 5]);
+        let (segment, whole) = fetch(&queue);
+        assert_eq!((segment.first, segment.end(), whole), (2, 5, false));
+        let (segment, _) = fetch(&queue);
+        assert_eq!((segment.first, segment.end()), (6, 10));
+    }
+
+    #[test]
+    fn a_long_transfer_is_shared_without_overlap() {
+        let queue = Queue::new(&[100 * MIB], &[false], 4);
+        let (first, _) = fetch(&queue);
+        let first = run_at(&queue, &first, 4 * MIB);
+        let mut taken = vec![(0, first.end())];
+        for _ in 0..3 {
+            let (segment, whole) = fetch(&queue);
+            assert!(!whole);
+            taken.push((segment.first, segment.end()));
+        }
+        taken[0].1 = first.end();
+        taken.sort_unstable();
+        for pair in taken.windows(2) {
+            assert!(pair[0].1 <= pair[1].0, "{taken:?}");
+        }
+        assert_eq!(taken[0], (0, 16));
+    }
+
+    #[test]
+    fn a_crawling_transfer_loses_its_rest() {
+        let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3);
+        let (large, _) = fetch(&queue);
+        let (small, _) = fetch(&queue);
+        run_at(&queue, &large, 500 * MIB);
+        let small = run_at(&queue, &small, 10);
+        // Nothing is left to be shared of the large one: it will be over soon.
+        let (rescued, _) = fetch(&queue);
+        assert_eq!((rescued.blob, rescued.first, rescued.end()), (0, 0, 2));
+        drop(rescued);
+        assert_eq!(small.end(), 0);
+    }
+
+    #[test]
+    fn every_chunk_is_fetched_once_whatever_the_order() {
+        let queue = Queue::new(&[70 * MIB, 3 * MIB, 1], &[false; 3], 3);
+        let mut seen = vec![vec![0; 140], vec![0; 6], vec![0; 1]];
+        let mut held: Vec<Arc<Segment>> = Vec::new();
+        let mut turn = 0_usize;
+        loop {
+            while held.len() < 3 && !queue.lock().blobs.iter().all(|b| b.left == 0 || b.finished) {
+                let task = queue.lock().take(3);
+                match task {
+                    Some(Task::Fetch(segment, _)) => {
+                        let aged = run_at(&queue, &segment, MIB / 10);
+                        held.push(aged);
+                    }
+                    _ => break,
+                }
+            }
+            if held.is_empty() {
+                break;
+            }
+            turn = turn.wrapping_mul(31).wrapping_add(7);
+            let at = turn % held.len();
+            let segment = held[at].clone();
+            let more = !segment.lock().revoked && segment.cursor() < segment.end() && {
+                seen[segment.blob][segment.cursor()] += 1;
+                queue.complete(&segment)
+            };
+            if !more {
+                queue.release(&segment);
+                held.remove(at);
+            }
+        }
+        assert!(seen.iter().flatten().all(|count| *count == 1), "{seen:?}");
+    }
+}
