@@ -1,7 +1,7 @@
 //! Downloads a container image from its registry straight into a tar that `docker load` takes.
-#![allow(dead_code)]
 
 mod archive;
+mod cli;
 mod digest;
 mod error;
 mod files;
@@ -14,7 +14,9 @@ mod reference;
 mod registry;
 mod time;
 
+use archive::file::{check_target, partial_path};
 pub use archive::layout::{Entry, Plan, PlanOptions};
+pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
 pub use manifest::{Content, Descriptor, Document, IndexEntry};

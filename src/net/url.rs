@@ -146,11 +146,6 @@ impl Url {
     pub fn path(&self) -> &str {
         strip_query(&self.target)
     }
-
-    /// The query, without its question mark.
-    pub fn query(&self) -> &str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
-    }
 }
 
 /// Shows scheme, host and path. A query is shown as `?...`: signatures and tokens stand there.

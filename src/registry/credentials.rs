@@ -7,6 +7,7 @@ use std::fmt;
 
 /// What a registry is told.
 #[derive(Clone)]
+#[allow(dead_code)]
 pub(crate) enum Credential {
     Password {
         user: String,

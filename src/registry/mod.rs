@@ -15,11 +15,11 @@ pub use client::{Client, ClientBuilder};
 pub use image::Image;
 pub use tags::Tags;
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST,
 };
-use crate::net::failure::{Failure, StatusFailure};
+use crate::net::failure::Failure;
 use crate::net::url::Url;
 use crate::net::{Request, Response};
 use crate::reference::Reference;
@@ -70,10 +70,6 @@ impl<'a> Repository<'a> {
     /// The reference this handle was made for.
     pub fn reference(&self) -> &Reference {
         &self.reference
-    }
-
-    pub(crate) fn client(&self) -> &'a Client {
-        self.client
     }
 
     fn url(&self, rest: &str) -> Url {
@@ -522,9 +518,4 @@ impl Repository<'_> {
             .credentials()
             .find(self.reference.domain(), self.reference.path())
     }
-}
-
-/// What a status failure says when nobody retries it.
-pub(crate) fn describe(failure: &StatusFailure) -> String {
-    printable(&failure.to_string(), 400)
 }

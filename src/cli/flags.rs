@@ -1,0 +1,253 @@
+//! THE flag table: parsing, help, completions and the man page all come from it.
+//!
+//! A flag is a row; `update` puts its value into [`Low`] and never names the flag, because the
+//! parser prefixes its name to every message.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What was on the command line, each value checked for itself; nothing is done yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Low {
+    pub images: Vec<String>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub password_stdin: bool,
+    pub ilogin: bool,
+    pub insecure: bool,
+    pub cacert: Vec<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub skip_verify: bool,
+    pub working_dir: Option<PathBuf>,
+    pub tarname: Option<PathBuf>,
+    pub output: Option<PathBuf>,
+    pub platform: Option<crate::Platform>,
+    pub jobs: Option<usize>,
+    pub retries: Option<u32>,
+    pub timeout: Option<u64>,
+    pub restart: bool,
+    pub verbose: bool,
+    pub quiet: bool,
+    pub progress: Option<Mode>,
+    pub query: Option<Query>,
+    pub help: Option<Help>,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Auto,
+    Bar,
+    Plain,
+    Json,
+    None,
+}
+
+/// What is asked instead of pulling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Query {
+    Metadata,
+    Sha,
+    Tags,
+    Platforms,
+    DryRun,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Help {
+    Short,
+    Long,
+    Version,
+}
+
+/// A value as the parser hands it over; flags without one get an empty value.
+pub(super) struct Value(pub OsString);
+
+impl Value {
+    fn text(self) -> Result<String, String> {
+        self.0
+            .into_string()
+            .map_err(|_| "the value is not UTF-8".to_owned())
+    }
+
+    fn path(self) -> Result<PathBuf, String> {
+        if self.0.is_empty() {
+            Err("needs a path".to_owned())
+        } else {
+            Ok(self.0.into())
+        }
+    }
+
+    fn number(self, least: u64, most: u64) -> Result<u64, String> {
+        let text = self.text()?;
+        match text.parse() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err(format!("{text:?} is no number from {least} to {most}")),
+        }
+    }
+}
+
+/// The groups of `--help`, in order.
+pub(super) const GROUPS: [&str; 6] = [
+    "What to pull",
+    "Where to put it",
+    "Credentials",
+    "Trust",
+    "Transfer",
+    "Messages",
+];
+
+/// A row of the table.
+pub(super) struct Flag {
+    pub long: &'static str,
+    pub short: Option<char>,
+    /// What its value is called; none for a switch.
+    pub value: Option<&'static str>,
+    pub choices: &'static [&'static str],
+    /// An index into [`GROUPS`].
+    pub group: usize,
+    /// One line for `-h`.
+    pub line: &'static str,
+    /// What `--help` and the man page say beyond that.
+    pub more: &'static str,
+    pub update: fn(&mut Low, Value) -> Result<(), String>,
+}
+
+fn query(low: &mut Low, query: Query) -> Result<(), String> {
+    if low.query.is_some_and(|other| other != query) {
+        return Err("only one question at a time can be asked".into());
+    }
+    low.query = Some(query);
+    Ok(())
+}
+
+const NO_CHOICES: &[&str] = &[];
+
+macro_rules! flag {
+    ($long:literal $short:expr, $value:expr, $group:literal, $line:literal, $more:literal, $update:expr) => {
+        Flag {
+            long: $long,
+            short: $short,
+            value: $value,
+            choices: NO_CHOICES,
+            group: $group,
+            line: $line,
+            more: $more,
+            update: $update,
+        }
+    };
+}
+
+/// All flags, in the order of the help.
+pub(super) const FLAGS: &[Flag] = &[
+    flag!("platform" None, Some("OS/ARCH[/VARIANT]"), 0, "which image of a multi-platform one (default: this machine's)",
+        "Where the image has none for it, the error lists those there are.",
+        |low, value| { low.platform = Some(value.text()?.parse().map_err(|e: crate::Error| e.to_string())?); Ok(()) }),
+    flag!("arch" None, Some("ARCH"), 0, "short for --platform linux/ARCH", "",
+        |low, value| { low.platform = Some(format!("linux/{}", value.text()?).parse().map_err(|e: crate::Error| e.to_string())?); Ok(()) }),
+    flag!("metadata" None, None, 0, "print the image's manifest, and stop", "",
+        |low, _| query(low, Query::Metadata)),
+    flag!("sha" None, None, 0, "print the manifest's digest, and stop", "The digest is what the registry names: of the index, for a multi-platform image.",
+        |low, _| query(low, Query::Sha)),
+    flag!("tags" None, None, 0, "print the repository's tags, one a line, and stop", "",
+        |low, _| query(low, Query::Tags)),
+    flag!("platforms" None, None, 0, "list the image's platforms with digests and sizes, and stop", "",
+        |low, _| query(low, Query::Platforms)),
+    flag!("dry-run" None, None, 0, "say what would be downloaded, and stop", "",
+        |low, _| query(low, Query::DryRun)),
+    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path", "Instead of --working-dir and --tarname.",
+        |low, value| { low.output = Some(value.path()?); Ok(()) }),
+    flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
+        |low, value| { low.working_dir = Some(value.path()?); Ok(()) }),
+    flag!("tarname" None, Some("NAME"), 1, "the archive's name (default: library-debian-latest.tar for debian)", "",
+        |low, value| { low.tarname = Some(value.path()?); Ok(()) }),
+    flag!("restart" None, None, 1, "forget a partial download", "",
+        |low, _| { low.restart = true; Ok(()) }),
+    flag!("user" None, Some("USER"), 2, "user at the registry", "",
+        |low, value| { low.user = Some(value.text()?); Ok(()) }),
+    flag!("password" None, Some("PASSWORD"), 2, "password of --user",
+        "Every user of this machine can read it in the list of processes: --password-stdin and --ilogin are safer.",
+        |low, value| { low.password = Some(value.text()?); Ok(()) }),
+    flag!("password-stdin" None, None, 2, "read the password of --user from standard input", "",
+        |low, _| { low.password_stdin = true; Ok(()) }),
+    flag!("ilogin" None, None, 2, "ask for user and password on the terminal", "",
+        |low, _| { low.ilogin = true; Ok(()) }),
+    flag!("insecure" None, None, 3, "the registry speaks plain HTTP", "",
+        |low, _| { low.insecure = true; Ok(()) }),
+    flag!("cacert" None, Some("FILE"), 3, "trust the certificates in FILE (PEM), too", "May be given more than once.",
+        |low, value| { low.cacert.push(value.path()?); Ok(()) }),
+    flag!("cert" None, Some("FILE"), 3, "identify with this certificate (PEM), which --key belongs to", "",
+        |low, value| { low.cert = Some(value.path()?); Ok(()) }),
+    flag!("key" None, Some("FILE"), 3, "the private key (PEM) of --cert", "",
+        |low, value| { low.key = Some(value.path()?); Ok(()) }),
+    flag!("tls-skip-verify" None, None, 3, "check no certificate",
+        "Whoever sits on the line can then choose which image a tag means; pull by digest to be sure.",
+        |low, _| { low.skip_verify = true; Ok(()) }),
+    flag!("jobs" Some('j'), Some("N"), 4, "the most connections at once (default 6)", "",
+        |low, value| { low.jobs = Some(value.number(1, 64)? as usize); Ok(()) }),
+    flag!("retries" None, Some("N"), 4, "how often to try again without progress in between (default 5)", "",
+        |low, value| { low.retries = Some(value.number(0, 1000)? as u32); Ok(()) }),
+    flag!("timeout" None, Some("SECONDS"), 4, "how long a connection may bring nothing (default 30)",
+        "The first byte of an answer has four times as long; so has, twice, a connection that brings next to nothing.",
+        |low, value| { low.timeout = Some(value.number(1, 86_400)?); Ok(()) }),
+    Flag {
+        long: "progress",
+        short: None,
+        value: Some("HOW"),
+        choices: &["auto", "bar", "plain", "json", "none"],
+        group: 5,
+        line: "how to show progress on standard error: auto, bar, plain, json, none",
+        more: "auto is bar on a terminal and plain elsewhere. json is one object a line.",
+        update: |low, value| {
+            low.progress = Some(match value.text()?.as_str() {
+                "auto" => Mode::Auto,
+                "bar" => Mode::Bar,
+                "plain" => Mode::Plain,
+                "json" => Mode::Json,
+                _ => Mode::None,
+            });
+            Ok(())
+        },
+    },
+    flag!("quiet" Some('q'), None, 5, "say nothing but errors", "",
+        |low, _| { low.quiet = true; Ok(()) }),
+    flag!("verbose" Some('v'), None, 5, "say each step and request, never a secret", "",
+        |low, _| { low.verbose = true; Ok(()) }),
+    flag!("version" Some('V'), None, 5, "print version, target and commit", "",
+        |low, _| { low.help = Some(Help::Version); Ok(()) }),
+    flag!("help" Some('h'), None, 5, "print this help; -h prints it short", "",
+        |low, _| { low.help = Some(Help::Long); Ok(()) }),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        for (at, flag) in FLAGS.iter().enumerate() {
+            assert!(
+                !FLAGS[..at].iter().any(|other| other.long == flag.long),
+                "{} twice",
+                flag.long
+            );
+            assert!(
+                flag.short.is_none() || !FLAGS[..at].iter().any(|other| other.short == flag.short)
+            );
+            assert!(
+                flag.group < GROUPS.len() && !flag.line.is_empty() && !flag.line.ends_with('.')
+            );
+            assert!(
+                flag.more.is_empty() || flag.more.ends_with('.'),
+                "{}",
+                flag.long
+            );
+            assert!(
+                flag.long
+                    .bytes()
+                    .all(|c| c.is_ascii_lowercase() || c == b'-')
+            );
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! argv → [`Low`]: one loop over the flag table. No file is opened and no environment read here.
+
+use super::flags::{FLAGS, Flag, Help, Low, Value};
+use crate::error::{Error, Result};
+use lexopt::Arg;
+use std::ffi::OsString;
+
+pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
+    let mut parser = lexopt::Parser::from_iter(args);
+    let mut low = Low::default();
+    loop {
+        let flag = match parser.next() {
+            Ok(None) => return Ok(low),
+            Err(error) => return Err(usage("the command line", error.to_string())),
+            Ok(Some(Arg::Value(value))) => {
+                let text = value
+                    .into_string()
+                    .map_err(|_| usage("the image's name", "is not UTF-8"))?;
+                low.images.push(text);
+                continue;
+            }
+            Ok(Some(Arg::Short('h'))) => {
+                low.help = Some(Help::Short);
+                continue;
+            }
+            Ok(Some(Arg::Short(short))) => {
+                find(|flag| flag.short == Some(short)).ok_or_else(|| {
+                    usage(
+                        &format!("-{short}"),
+                        "there is no such flag; --help lists them",
+                    )
+                })?
+            }
+            Ok(Some(Arg::Long(long))) => {
+                let long = long.to_owned();
+                find(|flag| flag.long == long).ok_or_else(|| unknown(&long))?
+            }
+        };
+        let name = format!("--{}", flag.long);
+        let value = match flag.value {
+            Some(what) => parser
+                .value()
+                .map_err(|_| usage(&name, format!("needs a value, {what}")))?,
+            None => OsString::new(),
+        };
+        if !flag.choices.is_empty() && !flag.choices.iter().any(|choice| value == *choice) {
+            return Err(usage(
+                &name,
+                format!("{value:?} is none of {}", flag.choices.join(", ")),
+            ));
+        }
+        (flag.update)(&mut low, Value(value)).map_err(|why| usage(&name, why))?;
+        if flag.value.is_none()
+            && let Some(extra) = parser.optional_value()
+        {
+            return Err(usage(
+                &name,
+                format!("takes no value, but was given {extra:?}"),
+            ));
+        }
+    }
+}
+
+fn usage(what: &str, why: impl Into<String>) -> Error {
+    Error::Usage {
+        what: what.to_owned(),
+        why: why.into(),
+    }
+}
+
+fn find(fits: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| fits(flag))
+}
+
+fn unknown(long: &str) -> Error {
+    let near = FLAGS
+        .iter()
+        .map(|flag| (distance(long, flag.long), flag.long))
+        .min();
+    let hint = match near {
+        Some((distance, near)) if distance <= 1 + long.len() / 4 => {
+            format!("there is no such flag; did you mean --{near}?")
+        }
+        _ => "there is no such flag; --help lists them".to_owned(),
+    };
+    usage(&format!("--{long}"), hint)
+}
+
+/// How many letters to insert, remove or replace (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn low(args: &[&str]) -> Result<Low> {
+        parse(
+            std::iter::once("dockersave")
+                .chain(args.iter().copied())
+                .map(OsString::from),
+        )
+    }
+
+    #[test]
+    fn values_come_with_and_without_an_equals_sign() {
+        for args in [
+            &["--jobs=3", "debian"][..],
+            &["debian", "--jobs", "3"],
+            &["-j3", "debian"],
+            &["-j", "3", "--", "debian"],
+        ] {
+            let low = low(args).unwrap();
+            assert_eq!(
+                (low.jobs, low.images.as_slice()),
+                (Some(3), ["debian".to_owned()].as_slice())
+            );
+        }
+        assert_eq!(
+            low(&["--arch", "arm"])
+                .unwrap()
+                .platform
+                .unwrap()
+                .to_string(),
+            "linux/arm/v7"
+        );
+    }
+
+    #[test]
+    fn wrong_flags_are_told_and_the_nearest_is_suggested() {
+        for (args, part) in [
+            (&["--tarnam", "x"][..], "did you mean --tarname?"),
+            (&["--frobnicate"], "--help lists them"),
+            (&["--jobs", "0"], "--jobs: \"0\" is no number from 1 to 64"),
+            (&["--jobs"], "--jobs: needs a value, N"),
+            (&["--restart=yes"], "takes no value"),
+            (&["--progress", "x"], "none of auto, bar"),
+            (&["--tags", "--sha"], "only one question"),
+            (&["-x"], "-x: there is no such flag"),
+        ] {
+            let error = low(args).unwrap_err();
+            assert!(
+                error.status() == 2 && error.to_string().contains(part),
+                "{error}"
+            );
+        }
+    }
+}

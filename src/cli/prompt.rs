@@ -1,0 +1,87 @@
+//! User and password from the terminal, the password unseen; the terminal is put right again.
+
+use crate::error::{Error, Result};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// More than any user or password has, in bytes.
+const LIMIT: usize = 4096;
+
+/// The terminal while it is changed, for whoever has to put it right when a signal comes.
+static CHANGED: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+
+/// Puts the terminal right; harmless when nothing was changed.
+pub(super) fn restore() {
+    if let Some((terminal, before)) = CHANGED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+    {
+        let _ = tcsetattr(&terminal, OptionalActions::Flush, &before);
+    }
+}
+
+fn failed(error: impl Into<io::Error>) -> Error {
+    Error::input(
+        Path::new("/dev/tty"),
+        "asking for user and password on",
+        error,
+    )
+}
+
+/// Asks for what is missing.
+pub(super) fn login(user: Option<String>) -> Result<(String, String)> {
+    let mut terminal = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .map_err(failed)?;
+    let user = match user {
+        Some(user) => user,
+        None => ask(&mut terminal, "User: ")?,
+    };
+    let before = tcgetattr(&terminal).map_err(failed)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    let copy = terminal.try_clone().map_err(failed)?;
+    *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some((copy, before));
+    let password = tcsetattr(&terminal, OptionalActions::Flush, &silent)
+        .map_err(failed)
+        .and_then(|()| ask(&mut terminal, "Password: "));
+    restore();
+    let _ = terminal.write_all(b"\n");
+    Ok((user, password?))
+}
+
+fn ask(terminal: &mut File, question: &str) -> Result<String> {
+    terminal.write_all(question.as_bytes()).map_err(failed)?;
+    let bytes = line(terminal).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|_| {
+        failed(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "what was typed is not UTF-8",
+        ))
+    })
+}
+
+/// One line, without its end.
+pub(super) fn line(from: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while from.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        if bytes.len() == LIMIT {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the line is longer than {LIMIT} bytes"),
+            ));
+        }
+        bytes.push(byte[0]);
+    }
+    if bytes.last() == Some(&b'\r') {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
