@@ -1,1 +1,11 @@
-fn main() {}
+//! All tests from outside, in one binary: the program against a registry of the tests' own.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+// The registry is shared with the example program, and each of them uses a part of it.
+#![allow(dead_code)]
+
+// What a user's day looks like: images of all shapes, and nothing goes wrong.
+mod happy;
+// The registry, and how the program is run.
+mod registry;
+mod util;

@@ -1,0 +1,277 @@
+//! Running the program as a user would: clean environment, empty directory, every output checked.
+
+use crate::registry::image::{Image, sha256};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A directory that goes when it is dropped.
+pub struct Dir(PathBuf);
+
+impl Dir {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let path = std::env::temp_dir().join(format!("dockersave-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// The names in it, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a run came to.
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    /// Peak resident memory in bytes, where it was seen.
+    pub peak: u64,
+    pub time: Duration,
+}
+
+/// The program under test, which another build of it may stand for.
+fn program() -> Command {
+    let binary = std::env::var("DOCKERSAVE_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());
+    match std::env::var("DOCKERSAVE_TEST_RUNNER") {
+        Ok(runner) if !runner.is_empty() => {
+            let mut command = Command::new(runner);
+            command.arg(binary);
+            command
+        }
+        _ => Command::new(binary),
+    }
+}
+
+#[must_use]
+pub struct Run<'d> {
+    dir: &'d Dir,
+    args: Vec<String>,
+    environment: Vec<(String, String)>,
+    stdin: Option<String>,
+    limit: Duration,
+}
+
+impl<'d> Run<'d> {
+    pub fn new(dir: &'d Dir, args: &[&str]) -> Self {
+        Self {
+            dir,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            environment: Vec::new(),
+            stdin: None,
+            limit: Duration::from_secs(60),
+        }
+    }
+
+    /// A pull over plain HTTP, with few retries.
+    pub fn pull(dir: &'d Dir, image: &str) -> Self {
+        Self::new(dir, &["--insecure", "--retries", "2", image])
+    }
+
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.stdin = Some(text.to_owned());
+        self
+    }
+
+    pub fn limit(mut self, seconds: u64) -> Self {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    pub fn spawn(&self) -> Child {
+        let mut command = program();
+        command
+            .args(&self.args)
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .envs(self.environment.iter().cloned())
+            .current_dir(self.dir.path())
+            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    #[track_caller]
+    pub fn outcome(self) -> Outcome {
+        let begin = Instant::now();
+        let mut child = self.spawn();
+        if let Some(text) = &self.stdin {
+            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let out = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            out.read_to_end(&mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        });
+        let err = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            err.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let mut peak = 0;
+        let status = loop {
+            peak = peak.max(resident(child.id()));
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if begin.elapsed() > self.limit {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("{:?} did not end within {:?}: {}", self.args, self.limit, err.join().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Outcome { status, stdout: out.join().unwrap(), stderr: err.join().unwrap(), peak, time: begin.elapsed() }
+    }
+
+    /// Runs, and expects this exit status.
+    #[track_caller]
+    pub fn status(self, expected: i32) -> Outcome {
+        let what = self.args.join(" ");
+        let outcome = self.outcome();
+        assert_eq!(outcome.status.code(), Some(expected), "dockersave {what}\n{}{}", outcome.stdout, outcome.stderr);
+        outcome.clean();
+        outcome
+    }
+
+    /// Runs, expects success and the archive's path as all of standard output.
+    #[track_caller]
+    pub fn archive(self) -> Archive {
+        let dir = self.dir.path().to_owned();
+        let outcome = self.status(0);
+        let name = outcome.stdout.strip_suffix('\n').expect("the path ends in a newline");
+        assert!(!name.contains('\n'), "more than a path on standard output: {name:?}");
+        Archive::read(&dir.join(name), outcome)
+    }
+
+    /// Runs, expects this failure with this text in its message, and nothing under a final name.
+    #[track_caller]
+    pub fn fails(self, status: i32, text: &str) -> Outcome {
+        let dir = self.dir;
+        let before = dir.names();
+        let outcome = self.status(status);
+        assert!(outcome.stderr.contains(text), "no {text:?} in {:?}", outcome.stderr);
+        assert_eq!(outcome.stdout, "");
+        let new: Vec<String> = dir.names().into_iter().filter(|name| !before.contains(name) && name.ends_with(".tar")).collect();
+        assert!(new.is_empty(), "left behind: {new:?}");
+        outcome
+    }
+}
+
+impl Outcome {
+    /// Nothing that a server could have put there moves a terminal.
+    #[track_caller]
+    fn clean(&self) {
+        let bad = self.stderr.chars().find(|c| c.is_control() && *c != '\n');
+        assert!(bad.is_none(), "{bad:?} in {:?}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+}
+
+fn resident(process: u32) -> u64 {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{process}/status")) else { return 0 };
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")).map_or(0, |kb| kb.trim().parse::<u64>().unwrap() * 1024)
+}
+
+/// A finished archive, read back.
+pub struct Archive {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+    pub files: BTreeMap<String, Vec<u8>>,
+    pub names: Vec<String>,
+    pub outcome: Outcome,
+}
+
+impl Archive {
+    #[track_caller]
+    fn read(path: &Path, outcome: Outcome) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let mut files = BTreeMap::new();
+        let mut names = Vec::new();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            if let Some(hash) = name.strip_prefix("blobs/sha256/") {
+                assert_eq!(sha256(&content), format!("sha256:{hash}"), "{name} is not what its name says");
+            }
+            names.push(name.clone());
+            assert!(files.insert(name, content).is_none(), "an entry stands twice");
+        }
+        Self { path: path.to_owned(), bytes, files, names, outcome }
+    }
+
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        String::from_utf8(self.files[name].clone()).unwrap()
+    }
+
+    /// Holds exactly this image, with this tag where one is given.
+    #[track_caller]
+    pub fn holds(&self, image: &Image, tag: Option<&str>) -> &Self {
+        let list: Vec<String> = image.layers.iter().map(|layer| format!("{:?}", layer.path())).collect();
+        let tags = tag.map_or("null".to_owned(), |tag| format!("[{tag:?}]"));
+        let expected = format!(r#"[{{"Config":{:?},"RepoTags":{tags},"Layers":[{}]}}]"#, image.config.path(), list.join(","));
+        assert_eq!(self.text("manifest.json").trim(), expected);
+        assert!(self.text("index.json").contains(&image.digest()), "{}", self.text("index.json"));
+        assert_eq!(self.text("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
+        for blob in image.layers.iter().chain([&image.config]) {
+            assert_eq!(self.files[&blob.path()], blob.data(), "{}", blob.path());
+        }
+        let manifest = format!("blobs/{}", image.digest().replace(':', "/"));
+        assert_eq!(self.files[&manifest], image.manifest().into_bytes());
+        self
+    }
+}
