@@ -13,20 +13,46 @@ fn row_01_single_manifest_with_gzip_layers() {
     archive.holds(&image, Some(&registry.name("demo/hello:latest")));
     assert_eq!(archive.name(), "demo-hello-latest.tar");
     assert_eq!(dir.names(), ["demo-hello-latest.tar"]);
-    assert_eq!(archive.names[..3], ["oci-layout", "index.json", "manifest.json"]);
-    assert_eq!(registry.seen().len(), 2 + 3, "a manifest, a config and three layers are five requests");
-    assert!(archive.outcome.peak < 8 << 20, "{} bytes resident", archive.outcome.peak);
+    assert_eq!(
+        archive.names[..3],
+        ["oci-layout", "index.json", "manifest.json"]
+    );
+    assert_eq!(
+        registry.seen().len(),
+        2 + 3,
+        "a manifest, a config and three layers are five requests"
+    );
+    assert!(
+        archive.outcome.peak < 8 << 20,
+        "{} bytes resident",
+        archive.outcome.peak
+    );
 }
 
 fn multi(registry: &Registry, media_type: &str) -> Vec<(&'static str, Image)> {
-    let variants = [("amd64", ""), ("arm", "v5"), ("arm", "v6"), ("arm", "v7"), ("arm64", "v8")];
+    let variants = [
+        ("amd64", ""),
+        ("arm", "v5"),
+        ("arm", "v6"),
+        ("arm", "v7"),
+        ("arm64", "v8"),
+    ];
     let mut images = Vec::new();
     let mut entries = Vec::new();
     for (seed, (architecture, variant)) in variants.into_iter().enumerate() {
         let made = Image::for_platform(architecture, variant, vec![Blob::layer(seed as u64, 1000)]);
         made.push_untagged(registry, "multi");
         entries.push(made.entry(&platform("linux", architecture, variant)));
-        images.push((["linux/amd64", "linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm64"][seed], made));
+        images.push((
+            [
+                "linux/amd64",
+                "linux/arm/v5",
+                "linux/arm/v6",
+                "linux/arm/v7",
+                "linux/arm64",
+            ][seed],
+            made,
+        ));
     }
     image::push_index(registry, "multi", "latest", media_type, &entries);
     images
@@ -37,11 +63,23 @@ fn row_02_index_gives_the_right_child_for_every_platform() {
     let registry = Registry::start();
     for (name, image) in multi(&registry, image::OCI_INDEX) {
         let dir = Dir::new();
-        Run::pull(&dir, &registry.name("multi")).args(&["--platform", name]).archive().holds(&image, Some(&registry.name("multi:latest")));
+        Run::pull(&dir, &registry.name("multi"))
+            .args(&["--platform", name])
+            .archive()
+            .holds(&image, Some(&registry.name("multi:latest")));
     }
     let dir = Dir::new();
-    let archive = Run::pull(&dir, &registry.name("multi")).args(&["--platform=linux/arm/v8"]).archive();
-    assert!(archive.outcome.stderr.contains("linux/arm/v7 runs there too"), "{}", archive.outcome.stderr);
+    let archive = Run::pull(&dir, &registry.name("multi"))
+        .args(&["--platform=linux/arm/v8"])
+        .archive();
+    assert!(
+        archive
+            .outcome
+            .stderr
+            .contains("linux/arm/v7 runs there too"),
+        "{}",
+        archive.outcome.stderr
+    );
 }
 
 #[test]
@@ -49,7 +87,10 @@ fn row_03_docker_list() {
     let registry = Registry::start();
     let images = multi(&registry, image::DOCKER_LIST);
     let dir = Dir::new();
-    Run::pull(&dir, &registry.name("multi")).args(&["--arch", "arm64"]).archive().holds(&images[4].1, Some(&registry.name("multi:latest")));
+    Run::pull(&dir, &registry.name("multi"))
+        .args(&["--arch", "arm64"])
+        .archive()
+        .holds(&images[4].1, Some(&registry.name("multi:latest")));
 }
 
 #[test]
@@ -69,7 +110,9 @@ fn row_05_tag_and_digest_asks_for_the_digest_and_keeps_the_tag() {
     let image = Image::small(5);
     image.push_untagged(&registry, "r");
     let name = registry.name(&format!("r:1.2@{}", image.digest()));
-    Run::pull(&dir, &name).archive().holds(&image, Some(&registry.name("r:1.2")));
+    Run::pull(&dir, &name)
+        .archive()
+        .holds(&image, Some(&registry.name("r:1.2")));
     assert_eq!(registry.count("/manifests/1.2"), 0);
 }
 
@@ -84,9 +127,19 @@ fn row_06_sha512() {
     let archive = Run::pull(&dir, &registry.name("r")).archive();
     archive.holds(&image, Some(&registry.name("r:latest")));
     let pinned = image::sha512(image.manifest().as_bytes());
-    image::put_manifest(&registry, "r", &pinned, &image.media_type, &image.manifest());
+    image::put_manifest(
+        &registry,
+        "r",
+        &pinned,
+        &image.media_type,
+        &image.manifest(),
+    );
     let archive = Run::pull(&dir, &registry.name(&format!("r@{pinned}"))).archive();
-    assert!(archive.files.contains_key(&format!("blobs/{}", pinned.replace(':', "/"))));
+    assert!(
+        archive
+            .files
+            .contains_key(&format!("blobs/{}", pinned.replace(':', "/")))
+    );
 }
 
 #[test]
@@ -95,11 +148,18 @@ fn row_07_many_layers_over_kept_connections() {
     let image = Image::new((0..200).map(|seed| Blob::layer(seed, 500)).collect());
     image.push(&registry, "r", "latest");
     let run = Run::pull(&dir, &registry.name("r")).args(&["--jobs", "1"]);
-    run.archive().holds(&image, Some(&registry.name("r:latest")));
+    run.archive()
+        .holds(&image, Some(&registry.name("r:latest")));
     assert_eq!(registry.connections(), 1);
     let second = Dir::new();
-    Run::pull(&second, &registry.name("r")).args(&["--jobs", "4"]).archive();
-    assert!(registry.connections() <= 1 + 4 + 1, "{} connections", registry.connections());
+    Run::pull(&second, &registry.name("r"))
+        .args(&["--jobs", "4"])
+        .archive();
+    assert!(
+        registry.connections() <= 1 + 4 + 1,
+        "{} connections",
+        registry.connections()
+    );
 }
 
 #[test]
@@ -108,7 +168,9 @@ fn row_08_chunked_body() {
     let image = Image::new(vec![Blob::layer(8, 300_000)]);
     image.push(&registry, "r", "latest");
     registry.faults(Fault::new("/v2/r/", Action::Chunked(7001)).always());
-    Run::pull(&dir, &registry.name("r")).archive().holds(&image, Some(&registry.name("r:latest")));
+    Run::pull(&dir, &registry.name("r"))
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
 }
 
 #[test]
@@ -117,7 +179,9 @@ fn row_09_body_that_ends_with_the_connection() {
     let image = Image::small(9);
     image.push(&registry, "r", "latest");
     registry.faults(Fault::new("/v2/r/", Action::Old).always());
-    Run::pull(&dir, &registry.name("r")).archive().holds(&image, Some(&registry.name("r:latest")));
+    Run::pull(&dir, &registry.name("r"))
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
 }
 
 #[test]
@@ -142,7 +206,11 @@ fn row_11_tags_over_three_pages() {
     registry.route(|seen| {
         let page = |tags: &str, next: &str| {
             let reply = Reply::new(200, format!(r#"{{"name":"r","tags":{tags}}}"#));
-            Some(if next.is_empty() { reply } else { reply.with(format!("Link: <{next}>; rel=\"next\"")) })
+            Some(if next.is_empty() {
+                reply
+            } else {
+                reply.with(format!("Link: <{next}>; rel=\"next\""))
+            })
         };
         match seen.target.as_str() {
             "/v2/r/tags/list?n=1000" => page(r#"["a","b"]"#, "/v2/r/tags/list?last=b&n=1000"),
@@ -161,7 +229,11 @@ fn two_runs_give_the_same_bytes() {
     let registry = Registry::start();
     Image::small(12).push(&registry, "r", "latest");
     let (one, two) = (Dir::new(), Dir::new());
-    let first = Run::pull(&one, &registry.name("r")).args(&["--jobs", "1"]).archive();
-    let second = Run::pull(&two, &registry.name("r")).args(&["--jobs", "9"]).archive();
+    let first = Run::pull(&one, &registry.name("r"))
+        .args(&["--jobs", "1"])
+        .archive();
+    let second = Run::pull(&two, &registry.name("r"))
+        .args(&["--jobs", "9"])
+        .archive();
     assert!(first.bytes == second.bytes);
 }

@@ -9,3 +9,11 @@ mod happy;
 // The registry, and how the program is run.
 mod registry;
 mod util;
+// Flags, messages, exit statuses, progress.
+mod cli;
+// Documents good and bad.
+mod manifests;
+// Disks and directories.
+mod output;
+// Ended at any moment, and run again.
+mod resume;

@@ -15,7 +15,8 @@ impl Dir {
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let path = std::env::temp_dir().join(format!("dockersave-test-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("dockersave-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -37,8 +38,10 @@ impl Dir {
 
     /// The names in it, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = std::fs::read_dir(&self.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -62,7 +65,8 @@ pub struct Outcome {
 
 /// The program under test, which another build of it may stand for.
 fn program() -> Command {
-    let binary = std::env::var("DOCKERSAVE_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());
+    let binary = std::env::var("DOCKERSAVE_TEST_BINARY")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());
     match std::env::var("DOCKERSAVE_TEST_RUNNER") {
         Ok(runner) if !runner.is_empty() => {
             let mut command = Command::new(runner);
@@ -131,7 +135,11 @@ impl<'d> Run<'d> {
             .env("HOME", self.dir.path())
             .envs(self.environment.iter().cloned())
             .current_dir(self.dir.path())
-            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if self.stdin.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command.spawn().unwrap()
@@ -142,7 +150,12 @@ impl<'d> Run<'d> {
         let begin = Instant::now();
         let mut child = self.spawn();
         if let Some(text) = &self.stdin {
-            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
         }
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let out = std::thread::spawn(move || {
@@ -164,11 +177,22 @@ impl<'d> Run<'d> {
             if begin.elapsed() > self.limit {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                panic!("{:?} did not end within {:?}: {}", self.args, self.limit, err.join().unwrap());
+                panic!(
+                    "{:?} did not end within {:?}: {}",
+                    self.args,
+                    self.limit,
+                    err.join().unwrap()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        Outcome { status, stdout: out.join().unwrap(), stderr: err.join().unwrap(), peak, time: begin.elapsed() }
+        Outcome {
+            status,
+            stdout: out.join().unwrap(),
+            stderr: err.join().unwrap(),
+            peak,
+            time: begin.elapsed(),
+        }
     }
 
     /// Runs, and expects this exit status.
@@ -176,7 +200,13 @@ impl<'d> Run<'d> {
     pub fn status(self, expected: i32) -> Outcome {
         let what = self.args.join(" ");
         let outcome = self.outcome();
-        assert_eq!(outcome.status.code(), Some(expected), "dockersave {what}\n{}{}", outcome.stdout, outcome.stderr);
+        assert_eq!(
+            outcome.status.code(),
+            Some(expected),
+            "dockersave {what}\n{}{}",
+            outcome.stdout,
+            outcome.stderr
+        );
         outcome.clean();
         outcome
     }
@@ -186,8 +216,14 @@ impl<'d> Run<'d> {
     pub fn archive(self) -> Archive {
         let dir = self.dir.path().to_owned();
         let outcome = self.status(0);
-        let name = outcome.stdout.strip_suffix('\n').expect("the path ends in a newline");
-        assert!(!name.contains('\n'), "more than a path on standard output: {name:?}");
+        let name = outcome
+            .stdout
+            .strip_suffix('\n')
+            .expect("the path ends in a newline");
+        assert!(
+            !name.contains('\n'),
+            "more than a path on standard output: {name:?}"
+        );
         Archive::read(&dir.join(name), outcome)
     }
 
@@ -197,9 +233,17 @@ impl<'d> Run<'d> {
         let dir = self.dir;
         let before = dir.names();
         let outcome = self.status(status);
-        assert!(outcome.stderr.contains(text), "no {text:?} in {:?}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(text),
+            "no {text:?} in {:?}",
+            outcome.stderr
+        );
         assert_eq!(outcome.stdout, "");
-        let new: Vec<String> = dir.names().into_iter().filter(|name| !before.contains(name) && name.ends_with(".tar")).collect();
+        let new: Vec<String> = dir
+            .names()
+            .into_iter()
+            .filter(|name| !before.contains(name) && name.ends_with(".tar"))
+            .collect();
         assert!(new.is_empty(), "left behind: {new:?}");
         outcome
     }
@@ -216,9 +260,12 @@ impl Outcome {
 }
 
 fn resident(process: u32) -> u64 {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{process}/status")) else { return 0 };
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{process}/status")) else {
+        return 0;
+    };
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")).map_or(0, |kb| kb.trim().parse::<u64>().unwrap() * 1024)
+    line.and_then(|line| line.trim().strip_suffix(" kB"))
+        .map_or(0, |kb| kb.trim().parse::<u64>().unwrap() * 1024)
 }
 
 /// A finished archive, read back.
@@ -242,12 +289,25 @@ impl Archive {
             let mut content = Vec::new();
             entry.read_to_end(&mut content).unwrap();
             if let Some(hash) = name.strip_prefix("blobs/sha256/") {
-                assert_eq!(sha256(&content), format!("sha256:{hash}"), "{name} is not what its name says");
+                assert_eq!(
+                    sha256(&content),
+                    format!("sha256:{hash}"),
+                    "{name} is not what its name says"
+                );
             }
             names.push(name.clone());
-            assert!(files.insert(name, content).is_none(), "an entry stands twice");
+            assert!(
+                files.insert(name, content).is_none(),
+                "an entry stands twice"
+            );
         }
-        Self { path: path.to_owned(), bytes, files, names, outcome }
+        Self {
+            path: path.to_owned(),
+            bytes,
+            files,
+            names,
+            outcome,
+        }
     }
 
     pub fn name(&self) -> String {
@@ -261,11 +321,23 @@ impl Archive {
     /// Holds exactly this image, with this tag where one is given.
     #[track_caller]
     pub fn holds(&self, image: &Image, tag: Option<&str>) -> &Self {
-        let list: Vec<String> = image.layers.iter().map(|layer| format!("{:?}", layer.path())).collect();
+        let list: Vec<String> = image
+            .layers
+            .iter()
+            .map(|layer| format!("{:?}", layer.path()))
+            .collect();
         let tags = tag.map_or("null".to_owned(), |tag| format!("[{tag:?}]"));
-        let expected = format!(r#"[{{"Config":{:?},"RepoTags":{tags},"Layers":[{}]}}]"#, image.config.path(), list.join(","));
+        let expected = format!(
+            r#"[{{"Config":{:?},"RepoTags":{tags},"Layers":[{}]}}]"#,
+            image.config.path(),
+            list.join(",")
+        );
         assert_eq!(self.text("manifest.json").trim(), expected);
-        assert!(self.text("index.json").contains(&image.digest()), "{}", self.text("index.json"));
+        assert!(
+            self.text("index.json").contains(&image.digest()),
+            "{}",
+            self.text("index.json")
+        );
         assert_eq!(self.text("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
         for blob in image.layers.iter().chain([&image.config]) {
             assert_eq!(self.files[&blob.path()], blob.data(), "{}", blob.path());

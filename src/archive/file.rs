@@ -64,11 +64,10 @@ fn folder(path: &Path) -> &Path {
 pub(crate) fn check_target(target: &Path) -> Result<()> {
     let folder = folder(target);
     if target.is_dir() {
-        return Err(Error::output(
-            target,
-            "writing",
-            io::Error::from(io::ErrorKind::IsADirectory),
-        ));
+        return Err(Error::output(target, "writing", rustix::io::Errno::ISDIR));
+    }
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::output(target, "writing", rustix::io::Errno::NOTDIR));
     }
     rustix::fs::access(
         folder,

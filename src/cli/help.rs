@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 const USAGE: &str = "Usage: dockersave [FLAGS] IMAGE...
 
-Downloads a container image from its registry straight into a tar that docker load takes.
+Downloads a container image from its registry straight into a tar that
+docker load takes.
 
 ";
 

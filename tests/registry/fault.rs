@@ -62,7 +62,14 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(path: &str, action: Action) -> Self {
-        Self { path: path.to_owned(), action, skip: 0, times: 1, used: false, only_ranges: false }
+        Self {
+            path: path.to_owned(),
+            action,
+            skip: 0,
+            times: 1,
+            used: false,
+            only_ranges: false,
+        }
     }
 
     pub fn times(mut self, times: usize) -> Self {
@@ -93,19 +100,29 @@ impl Fault {
 /// Answers a closed or open range with 206, or 416 where it is none.
 pub fn cut_range(reply: &mut Reply, range: &str) {
     let size = reply.body.len();
-    let parts = range.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+    let parts = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'));
     let Some((first, last)) = parts else { return };
     let first: u64 = first.parse().unwrap();
-    let last: u64 = if last.is_empty() { size.saturating_sub(1) } else { last.parse().unwrap() };
+    let last: u64 = if last.is_empty() {
+        size.saturating_sub(1)
+    } else {
+        last.parse().unwrap()
+    };
     // Like crane's own registry: open ranges and ends behind the end are refused.
     if range.ends_with('-') || last >= size || first > last {
         *reply = Reply::new(416, "");
         return;
     }
     reply.status = 206;
-    reply.headers.push(format!("Content-Range: bytes {first}-{last}/{size}"));
+    reply
+        .headers
+        .push(format!("Content-Range: bytes {first}-{last}/{size}"));
     reply.body = match &reply.body {
-        Content::Bytes(bytes) => Content::Bytes(std::sync::Arc::new(bytes[first as usize..=last as usize].to_vec())),
+        Content::Bytes(bytes) => Content::Bytes(std::sync::Arc::new(
+            bytes[first as usize..=last as usize].to_vec(),
+        )),
         Content::Zeros(_) => Content::Zeros(last - first + 1),
     };
 }
@@ -187,7 +204,11 @@ impl Plan {
             Action::Drip(wait) => self.drip = Some(wait),
             Action::Flip(at) => self.flip = Some(at),
             Action::ContentRange(fields) => {
-                self.head = self.head.split_inclusive("\r\n").filter(|line| !line.starts_with("Content-Range")).collect();
+                self.head = self
+                    .head
+                    .split_inclusive("\r\n")
+                    .filter(|line| !line.starts_with("Content-Range"))
+                    .collect();
                 for field in fields {
                     self.head.push_str(&format!("Content-Range: {field}\r\n"));
                 }
@@ -218,7 +239,13 @@ impl Plan {
         }
     }
 
-    fn run(mut self, stream: &mut dyn super::Stream, socket: &TcpStream, reply: &Reply, note: &dyn Fn(u64)) -> std::io::Result<bool> {
+    fn run(
+        mut self,
+        stream: &mut dyn super::Stream,
+        socket: &TcpStream,
+        reply: &Reply,
+        note: &dyn Fn(u64),
+    ) -> std::io::Result<bool> {
         std::thread::sleep(self.delay.unwrap_or_default());
         if let Some(raw) = &self.raw {
             stream.write_all(raw)?;
@@ -232,7 +259,8 @@ impl Plan {
         if self.chunk.is_some() {
             self.head.push_str("Transfer-Encoding: chunked\r\n");
         } else if !self.old {
-            self.head.push_str(&format!("Content-Length: {}\r\n", self.length.unwrap_or(0)));
+            self.head
+                .push_str(&format!("Content-Length: {}\r\n", self.length.unwrap_or(0)));
         }
         stream.write_all(self.head.as_bytes())?;
         while self.endless_head {
@@ -245,24 +273,50 @@ impl Plan {
         self.body(stream, socket, reply, note)
     }
 
-    fn body(&self, stream: &mut dyn super::Stream, socket: &TcpStream, reply: &Reply, note: &dyn Fn(u64)) -> std::io::Result<bool> {
+    fn body(
+        &self,
+        stream: &mut dyn super::Stream,
+        socket: &TcpStream,
+        reply: &Reply,
+        note: &dyn Fn(u64),
+    ) -> std::io::Result<bool> {
         let size = reply.body.len();
         let begin = Instant::now();
         let mut sent = 0;
         while sent < size + self.extra || self.endless_body {
-            let stop = [self.reset, self.close, self.stall.map(|(at, _)| at)].into_iter().flatten().min();
+            let stop = [self.reset, self.close, self.stall.map(|(at, _)| at)]
+                .into_iter()
+                .flatten()
+                .min();
             if stop.is_some_and(|stop| sent >= stop) {
                 stream.flush()?;
                 return self.stop(socket, sent);
             }
-            let most = if self.drip.is_some() { 1 } else { self.chunk.unwrap_or(16 << 10) as u64 };
-            let total = if self.endless_body { u64::MAX } else { size + self.extra };
-            let mut length = most.min(total - sent).min(stop.map_or(u64::MAX, |stop| stop - sent)) as usize;
+            let most = if self.drip.is_some() {
+                1
+            } else {
+                self.chunk.unwrap_or(16 << 10) as u64
+            };
+            let total = if self.endless_body {
+                u64::MAX
+            } else {
+                size + self.extra
+            };
+            let mut length =
+                most.min(total - sent)
+                    .min(stop.map_or(u64::MAX, |stop| stop - sent)) as usize;
             if sent < size {
                 length = length.min((size - sent) as usize);
             }
-            let mut part = if sent < size { reply.body.part(sent, length) } else { vec![b'x'; length] };
-            if let Some(flip) = self.flip.filter(|flip| (sent..sent + length as u64).contains(flip)) {
+            let mut part = if sent < size {
+                reply.body.part(sent, length)
+            } else {
+                vec![b'x'; length]
+            };
+            if let Some(flip) = self
+                .flip
+                .filter(|flip| (sent..sent + length as u64).contains(flip))
+            {
                 part[(flip - sent) as usize] ^= 1;
             }
             if self.chunk.is_some() {

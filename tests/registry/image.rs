@@ -21,7 +21,9 @@ pub fn sha512(bytes: &[u8]) -> String {
 }
 
 fn hex(prefix: &str, bytes: &[u8]) -> String {
-    bytes.iter().fold(prefix.to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(prefix.to_owned(), |text, byte| {
+        text + &format!("{byte:02x}")
+    })
 }
 
 /// Bytes that no compressor makes smaller, the same for the same seed.
@@ -44,7 +46,13 @@ pub fn layer_tar(seed: u64, length: usize) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_size(length as u64);
     header.set_mode(0o644);
-    builder.append_data(&mut header, format!("file-{seed}"), &noise(seed, length)[..]).unwrap();
+    builder
+        .append_data(
+            &mut header,
+            format!("file-{seed}"),
+            &noise(seed, length)[..],
+        )
+        .unwrap();
     builder.into_inner().unwrap()
 }
 
@@ -105,8 +113,15 @@ impl Blob {
     }
 
     pub fn descriptor(&self) -> String {
-        let urls = if self.urls.is_empty() { String::new() } else { format!(r#","urls":{:?}"#, self.urls) };
-        format!(r#"{{"mediaType":"{}","digest":"{}","size":{}{urls}}}"#, self.media_type, self.digest, self.size)
+        let urls = if self.urls.is_empty() {
+            String::new()
+        } else {
+            format!(r#","urls":{:?}"#, self.urls)
+        };
+        format!(
+            r#"{{"mediaType":"{}","digest":"{}","size":{}{urls}}}"#,
+            self.media_type, self.digest, self.size
+        )
     }
 
     pub fn path(&self) -> String {
@@ -139,8 +154,15 @@ impl Image {
     }
 
     pub fn for_platform(architecture: &str, variant: &str, layers: Vec<Blob>) -> Self {
-        let ids: Vec<String> = layers.iter().map(|layer| format!("{:?}", layer.diff_id)).collect();
-        let variant = if variant.is_empty() { String::new() } else { format!(r#""variant":"{variant}","#) };
+        let ids: Vec<String> = layers
+            .iter()
+            .map(|layer| format!("{:?}", layer.diff_id))
+            .collect();
+        let variant = if variant.is_empty() {
+            String::new()
+        } else {
+            format!(r#""variant":"{variant}","#)
+        };
         let text = format!(
             r#"{{"architecture":"{architecture}",{variant}"os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
             ids.join(",")
@@ -156,7 +178,11 @@ impl Image {
 
     /// Small, with three layers that depend on the seed.
     pub fn small(seed: u64) -> Self {
-        Self::new((0..3).map(|layer| Blob::layer(seed * 10 + layer, 20_000 + layer as usize)).collect())
+        Self::new(
+            (0..3)
+                .map(|layer| Blob::layer(seed * 10 + layer, 20_000 + layer as usize))
+                .collect(),
+        )
     }
 
     pub fn with_config(mut self, text: &str) -> Self {
@@ -175,7 +201,11 @@ impl Image {
     }
 
     pub fn manifest(&self) -> String {
-        let kind = if self.body_type.is_empty() { String::new() } else { format!(r#""mediaType":"{}","#, self.body_type) };
+        let kind = if self.body_type.is_empty() {
+            String::new()
+        } else {
+            format!(r#""mediaType":"{}","#, self.body_type)
+        };
         let layers: Vec<String> = self.layers.iter().map(Blob::descriptor).collect();
         format!(
             r#"{{"schemaVersion":2,{kind}{}"config":{},"layers":[{}]}}"#,
@@ -192,39 +222,87 @@ impl Image {
     /// As an entry of an index.
     pub fn entry(&self, platform: &str) -> String {
         let text = self.manifest();
-        let platform = if platform.is_empty() { String::new() } else { format!(r#","platform":{platform}"#) };
-        format!(r#"{{"mediaType":"{}","digest":"{}","size":{}{platform}}}"#, self.media_type, self.digest(), text.len())
+        let platform = if platform.is_empty() {
+            String::new()
+        } else {
+            format!(r#","platform":{platform}"#)
+        };
+        format!(
+            r#"{{"mediaType":"{}","digest":"{}","size":{}{platform}}}"#,
+            self.media_type,
+            self.digest(),
+            text.len()
+        )
     }
 
     /// Puts blobs and the manifest by digest.
     pub fn push_untagged(&self, registry: &Registry, repository: &str) {
         for blob in self.layers.iter().chain([&self.config]) {
-            registry.put(&format!("/v2/{repository}/blobs/{}", blob.digest), "application/octet-stream", blob.content.clone());
+            registry.put(
+                &format!("/v2/{repository}/blobs/{}", blob.digest),
+                "application/octet-stream",
+                blob.content.clone(),
+            );
         }
-        put_manifest(registry, repository, &self.digest(), &self.media_type, &self.manifest());
+        put_manifest(
+            registry,
+            repository,
+            &self.digest(),
+            &self.media_type,
+            &self.manifest(),
+        );
     }
 
     pub fn push(&self, registry: &Registry, repository: &str, tag: &str) {
         self.push_untagged(registry, repository);
-        put_manifest(registry, repository, tag, &self.media_type, &self.manifest());
+        put_manifest(
+            registry,
+            repository,
+            tag,
+            &self.media_type,
+            &self.manifest(),
+        );
         registry.put_tag(repository, tag);
     }
 }
 
-pub fn put_manifest(registry: &Registry, repository: &str, target: &str, media_type: &str, text: &str) {
+pub fn put_manifest(
+    registry: &Registry,
+    repository: &str,
+    target: &str,
+    media_type: &str,
+    text: &str,
+) {
     let content = Content::Bytes(Arc::new(text.as_bytes().to_vec()));
-    registry.put(&format!("/v2/{repository}/manifests/{target}"), media_type, content);
+    registry.put(
+        &format!("/v2/{repository}/manifests/{target}"),
+        media_type,
+        content,
+    );
 }
 
 /// `{"os":"linux","architecture":...}`.
 pub fn platform(os: &str, architecture: &str, variant: &str) -> String {
-    let variant = if variant.is_empty() { String::new() } else { format!(r#","variant":"{variant}""#) };
+    let variant = if variant.is_empty() {
+        String::new()
+    } else {
+        format!(r#","variant":"{variant}""#)
+    };
     format!(r#"{{"os":"{os}","architecture":"{architecture}"{variant}}}"#)
 }
 
 /// An index of entries, put under a target; its digest.
-pub fn push_index(registry: &Registry, repository: &str, target: &str, media_type: &str, entries: &[String]) -> String {
-    let text = format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{}]}}"#, entries.join(","));
+pub fn push_index(
+    registry: &Registry,
+    repository: &str,
+    target: &str,
+    media_type: &str,
+    entries: &[String],
+) -> String {
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{}]}}"#,
+        entries.join(",")
+    );
     put_manifest(registry, repository, target, media_type, &text);
     let digest = sha256(text.as_bytes());
     put_manifest(registry, repository, &digest, media_type, &text);

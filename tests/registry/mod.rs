@@ -49,7 +49,11 @@ pub struct Reply {
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: Content::Bytes(Arc::new(body.into())) }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Content::Bytes(Arc::new(body.into())),
+        }
     }
 
     pub fn with(mut self, header: impl Into<String>) -> Self {
@@ -62,8 +66,11 @@ impl Reply {
     }
 
     pub fn unauthorized(challenge: &str) -> Self {
-        Self::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#)
-            .with(format!("WWW-Authenticate: {challenge}"))
+        Self::new(
+            401,
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
+        )
+        .with(format!("WWW-Authenticate: {challenge}"))
     }
 }
 
@@ -84,7 +91,10 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -144,13 +154,19 @@ impl Registry {
                 if own.stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                let (Ok(socket), own) = (socket, own.clone()) else { continue };
+                let (Ok(socket), own) = (socket, own.clone()) else {
+                    continue;
+                };
                 let number = own.connections.fetch_add(1, Ordering::SeqCst);
                 let builder = std::thread::Builder::new().stack_size(512 << 10);
                 builder.spawn(move || own.serve(socket, number)).unwrap();
             }
         });
-        Self { address, shared, checked: true }
+        Self {
+            address,
+            shared,
+            checked: true,
+        }
     }
 
     /// `127.0.0.1:PORT/REST`.
@@ -185,11 +201,17 @@ impl Registry {
     }
 
     pub fn put(&self, target: &str, media_type: &str, content: Content) {
-        self.state().contents.insert(target.to_owned(), (media_type.to_owned(), content));
+        self.state()
+            .contents
+            .insert(target.to_owned(), (media_type.to_owned(), content));
     }
 
     pub fn put_tag(&self, repository: &str, tag: &str) {
-        self.state().tags.entry(repository.to_owned()).or_default().push(tag.to_owned());
+        self.state()
+            .tags
+            .entry(repository.to_owned())
+            .or_default()
+            .push(tag.to_owned());
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -201,12 +223,19 @@ impl Registry {
     }
 
     pub fn count(&self, path: &str) -> usize {
-        self.seen().iter().filter(|seen| seen.target.contains(path)).count()
+        self.seen()
+            .iter()
+            .filter(|seen| seen.target.contains(path))
+            .count()
     }
 
     /// Bytes of blobs that were sent.
     pub fn blob_bytes(&self) -> u64 {
-        self.seen().iter().filter(|seen| seen.target.contains("/blobs/")).map(|seen| seen.sent).sum()
+        self.seen()
+            .iter()
+            .filter(|seen| seen.target.contains("/blobs/"))
+            .map(|seen| seen.sent)
+            .sum()
     }
 
     pub fn connections(&self) -> u64 {
@@ -223,7 +252,13 @@ impl Drop for Registry {
         self.shared.stopped.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         if self.checked && !std::thread::panicking() {
-            let left: Vec<_> = self.state().faults.iter().filter(|fault| fault.times > 0 && !fault.used).map(|fault| fault.path.clone()).collect();
+            let left: Vec<_> = self
+                .state()
+                .faults
+                .iter()
+                .filter(|fault| fault.times > 0 && !fault.used)
+                .map(|fault| fault.path.clone())
+                .collect();
             assert!(left.is_empty(), "faults that never happened: {left:?}");
         }
     }
@@ -235,11 +270,15 @@ impl Shared {
         // Small, so that what a killed client was sent is about what it has read.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, 32 << 10);
         let _ = socket.set_read_timeout(Some(Duration::from_secs(60)));
-        let Ok(mut raw) = socket.try_clone() else { return };
+        let Ok(mut raw) = socket.try_clone() else {
+            return;
+        };
         match &self.tls {
             None => self.talk(&mut raw, &socket, number),
             Some(config) => {
-                let Ok(connection) = rustls::ServerConnection::new(config.clone()) else { return };
+                let Ok(connection) = rustls::ServerConnection::new(config.clone()) else {
+                    return;
+                };
                 let mut stream = rustls::StreamOwned::new(connection, raw);
                 self.talk(&mut stream, &socket, number);
                 stream.conn.send_close_notify();
@@ -261,7 +300,12 @@ impl Shared {
                 state.seen.push(seen.clone());
                 state.seen.len() - 1
             };
-            let routed = self.routes.lock().unwrap().iter().find_map(|route| route(&seen));
+            let routed = self
+                .routes
+                .lock()
+                .unwrap()
+                .iter()
+                .find_map(|route| route(&seen));
             let reply = routed.unwrap_or_else(|| self.answer(&seen, &actions));
             seen.status = reply.status;
             let note = |sent: u64| {
@@ -281,7 +325,11 @@ impl Shared {
     fn take_faults(&self, seen: &Seen) -> Vec<Action> {
         let mut state = self.state.lock().unwrap();
         let mut actions = Vec::new();
-        for fault in state.faults.iter_mut().filter(|fault| fault.times > 0 && fault.fits(seen)) {
+        for fault in state
+            .faults
+            .iter_mut()
+            .filter(|fault| fault.times > 0 && fault.fits(seen))
+        {
             if fault.skip > 0 {
                 fault.skip -= 1;
                 continue;
@@ -294,7 +342,10 @@ impl Shared {
     }
 
     fn answer(&self, seen: &Seen, actions: &[Action]) -> Reply {
-        if let Some(Action::Reply(reply)) = actions.iter().find(|action| matches!(action, Action::Reply(_))) {
+        if let Some(Action::Reply(reply)) = actions
+            .iter()
+            .find(|action| matches!(action, Action::Reply(_)))
+        {
             return reply.clone();
         }
         let path = seen.target.split('?').next().unwrap();
@@ -302,16 +353,42 @@ impl Shared {
             return Reply::new(200, "{}");
         }
         let state = self.state.lock().unwrap();
-        if let Some(repository) = path.strip_prefix("/v2/").and_then(|path| path.strip_suffix("/tags/list")) {
-            let tags: Vec<String> = state.tags.get(repository).into_iter().flatten().map(|tag| format!("{tag:?}")).collect();
-            return Reply::new(200, format!(r#"{{"name":{repository:?},"tags":[{}]}}"#, tags.join(",")));
+        if let Some(repository) = path
+            .strip_prefix("/v2/")
+            .and_then(|path| path.strip_suffix("/tags/list"))
+        {
+            let tags: Vec<String> = state
+                .tags
+                .get(repository)
+                .into_iter()
+                .flatten()
+                .map(|tag| format!("{tag:?}"))
+                .collect();
+            return Reply::new(
+                200,
+                format!(r#"{{"name":{repository:?},"tags":[{}]}}"#, tags.join(",")),
+            );
         }
         let Some((media_type, content)) = state.contents.get(path) else {
-            let code = if path.contains("/manifests/") { "MANIFEST_UNKNOWN" } else { "BLOB_UNKNOWN" };
-            return Reply::new(404, format!(r#"{{"errors":[{{"code":"{code}","message":"not known here"}}]}}"#));
+            let code = if path.contains("/manifests/") {
+                "MANIFEST_UNKNOWN"
+            } else {
+                "BLOB_UNKNOWN"
+            };
+            return Reply::new(
+                404,
+                format!(r#"{{"errors":[{{"code":"{code}","message":"not known here"}}]}}"#),
+            );
         };
-        let mut reply = Reply { status: 200, headers: vec![format!("Content-Type: {media_type}")], body: content.clone() };
-        if let Some(range) = seen.header("range").filter(|_| !actions.iter().any(|a| matches!(a, Action::NoRange))) {
+        let mut reply = Reply {
+            status: 200,
+            headers: vec![format!("Content-Type: {media_type}")],
+            body: content.clone(),
+        };
+        if let Some(range) = seen
+            .header("range")
+            .filter(|_| !actions.iter().any(|a| matches!(a, Action::NoRange)))
+        {
             fault::cut_range(&mut reply, range);
         }
         reply
@@ -333,9 +410,14 @@ fn read_request(stream: &mut dyn Stream, ahead: &mut Vec<u8>, connection: u64) -
     let mut lines = head.split("\r\n");
     let mut first = lines.next()?.split(' ');
     let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers: Vec<(String, String)> =
-        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map_or(0, |(_, n)| n.parse().unwrap());
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let length = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, n)| n.parse().unwrap());
     while ahead.len() < length {
         let mut part = [0; 4096];
         match stream.read(&mut part) {
@@ -344,5 +426,13 @@ fn read_request(stream: &mut dyn Stream, ahead: &mut Vec<u8>, connection: u64) -
         }
     }
     let body = String::from_utf8(ahead.drain(..length).collect()).ok()?;
-    Some(Seen { method, target, headers, body, connection, sent: 0, status: 0 })
+    Some(Seen {
+        method,
+        target,
+        headers,
+        body,
+        connection,
+        sent: 0,
+        status: 0,
+    })
 }

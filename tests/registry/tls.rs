@@ -21,7 +21,11 @@ pub struct Leaf {
 
 impl Default for Leaf {
     fn default() -> Self {
-        Self { names: vec!["127.0.0.1".into(), "localhost".into()], from: (2020, 1, 1), until: (2099, 1, 1) }
+        Self {
+            names: vec!["127.0.0.1".into(), "localhost".into()],
+            from: (2020, 1, 1),
+            until: (2099, 1, 1),
+        }
     }
 }
 
@@ -31,18 +35,31 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 fn server(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Arc<rustls::ServerConfig> {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
+    let builder = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    Arc::new(
+        builder
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap(),
+    )
 }
 
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "the tests' authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the tests' authority");
         let key = KeyPair::generate().unwrap();
         let made = params.self_signed(&key).unwrap();
-        Self { pem: made.pem(), der: made.der().clone(), issuer: Issuer::new(params, key) }
+        Self {
+            pem: made.pem(),
+            der: made.der().clone(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub fn server(&self, leaf: &Leaf) -> Arc<rustls::ServerConfig> {
@@ -61,17 +78,32 @@ impl Authority {
         let made = params.signed_by(&key, &self.issuer).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            provider(),
+        )
+        .build()
+        .unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        Arc::new(builder.with_client_cert_verifier(verifier).with_single_cert(vec![made.der().clone()], key).unwrap())
+        let builder = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        Arc::new(
+            builder
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(vec![made.der().clone()], key)
+                .unwrap(),
+        )
     }
 
     /// A client's certificate and key, PEM.
     pub fn client(&self) -> (String, String) {
         let params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
         let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 }
 

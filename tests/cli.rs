@@ -1,0 +1,202 @@
+//! The command line itself: flags, messages, exit statuses, progress.
+
+use crate::registry::Registry;
+use crate::registry::image::Image;
+use crate::util::{Dir, Run};
+
+fn small() -> (Registry, Dir, Image) {
+    let (registry, image) = (Registry::start(), Image::small(1));
+    image.push(&registry, "ns/app", "1.0");
+    (registry, Dir::new(), image)
+}
+
+#[test]
+fn help_and_version_need_nothing() {
+    let dir = Dir::new();
+    let help = Run::new(&dir, &["--help"]).status(0);
+    for flag in [
+        "--output",
+        "--platform",
+        "--password-stdin",
+        "--cacert",
+        "--progress",
+        "Exit status",
+    ] {
+        assert!(help.stdout.contains(flag), "{flag}");
+    }
+    let short = Run::new(&dir, &["-h"]).status(0);
+    assert!(short.stdout.len() < help.stdout.len() && short.stderr.is_empty());
+    let version = Run::new(&dir, &["--version"]).status(0).stdout;
+    assert!(
+        version.starts_with(&format!("dockersave {} (", env!("CARGO_PKG_VERSION"))),
+        "{version}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_told_with_status_2() {
+    let dir = Dir::new();
+    for (args, words) in [
+        (&["--tagz", "debian"][..], "did you mean --tags?"),
+        (&[], "an image's name is needed"),
+        (&["Debian"], "must be lower case"),
+        (&["https://h/x"], "without https://"),
+        (
+            &["debian", "--jobs", "many"],
+            "--jobs: \"many\" is no number",
+        ),
+        (&["debian", "--platform", "linux"], "a platform is OS/ARCH"),
+        (&["debian", "--user", "u"], "needs --password-stdin"),
+        (&["host:99999/x"], "port out of range"),
+        (&["debian", "-o", "x", "--tarname", "y"], "leave --tarname"),
+    ] {
+        let outcome = Run::new(&dir, args).fails(2, words);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn the_archives_place() {
+    let (registry, dir, image) = small();
+    std::fs::create_dir(dir.join("sub")).unwrap();
+    let name = registry.name("ns/app:1.0");
+    for (args, path) in [
+        (&[][..], "ns-app-1.0.tar"),
+        (&["--working-dir", "sub"], "sub/ns-app-1.0.tar"),
+        (&["--tarname=x.tar"], "x.tar"),
+        (&["--tarname", "y.tar", "--working-dir=sub"], "sub/y.tar"),
+        (&["-o", "sub/z.tar"], "sub/z.tar"),
+        (&["--output=w"], "w"),
+    ] {
+        let archive = Run::pull(&dir, &name).args(args).archive();
+        assert_eq!(archive.path, dir.join(path));
+        archive.holds(&image, Some(&name));
+    }
+}
+
+#[test]
+fn queries_print_what_was_asked_for_and_nothing_else() {
+    let (registry, dir, image) = small();
+    let name = registry.name("ns/app:1.0");
+    let ask = |flag: &str| {
+        let outcome = Run::pull(&dir, &name).arg(flag).status(0);
+        assert_eq!(outcome.stderr, "");
+        outcome.stdout
+    };
+    assert_eq!(ask("--sha"), format!("{}\n", image.digest()));
+    assert_eq!(ask("--metadata"), format!("{}\n", image.manifest()));
+    assert_eq!(ask("--tags"), "1.0\n");
+    assert!(ask("--platforms").starts_with(&format!("linux/amd64\t{}\t", image.digest())));
+    let plan = ask("--dry-run");
+    assert!(
+        image
+            .layers
+            .iter()
+            .all(|layer| plan.contains(&layer.path())),
+        "{plan}"
+    );
+    assert!(dir.names().is_empty());
+}
+
+#[test]
+fn progress_in_every_form() {
+    let (registry, dir, image) = small();
+    let name = registry.name("ns/app:1.0");
+    let told = |how: &str| {
+        Run::pull(&dir, &name)
+            .args(&["--progress", how])
+            .archive()
+            .outcome
+            .stderr
+    };
+    let plain = told("plain");
+    assert_eq!(plain.lines().count(), 1 + image.layers.len(), "{plain}");
+    assert_eq!(told("none"), "");
+    let json = told("json");
+    assert!(
+        json.lines()
+            .all(|line| line.starts_with("{\"event\":\"") && line.ends_with('}')),
+        "{json}"
+    );
+    for event in ["started", "layer", "progress", "finishing", "done"] {
+        assert!(
+            json.contains(&format!("{{\"event\":\"{event}\"")),
+            "{event}: {json}"
+        );
+    }
+    assert_eq!(
+        Run::pull(&dir, &name).arg("-q").archive().outcome.stderr,
+        ""
+    );
+}
+
+#[test]
+fn a_bar_is_drawn_when_asked_for() {
+    let (registry, dir, _) = small();
+    let outcome = Run::pull(&dir, &registry.name("ns/app:1.0"))
+        .args(&["--progress", "bar"])
+        .outcome();
+    assert!(outcome.status.success());
+    assert!(
+        outcome.stderr.contains("3/3 layers") && outcome.stderr.contains("\x1b[J"),
+        "{:?}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn verbose_names_requests_and_no_secret() {
+    let (registry, dir, _) = small();
+    let run = Run::pull(&dir, &registry.name("ns/app:1.0")).args(&[
+        "--verbose",
+        "--user",
+        "me",
+        "--password-stdin",
+    ]);
+    let text = run.stdin("hunter2\n").archive().outcome.stderr;
+    assert!(text.contains("/v2/ns/app/manifests/1.0: 200"), "{text}");
+    assert!(!text.contains("hunter2"));
+}
+
+#[test]
+fn what_is_not_there_is_status_4() {
+    let (registry, dir, _) = small();
+    Run::pull(&dir, &registry.name("ns/app:2.0")).fails(4, "MANIFEST_UNKNOWN");
+    assert!(dir.names().is_empty());
+}
+
+#[test]
+fn nobody_there_is_status_5() {
+    let dir = Dir::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    Run::new(
+        &dir,
+        &["--insecure", "--retries", "0", &format!("{free}/r")],
+    )
+    .fails(5, "nothing listens");
+    Run::new(
+        &dir,
+        &["--insecure", "--retries", "0", "no-such-host.invalid/r"],
+    )
+    .status(5);
+}
+
+#[test]
+fn several_images_share_an_archive() {
+    let (registry, dir, image) = small();
+    let mut layers = image.layers.clone();
+    layers.truncate(2);
+    let other = Image::new(layers);
+    other.push(&registry, "other", "latest");
+    let archive = Run::pull(&dir, &registry.name("ns/app:1.0"))
+        .arg(&registry.name("other"))
+        .archive();
+    assert_eq!(
+        archive.text("manifest.json").matches("\"Config\"").count(),
+        2
+    );
+    assert_eq!(registry.count(&image.layers[0].digest), 1);
+}
