@@ -17,3 +17,7 @@ mod manifests;
 mod output;
 // Ended at any moment, and run again.
 mod resume;
+// Challenges, tokens, credentials.
+mod auth;
+// Redirects, and who gets what.
+mod redirects;

@@ -406,6 +406,10 @@ impl<'a> Body<'a> {
                 self.connection = None;
                 return Err(too_large());
             }
+            if bytes.len() > 512 << 10 && bytes.capacity() < bytes.len() + read {
+                // Doubling would hold the old and the new one at once; untouched room costs nothing.
+                bytes.reserve_exact((limit as usize).saturating_sub(bytes.len()));
+            }
             bytes.extend_from_slice(&part[..read]);
         }
     }

@@ -403,7 +403,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
         let mut failure = answer::failure(
             &self.url,
             &mut response,
-            redirected || !self.seen.is_empty(),
+            redirected || !self.seen.is_empty() || !self.with_credentials,
         );
         response.body.drain();
         failure.credentials = self

@@ -1,0 +1,404 @@
+//! Challenges, tokens, credentials (matrix rows 12 to 32): the right ones, to the right host only.
+
+use crate::registry::image::Image;
+use crate::registry::{Action, Fault, Registry, Reply, Seen};
+use crate::util::{Dir, Run};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const BASIC: &str = "Basic bWU6aHVudGVyMg==";
+
+/// A registry whose `/v2/` wants a Bearer token of its own `/token`; tokens are numbered.
+struct Guarded {
+    registry: Registry,
+    tokens: Arc<AtomicU32>,
+}
+
+/// What the token endpoint answers for the token of this number.
+type Endpoint = fn(&Seen, u32) -> Reply;
+
+fn plain(_: &Seen, number: u32) -> Reply {
+    Reply::new(200, format!(r#"{{"access_token":"t{number}"}}"#))
+}
+
+fn guarded(challenge: &'static str, endpoint: Endpoint, accepts: fn(&str) -> bool) -> Guarded {
+    let registry = Registry::start();
+    Image::small(1).push(&registry, "r", "latest");
+    let tokens = Arc::new(AtomicU32::new(0));
+    let (count, address) = (tokens.clone(), registry.address);
+    registry.route(move |seen| {
+        if seen.target.starts_with("/token") {
+            return Some(endpoint(seen, count.fetch_add(1, Ordering::SeqCst) + 1));
+        }
+        let token = seen
+            .header("authorization")
+            .and_then(|field| field.strip_prefix("Bearer "));
+        if token.is_some_and(accepts) {
+            return None;
+        }
+        Some(Reply::unauthorized(
+            &challenge.replace("REALM", &format!("http://{address}/token")),
+        ))
+    });
+    Guarded { registry, tokens }
+}
+
+const CHALLENGE: &str = r#"Bearer realm="REALM",service="s",scope="repository:r:pull""#;
+
+impl Guarded {
+    fn pull<'d>(&self, dir: &'d Dir) -> Run<'d> {
+        Run::pull(dir, &self.registry.name("r"))
+    }
+
+    fn tokens(&self) -> u32 {
+        self.tokens.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn row_12_an_anonymous_token_is_asked_for_once() {
+    let (guarded, dir) = (guarded(CHALLENGE, plain, |token| token == "t1"), Dir::new());
+    guarded.pull(&dir).archive();
+    assert_eq!(guarded.tokens(), 1);
+    // One 401, one token, then five requests that succeed.
+    assert_eq!(guarded.registry.seen().len(), 7);
+    let token = guarded
+        .registry
+        .seen()
+        .iter()
+        .find(|seen| seen.target.starts_with("/token"))
+        .cloned()
+        .unwrap();
+    assert!(
+        token.target.contains("service=s") && token.target.contains("scope=repository:r:pull"),
+        "{}",
+        token.target
+    );
+    assert_eq!(token.header("authorization"), None);
+}
+
+#[test]
+fn row_13_a_token_that_ends_between_layers_is_renewed_once() {
+    let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
+    let used = Arc::new(AtomicU32::new(0));
+    let registry = &guarded.registry;
+    let layer = Image::small(1).layers[2].digest.clone();
+    registry.faults(Fault::new(&layer, Action::Reply(Reply::new(401, ""))).times(1));
+    drop(used);
+    // The 401 carries no challenge: /v2/ is asked for it.
+    let outcome = guarded.pull(&dir).args(&["--jobs", "1"]).outcome();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert_eq!(registry.count(&layer), 2);
+}
+
+#[test]
+fn row_13_an_expired_token_is_renewed_and_the_layer_goes_on() {
+    let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
+    let layer = Image::small(1).layers[1].digest.clone();
+    let challenge = CHALLENGE.replace(
+        "REALM",
+        &format!("http://{}/token", guarded.registry.address),
+    );
+    guarded
+        .registry
+        .faults(Fault::new(&layer, Action::Reply(Reply::unauthorized(&challenge))).times(1));
+    guarded.pull(&dir).archive();
+}
+
+#[test]
+fn row_15_a_token_that_never_pleases_is_asked_for_twice_at_most() {
+    let challenge = r#"Bearer realm="REALM",service="s",error="invalid_token""#;
+    let (guarded, dir) = (guarded(challenge, plain, |_| false), Dir::new());
+    guarded.pull(&dir).fails(3, "refused: HTTP 401");
+    assert_eq!(guarded.tokens(), 1);
+    assert_eq!(guarded.registry.count("/manifests/"), 2);
+}
+
+#[test]
+fn row_16_a_wider_scope_is_asked_for_once() {
+    let registry = Registry::start();
+    Image::small(1).push(&registry, "r", "latest");
+    let address = registry.address;
+    registry.route(move |seen| {
+        if seen.target.starts_with("/token") {
+            let wide = seen.target.contains("scope=repository:base:pull");
+            return Some(Reply::new(200, format!(r#"{{"token":"{}"}}"#, if wide { "wide" } else { "narrow" })));
+        }
+        match seen.header("authorization") {
+            Some("Bearer wide") => None,
+            Some(_) => Some(Reply::unauthorized(&format!(
+                r#"Bearer realm="http://{address}/token",error="insufficient_scope",scope="repository:r:pull repository:base:pull""#
+            ))),
+            None => Some(Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token",scope="repository:r:pull""#))),
+        }
+    });
+    let dir = Dir::new();
+    Run::pull(&dir, &registry.name("r")).archive();
+    assert_eq!(registry.count("/token"), 2);
+}
+
+#[test]
+fn row_17_bearer_among_other_challenges() {
+    for challenge in [
+        r#"Negotiate, Bearer realm="REALM",service="s", Basic realm="x""#,
+        "Negotiate oYG2==\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Bearer realm=\"REALM\"",
+    ] {
+        let (guarded, dir) = (guarded(challenge, plain, |token| token == "t1"), Dir::new());
+        guarded.pull(&dir).archive();
+        // No scope was named: ours is asked for.
+        assert_eq!(guarded.registry.count("scope=repository:r:pull"), 1);
+    }
+}
+
+#[test]
+fn row_18_odd_but_legal_challenges() {
+    for challenge in [
+        r#"BEARER   Realm = "REALM" , SERVICE="a\"b,c",scope="repository:r:pull,push""#,
+        r#"bearer realm="REALM?already=there",service="""#,
+    ] {
+        let (guarded, dir) = (guarded(challenge, plain, |token| token == "t1"), Dir::new());
+        guarded.pull(&dir).archive();
+    }
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    registry.route(|seen| {
+        (seen.header("authorization") != Some(BASIC))
+            .then(|| Reply::unauthorized("BASIC realm=nexus"))
+    });
+    Run::pull(&dir, &registry.name("r"))
+        .args(&["--user", "me", "--password", "hunter2"])
+        .archive();
+}
+
+#[test]
+fn row_19_broken_challenges_end_in_one_line() {
+    for challenge in [
+        r#"Bearer realm="x"#,
+        "Bearer",
+        r#"Bearer service="s""#,
+        "",
+        "Digest realm=x",
+        ",",
+    ] {
+        let (guarded, dir) = (guarded(challenge, plain, |_| true), Dir::new());
+        let outcome = guarded.pull(&dir).fails(3, "refused: HTTP 401");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    }
+    let (guarded, dir) = (
+        guarded(r#"Bearer realm="ftp://h/t""#, plain, |_| true),
+        Dir::new(),
+    );
+    guarded.pull(&dir).fails(1, "realm");
+}
+
+#[test]
+fn row_20_a_realms_own_query_is_kept() {
+    let (guarded, dir) = (
+        guarded(r#"Bearer realm="REALM?a=b",service="s""#, plain, |_| true),
+        Dir::new(),
+    );
+    guarded.pull(&dir).archive();
+    assert_eq!(guarded.registry.count("/token?a=b&service=s&scope="), 1);
+}
+
+#[test]
+fn row_21_realms_that_are_not_safe_are_told_nothing() {
+    for realm in [
+        "http://169.254.169.254/t",
+        "http://u:p@127.0.0.1:1/t",
+        "http://[fd00:ec2::254]/t",
+        "http://0.0.0.0/t",
+    ] {
+        let registry = Registry::start();
+        registry.route(move |_| {
+            Some(Reply::unauthorized(&format!(
+                r#"Bearer realm="{realm}",service="s""#
+            )))
+        });
+        let dir = Dir::new();
+        let run = Run::pull(&dir, &registry.name("r"))
+            .args(&["--user", "me", "--password", "hunter2"])
+            .limit(5);
+        run.fails(1, "nothing was sent there");
+        assert!(
+            registry
+                .seen()
+                .iter()
+                .all(|seen| seen.header("authorization").is_none())
+        );
+    }
+}
+
+#[test]
+fn row_22_a_realm_on_another_host() {
+    let (tokens, registry, dir) = (Registry::start(), Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    tokens.route(|seen| Some(plain(seen, 1)));
+    let realm = tokens.address;
+    registry.route(move |seen| {
+        seen.header("authorization")
+            .is_none()
+            .then(|| Reply::unauthorized(&format!(r#"Bearer realm="http://{realm}/t""#)))
+    });
+    Run::pull(&dir, &registry.name("r"))
+        .args(&["--user", "me", "--password", "hunter2"])
+        .archive();
+    assert_eq!(tokens.seen()[0].header("authorization"), Some(BASIC));
+    assert!(tokens.seen()[0].target.contains("account=me"));
+    assert!(
+        registry
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization") != Some(BASIC))
+    );
+}
+
+#[test]
+fn row_23_a_token_endpoint_that_redirects_elsewhere() {
+    let (other, dir) = (Registry::start(), Dir::new());
+    let registry = Registry::start();
+    let (address, away) = (registry.address, other.address);
+    registry.route(move |seen| {
+        Some(match seen.target.starts_with("/token") {
+            true => Reply::redirect(307, &format!("http://{away}/token")),
+            false => Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)),
+        })
+    });
+    Run::pull(&dir, &registry.name("r"))
+        .args(&["--user", "me", "--password", "hunter2"])
+        .fails(1, "another host");
+    assert!(other.seen().is_empty());
+}
+
+#[test]
+fn row_24_what_token_endpoints_may_answer() {
+    let cases: [(Endpoint, i32, &str); 4] = [
+        (|_, _| Reply::new(200, "<html>login</html>"), 1, "HTML"),
+        (
+            |_, _| Reply::new(200, vec![b' '; 2 << 20]),
+            1,
+            "larger than 1048576",
+        ),
+        (|_, _| Reply::new(200, "{}"), 1, "is missing in the answer"),
+        (
+            |_, _| Reply::new(403, r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
+            3,
+            "DENIED",
+        ),
+    ];
+    for (endpoint, status, words) in cases {
+        let (guarded, dir) = (guarded(CHALLENGE, endpoint, |_| true), Dir::new());
+        guarded.pull(&dir).fails(status, words);
+    }
+    let twice: Endpoint = |seen, number| {
+        if number < 3 {
+            Reply::new(503, "")
+        } else {
+            plain(seen, number)
+        }
+    };
+    let (guarded, dir) = (guarded(CHALLENGE, twice, |_| true), Dir::new());
+    guarded.pull(&dir).archive();
+    assert_eq!(guarded.tokens(), 3);
+}
+
+#[test]
+fn row_25_a_challenge_only_on_the_base() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    let address = registry.address;
+    registry.route(move |seen| {
+        if seen.target == "/v2/" {
+            return Some(Reply::unauthorized(&format!(
+                r#"Bearer realm="http://{address}/token""#
+            )));
+        }
+        if seen.target.starts_with("/token") {
+            return Some(plain(seen, 1));
+        }
+        seen.header("authorization")
+            .is_none()
+            .then(|| Reply::new(401, ""))
+    });
+    Run::pull(&dir, &registry.name("r")).archive();
+}
+
+#[test]
+fn row_26_and_27_the_base_is_not_asked_before_it_is_needed() {
+    let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
+    guarded.pull(&dir).archive();
+    assert!(
+        guarded
+            .registry
+            .seen()
+            .iter()
+            .all(|seen| seen.target != "/v2/")
+    );
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    registry.route(|seen| (seen.target == "/v2/").then(|| Reply::unauthorized("Basic realm=x")));
+    Run::pull(&dir, &registry.name("r")).archive();
+}
+
+#[test]
+fn row_29_a_repository_that_denies_itself_to_strangers() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    registry.route(
+        |seen| match (seen.header("authorization"), seen.target.as_str()) {
+            (Some(BASIC), _) => None,
+            (_, "/v2/") => Some(Reply::unauthorized("Basic realm=x")),
+            _ => Some(Reply::new(404, r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#)),
+        },
+    );
+    Run::pull(&dir, &registry.name("r"))
+        .args(&["--user", "me", "--password", "hunter2"])
+        .archive();
+    let dir = Dir::new();
+    Run::pull(&dir, &registry.name("r")).fails(4, "NAME_UNKNOWN");
+}
+
+#[test]
+fn row_31_passwords_keep_every_byte() {
+    use base64::Engine as _;
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    let expected = format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode("robot$x:p:\u{e4} \"\\")
+    );
+    registry.route(move |seen| {
+        (seen.header("authorization") != Some(&expected))
+            .then(|| Reply::unauthorized("Basic realm=x"))
+    });
+    let run = Run::pull(&dir, &registry.name("r")).args(&["--user", "robot$x", "--password-stdin"]);
+    run.stdin("p:\u{e4} \"\\\n").archive();
+}
+
+#[test]
+fn row_32_credentials_that_are_refused_are_named_by_their_source() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    registry.route(|_| Some(Reply::unauthorized("Basic realm=x")));
+    let outcome = Run::pull(&dir, &registry.name("r"))
+        .args(&["--user", "me", "--password", "hunter2"])
+        .fails(3, "the command line (--user, --password)");
+    assert!(!outcome.stderr.contains("hunter2"));
+    let dir = Dir::new();
+    Run::pull(&dir, &registry.name("r")).fails(3, "see --user");
+}
+
+#[test]
+fn many_workers_renew_a_token_once() {
+    let (guarded, dir) = (guarded(CHALLENGE, plain, |token| token != "t1"), Dir::new());
+    // The first token is refused at once; of all that follows, one renewal serves all workers.
+    let begin = Instant::now();
+    let outcome = guarded.pull(&dir).outcome();
+    assert_eq!(
+        outcome.status.code(),
+        Some(3),
+        "a fresh token that is refused is final: {}",
+        outcome.stderr
+    );
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}

@@ -1,0 +1,222 @@
+//! Redirects (matrix rows 33 to 42): followed, and nobody's credentials go along.
+
+use crate::registry::image::Image;
+use crate::registry::{Action, Fault, Registry, Reply};
+use crate::util::{Dir, Run};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const BASIC: &str = "Basic bWU6aHVudGVyMg==";
+const LOGIN: [&str; 4] = ["--user", "me", "--password", "hunter2"];
+
+/// A registry that wants Basic and sends blobs to a store of its own.
+fn with_store(status: u16) -> (Registry, Registry, Image) {
+    let (registry, store) = (Registry::start(), Registry::start());
+    let image = Image::small(1);
+    image.push(&registry, "r", "latest");
+    image.push(&store, "r", "latest");
+    let target = store.address;
+    registry.route(move |seen| {
+        if seen.header("authorization") != Some(BASIC) {
+            return Some(Reply::unauthorized("Basic realm=x"));
+        }
+        seen.target.contains("/blobs/").then(|| {
+            Reply::redirect(
+                status,
+                &format!("http://{target}{}?X-Amz-Signature=sesame", seen.target),
+            )
+        })
+    });
+    store.route(|seen| {
+        seen.header("authorization")
+            .is_some()
+            .then(|| Reply::new(400, "Only one auth mechanism allowed"))
+    });
+    (registry, store, image)
+}
+
+#[test]
+fn row_33_35_36_another_host_gets_no_authorization() {
+    for status in [301, 302, 303, 307, 308] {
+        let (registry, store, image) = with_store(status);
+        let dir = Dir::new();
+        let run = Run::pull(&dir, &registry.name("r"))
+            .args(&LOGIN)
+            .arg("--verbose");
+        let archive = run.archive();
+        archive.holds(&image, Some(&registry.name("r:latest")));
+        assert_eq!(store.seen().len(), 4);
+        assert!(
+            !archive.outcome.stderr.contains("sesame"),
+            "a signature was shown"
+        );
+        assert!(!archive.outcome.stderr.contains("hunter2"));
+    }
+}
+
+#[test]
+fn row_34_the_same_origin_keeps_it() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::small(1);
+    image.push(&registry, "r", "latest");
+    for blob in image.layers.iter().chain([&image.config]) {
+        registry.put(
+            &format!("/downloads/{}", blob.digest),
+            "",
+            blob.content.clone(),
+        );
+    }
+    registry.route(|seen| {
+        if seen.header("authorization") != Some(BASIC) {
+            return Some(Reply::unauthorized("Basic realm=x"));
+        }
+        let digest = seen.target.strip_prefix("/v2/r/blobs/")?;
+        Some(Reply::redirect(
+            302,
+            &format!("../../../downloads/{digest}"),
+        ))
+    });
+    Run::pull(&dir, &registry.name("r"))
+        .args(&LOGIN)
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+}
+
+#[test]
+fn row_37_scheme_relative() {
+    let (registry, store, dir) = (Registry::start(), Registry::start(), Dir::new());
+    let image = Image::small(1);
+    image.push(&registry, "r", "latest");
+    image.push(&store, "r", "latest");
+    let target = store.address;
+    registry.route(move |seen| {
+        seen.target
+            .contains("/blobs/")
+            .then(|| Reply::redirect(307, &format!("//{target}{}#part", seen.target)))
+    });
+    Run::pull(&dir, &registry.name("r"))
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+}
+
+#[test]
+fn row_38_redirects_that_lead_nowhere() {
+    for (location, words) in [
+        (Some("/v2/r/manifests/latest"), "in a circle"),
+        (Some("file:///etc/passwd"), "no http or https"),
+        (Some("http://user:pw@h/x"), "user or password"),
+        (Some(""), "in a circle"),
+        (None, "says not where to"),
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        registry.route(move |_| {
+            Some(location.map_or(Reply::new(307, ""), |location| {
+                Reply::redirect(307, location)
+            }))
+        });
+        Run::pull(&dir, &registry.name("r")).fails(1, words);
+    }
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let hops = Arc::new(AtomicU32::new(0));
+    registry.route(move |_| {
+        Some(Reply::redirect(
+            302,
+            &format!("/hop/{}", hops.fetch_add(1, Ordering::SeqCst)),
+        ))
+    });
+    Run::pull(&dir, &registry.name("r")).fails(1, "more than 10");
+    assert!(registry.seen().len() <= 12);
+}
+
+#[test]
+fn row_40_a_manifest_from_a_store() {
+    let (registry, store, dir) = (Registry::start(), Registry::start(), Dir::new());
+    let mut image = Image::small(1);
+    image.body_type = String::new();
+    image.push(&registry, "r", "latest");
+    image.media_type = "application/octet-stream".into();
+    image.push(&store, "r", "latest");
+    let target = store.address;
+    registry.route(move |seen| {
+        seen.target
+            .contains("/manifests/")
+            .then(|| Reply::redirect(307, &format!("http://{target}{}", seen.target)))
+    });
+    image.media_type = crate::registry::image::OCI_MANIFEST.into();
+    Run::pull(&dir, &registry.name("r"))
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+}
+
+#[test]
+fn row_41_a_registry_behind_the_registry_gets_an_anonymous_token() {
+    let (front, registry, dir) = (Registry::start(), Registry::start(), Dir::new());
+    let image = Image::small(1);
+    image.push(&registry, "r", "latest");
+    let (target, address) = (registry.address, registry.address);
+    front.route(move |seen| {
+        if seen.header("authorization") != Some(BASIC) {
+            return Some(Reply::unauthorized("Basic realm=x"));
+        }
+        Some(Reply::redirect(
+            307,
+            &format!("http://{target}{}", seen.target),
+        ))
+    });
+    registry.route(move |seen| {
+        if seen.target.starts_with("/token") {
+            return Some(Reply::new(200, r#"{"token":"anonymous"}"#));
+        }
+        (seen.header("authorization") != Some("Bearer anonymous")).then(|| {
+            Reply::unauthorized(&format!(
+                r#"Bearer realm="http://{address}/token",service="s",scope="repository:r:pull""#
+            ))
+        })
+    });
+    Run::pull(&dir, &front.name("r"))
+        .args(&LOGIN)
+        .archive()
+        .holds(&image, Some(&front.name("r:latest")));
+    assert!(
+        registry
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization") != Some(BASIC))
+    );
+}
+
+#[test]
+fn row_42_an_expired_signature_is_replaced_by_asking_the_registry() {
+    for status in [403, 400] {
+        let (registry, store, image) = with_store(307);
+        let dir = Dir::new();
+        let digest = &image.layers[0].digest;
+        store.faults(Fault::new(digest, Action::Reset(9000)));
+        let expired = Reply::new(
+            status,
+            "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>",
+        );
+        store.faults(Fault::new(digest, Action::Reply(expired)).skip(1));
+        Run::pull(&dir, &registry.name("r"))
+            .args(&LOGIN)
+            .archive()
+            .holds(&image, Some(&registry.name("r:latest")));
+        let ranges: Vec<_> = store
+            .seen()
+            .iter()
+            .filter_map(|seen| seen.header("range").map(str::to_owned))
+            .collect();
+        assert!(
+            ranges
+                .iter()
+                .all(|range| range == &format!("bytes=9000-{}", image.layers[0].content.len() - 1)),
+            "{ranges:?}"
+        );
+        assert!(
+            store
+                .seen()
+                .iter()
+                .all(|seen| seen.header("authorization").is_none())
+        );
+    }
+}
