@@ -21,3 +21,7 @@ mod resume;
 mod auth;
 // Redirects, and who gets what.
 mod redirects;
+// Whom is trusted.
+mod tls;
+// What connections do.
+mod transfer;

@@ -220,10 +220,7 @@ impl Connection {
                 },
                 seconds: wait.as_secs(),
             },
-            io::ErrorKind::InvalidData => Failure::Protocol {
-                host,
-                why: format!("broke TLS: {}", crate::error::plain(error)),
-            },
+            io::ErrorKind::InvalidData => super::tls::broken(host, error),
             _ => Failure::Closed {
                 host,
                 why: format!("broke the connection: {}", crate::error::plain(error)),

@@ -151,22 +151,9 @@ impl Trust {
     }
 
     fn sentence(&self, error: &rustls::Error) -> String {
-        use rustls::Error as E;
         match error {
-            E::InvalidCertificate(problem) => self.certificate(problem),
-            E::InvalidMessage(_) => "does not speak TLS on this port; where the registry is plain HTTP on purpose, use --insecure".into(),
-            E::AlertReceived(alert) => match format!("{alert:?}").as_str() {
-                "CertificateRequired" | "BadCertificate" | "UnknownCA" | "CertificateUnknown" | "AccessDenied" => {
-                    format!("wants a client certificate that it trusts (TLS alert {alert:?}): see --cert and --key")
-                }
-                "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
-                    format!("offers no TLS 1.2 or 1.3 with ciphers of today (TLS alert {alert:?})")
-                }
-                "NoApplicationProtocol" => "speaks no HTTP/1.1 (TLS alert NoApplicationProtocol)".into(),
-                other => format!("ended the TLS handshake with alert {other}"),
-            },
-            E::PeerIncompatible(why) => format!("offers no TLS that is spoken here ({why:?})"),
-            other => printable(&other.to_string(), 200),
+            rustls::Error::InvalidCertificate(problem) => self.certificate(problem),
+            other => sentence(other),
         }
     }
 
@@ -200,6 +187,43 @@ impl Trust {
             other => format!("its certificate is not accepted: {}", printable(&format!("{other:?}"), 120)),
         }
     }
+}
+
+/// What a failure of an established connection means: with TLS 1.3, what the other side thinks of
+/// our certificate comes only after the handshake.
+pub(crate) fn broken(host: String, error: &io::Error) -> Failure {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        Some(alert @ rustls::Error::AlertReceived(_)) => Failure::Tls {
+            host,
+            why: sentence(alert),
+        },
+        _ => Failure::Protocol {
+            host,
+            why: format!("broke TLS: {}", crate::error::plain(error)),
+        },
+    }
+}
+
+fn sentence(error: &rustls::Error) -> String {
+    use rustls::Error as E;
+    match error {
+            E::InvalidMessage(_) => "does not speak TLS on this port; where the registry is plain HTTP on purpose, use --insecure".into(),
+            E::AlertReceived(alert) => match format!("{alert:?}").as_str() {
+                "CertificateRequired" | "BadCertificate" | "UnknownCA" | "CertificateUnknown" | "AccessDenied" => {
+                    format!("wants a client certificate that it trusts (TLS alert {alert:?}): see --cert and --key")
+                }
+                "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
+                    format!("offers no TLS 1.2 or 1.3 with ciphers of today (TLS alert {alert:?})")
+                }
+                "NoApplicationProtocol" => "speaks no HTTP/1.1 (TLS alert NoApplicationProtocol)".into(),
+                other => format!("ended the TLS handshake with alert {other}"),
+            },
+            E::PeerIncompatible(why) => format!("offers no TLS that is spoken here ({why:?})"),
+            other => printable(&other.to_string(), 200),
+        }
 }
 
 /// rustls's errors inside of the system's, so that one path carries both.

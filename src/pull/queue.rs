@@ -264,6 +264,11 @@ impl Queue {
         false
     }
 
+    /// Does the registry serve ranges of this blob, as far as is known?
+    pub fn serves_ranges(&self, blob: usize) -> bool {
+        self.lock().blobs[blob].ranges
+    }
+
     /// The registry said that this is too many at once: one worker fewer, as long as others get
     /// through. `false` where there are no others.
     pub fn fewer(&self) -> bool {

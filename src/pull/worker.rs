@@ -53,7 +53,7 @@ struct Transfer<'p> {
     crc: crc32fast::Hasher,
     /// Held while this worker is at the front, with the hash of what came so far.
     front: Option<(MutexGuard<'p, Front>, Hasher)>,
-    /// Ask for the whole blob and pass over what is not wanted.
+    /// The whole blob is wanted: the first request for it goes without a range.
     whole: bool,
 }
 
@@ -323,7 +323,8 @@ impl<'p> Worker<'p> {
         if transfer.at >= end {
             return Ok(Outcome::Done);
         }
-        let range = (!transfer.whole).then_some((transfer.at, end - 1));
+        let whole = (transfer.whole && transfer.at == 0) || !shared.queue.serves_ranges(blob);
+        let range = (!whole).then_some((transfer.at, end - 1));
         let response = match shared.repository(blob)?.blob(descriptor, range) {
             // Some registries answer 400 or 416 to ranges: then once without.
             Err(Failure::Status(status))
@@ -355,7 +356,6 @@ impl<'p> Worker<'p> {
                 if range.is_some() && !shared.queue.no_ranges(&transfer.segment) {
                     return Ok(Outcome::Lost);
                 }
-                transfer.whole = true;
                 self.receive(transfer, response, Some(descriptor.size))
             }
         }
@@ -369,7 +369,6 @@ impl<'p> Worker<'p> {
         if !self.shared.queue.no_ranges(&transfer.segment) {
             return Ok(Outcome::Lost);
         }
-        transfer.whole = true;
         self.stream(transfer)
     }
 

@@ -403,6 +403,11 @@ fn read_request(stream: &mut dyn Stream, ahead: &mut Vec<u8>, connection: u64) -
         let mut part = [0; 4096];
         match stream.read(&mut part) {
             Ok(0) | Err(_) => return None,
+            // TLS on a plain port is answered as other servers do.
+            Ok(_) if ahead.is_empty() && part[0] == 0x16 => {
+                let _ = stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nThis is plain HTTP.\n");
+                return None;
+            }
             Ok(length) => ahead.extend_from_slice(&part[..length]),
         }
     };

@@ -1,0 +1,125 @@
+//! Whom is trusted, and what is said where that fails.
+
+use crate::registry::Registry;
+use crate::registry::image::{Blob, Image};
+use crate::registry::tls::{self, Authority, Leaf};
+use crate::util::{Dir, Run};
+
+#[test]
+fn a_pull_over_tls_resumes_and_is_small() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    let image = Image::new((0..4).map(|seed| Blob::layer(seed, 2 << 20)).collect());
+    image.push(&registry, "r", "latest");
+    let ca = dir.write("ca.pem", &authority.pem);
+    registry.fault(
+        &image.layers[2].digest,
+        crate::registry::Action::Reset(1_000_000),
+    );
+    let archive = Run::new(&dir, &["--cacert", &ca, &registry.name("r")]).archive();
+    archive.holds(&image, Some(&registry.name("r:latest")));
+    assert!(
+        archive.outcome.peak < 8 << 20,
+        "{} bytes resident",
+        archive.outcome.peak
+    );
+    let name = format!("localhost:{}/r", registry.address.port());
+    let dir = Dir::new();
+    Run::new(&dir, &["--cacert", &ca, &name, "--jobs", "1"]).archive();
+}
+
+#[test]
+fn certificates_that_are_not_trusted_are_explained() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let ca = dir.write("ca.pem", &authority.pem);
+    let year = |from, until| Leaf {
+        from,
+        until,
+        ..Leaf::default()
+    };
+    for (leaf, trust, words) in [
+        (Leaf::default(), false, "--cacert"),
+        (
+            year((2019, 1, 1), (2020, 2, 3)),
+            true,
+            "expired on 2020-02-03",
+        ),
+        (
+            year((2098, 1, 1), (2099, 1, 1)),
+            true,
+            "valid from 2098-01-01 on, but this system's clock says",
+        ),
+        (
+            Leaf {
+                names: vec!["other.example".into()],
+                ..Leaf::default()
+            },
+            true,
+            "other.example",
+        ),
+    ] {
+        let registry = Registry::start_tls(authority.server(&leaf));
+        Image::small(1).push(&registry, "r", "latest");
+        let run = Run::new(&dir, &[&registry.name("r")]);
+        let run = if trust {
+            run.args(&["--cacert", &ca])
+        } else {
+            run
+        };
+        let outcome = run.fails(1, words);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        Run::new(&dir, &["--tls-skip-verify", &registry.name("r")]).archive();
+        std::fs::remove_file(dir.join("r-latest.tar")).unwrap();
+    }
+}
+
+#[test]
+fn row_84_a_self_signed_ca_that_is_itself_trusted() {
+    let dir = Dir::new();
+    let (config, pem) = tls::self_signed();
+    let registry = Registry::start_tls(config);
+    let image = Image::small(84);
+    image.push(&registry, "r", "latest");
+    let ca = dir.write("ca.pem", pem);
+    Run::new(&dir, &["--cacert", &ca, &registry.name("r")])
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+    Run::new(&Dir::new(), &[&registry.name("r")]).fails(1, "certificate");
+}
+
+#[test]
+fn client_certificates() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server_for_clients());
+    Image::small(1).push(&registry, "r", "latest");
+    let ca = dir.write("ca.pem", &authority.pem);
+    let (cert, key) = authority.client();
+    let (cert, key) = (dir.write("cert.pem", cert), dir.write("key.pem", key));
+    Run::new(
+        &dir,
+        &["--retries", "0", "--cacert", &ca, &registry.name("r")],
+    )
+    .fails(1, "--cert and --key");
+    Run::new(
+        &dir,
+        &[
+            "--cacert",
+            &ca,
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+            &registry.name("r"),
+        ],
+    )
+    .archive();
+}
+
+#[test]
+fn files_that_hold_no_certificate() {
+    let dir = Dir::new();
+    let empty = dir.write("empty.pem", "nothing here");
+    Run::new(&dir, &["--cacert", &empty, "h/r"]).fails(1, "no certificate in PEM form");
+    Run::new(&dir, &["--cacert", "missing.pem", "h/r"]).fails(1, "missing.pem");
+    Run::new(&dir, &["--cacert", ".", "h/r"]).fails(1, "no regular file");
+}

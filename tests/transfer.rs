@@ -1,0 +1,446 @@
+//! What connections do (matrix rows 43 to 66): whatever it is, the archive is right or there is
+//! none, and nothing is downloaded twice without need.
+
+use crate::registry::image::{self, Blob, Image};
+use crate::registry::tls::{Authority, Leaf};
+use crate::registry::{Action, Fault, Registry, Reply};
+use crate::util::{Dir, Run};
+use std::time::Duration;
+
+/// One layer of about 1.5 MB, so that there are several chunks.
+fn one(registry: &Registry) -> (Image, String) {
+    let image = Image::new(vec![Blob::layer(43, 1_500_000)]);
+    image.push(registry, "r", "latest");
+    let digest = image.layers[0].digest.clone();
+    (image, digest)
+}
+
+#[track_caller]
+fn comes_through(registry: &Registry, image: &Image) {
+    let dir = Dir::new();
+    let run = Run::pull(&dir, &registry.name("r")).args(&["--timeout", "1"]);
+    run.archive().holds(image, Some(&registry.name("r:latest")));
+}
+
+fn ranges(registry: &Registry) -> Vec<String> {
+    registry
+        .seen()
+        .iter()
+        .filter_map(|seen| seen.header("range").map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn row_43_reset_in_the_body_resumes_with_a_closed_range() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Reset(700_000));
+    comes_through(&registry, &image);
+    assert_eq!(
+        ranges(&registry),
+        [format!(
+            "bytes=700000-{}",
+            image.layers[0].content.len() - 1
+        )]
+    );
+}
+
+#[test]
+fn row_44_a_range_that_is_answered_with_the_whole() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Reset(700_000));
+    registry.faults(Fault::new(&digest, Action::NoRange).ranges());
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_45_ranges_that_are_not_what_was_asked_for() {
+    let size = Blob::layer(43, 1_500_000).content.len();
+    for fields in [
+        vec![format!("bytes 0-{}/{size}", size - 1)],
+        vec![format!("bytes 700001-{}/{size}", size - 1)],
+        vec![format!("bytes 700000-{}/{size}", size - 2)],
+        vec![format!("bytes 700000-{}/{}", size - 1, size + 1)],
+        vec!["bytes */5".into()],
+        vec![],
+        vec![format!("bytes 700000-{}/{size}", size - 1); 2],
+    ] {
+        let registry = Registry::start();
+        let (image, digest) = one(&registry);
+        registry.fault(&digest, Action::Reset(700_000));
+        registry.faults(Fault::new(&digest, Action::ContentRange(fields)).ranges());
+        comes_through(&registry, &image);
+    }
+}
+
+#[test]
+fn row_46_47_statuses_that_ranges_get() {
+    for status in [416, 400] {
+        let registry = Registry::start();
+        let (image, digest) = one(&registry);
+        registry.fault(&digest, Action::Reset(700_000));
+        registry.faults(Fault::new(&digest, Action::Reply(Reply::new(status, ""))).ranges());
+        comes_through(&registry, &image);
+        assert_eq!(registry.count(&digest), 3);
+    }
+}
+
+#[test]
+fn row_48_a_clean_close_before_the_end_is_too_short() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.faults(Fault::new(&digest, Action::Close(700_000)));
+    comes_through(&registry, &image);
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Old);
+    registry.fault(&digest, Action::Close(700_000));
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_49_a_stall_in_the_body_ends() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Stall(700_000, Duration::from_secs(20)));
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_50_a_stall_before_the_head_ends() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Delay(Duration::from_secs(20)));
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_51_a_byte_now_and_then_is_no_transfer() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let (_, digest) = one(&registry);
+    registry.faults(Fault::new(&digest, Action::Drip(Duration::from_millis(300))).always());
+    let run = Run::new(
+        &dir,
+        &[
+            "--insecure",
+            "--retries",
+            "0",
+            "--timeout",
+            "1",
+            &registry.name("r"),
+        ],
+    )
+    .limit(15);
+    run.fails(5, "next to no data");
+}
+
+#[test]
+fn row_52_progress_refills_the_tries() {
+    let registry = Registry::start();
+    let image = Image::new(vec![Blob::layer(52, 13 << 20)]);
+    image.push(&registry, "r", "latest");
+    registry.faults(Fault::new(&image.layers[0].digest, Action::Reset((1 << 20) + 10)).times(11));
+    let dir = Dir::new();
+    let run = Run::new(&dir, &["--insecure", "--retries", "1", &registry.name("r")]);
+    run.archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+    assert!(
+        registry.blob_bytes() < 14 << 20,
+        "{}",
+        registry.blob_bytes()
+    );
+}
+
+#[test]
+fn row_53_resets_without_progress_end() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let (_, digest) = one(&registry);
+    registry.faults(Fault::new(&digest, Action::Reset(0)).always());
+    let outcome = Run::pull(&dir, &registry.name("r")).fails(5, "after 3 tries");
+    assert_eq!(registry.count(&digest), 3);
+    assert!(
+        dir.names().is_empty(),
+        "{:?}: {}",
+        dir.names(),
+        outcome.stderr
+    );
+}
+
+#[test]
+fn row_54_a_body_that_goes_on() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let (_, digest) = one(&registry);
+    registry.fault(&digest, Action::Longer(1));
+    Run::pull(&dir, &registry.name("r")).fails(6, "bytes");
+    let (registry, dir) = (Registry::start().lenient(), Dir::new());
+    let (_, digest) = one(&registry);
+    registry.fault(&digest, Action::EndlessBody);
+    Run::pull(&dir, &registry.name("r")).fails(6, "bytes");
+}
+
+#[test]
+fn row_55_a_content_length_that_is_not_the_size() {
+    for wrong in [7, 2_000_000] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let (_, digest) = one(&registry);
+        registry.fault(&digest, Action::Length(wrong));
+        Run::pull(&dir, &registry.name("r")).fails(6, &format!("{wrong} bytes"));
+    }
+}
+
+#[test]
+fn row_56_a_flipped_bit_is_fetched_again_once() {
+    for at in [0, 700_000, 1_499_999] {
+        let registry = Registry::start();
+        let (image, digest) = one(&registry);
+        registry.fault(&digest, Action::Flip(at));
+        comes_through(&registry, &image);
+        assert_eq!(registry.count(&digest), 2);
+        assert!(
+            ranges(&registry).is_empty(),
+            "the second try takes the whole, without a range"
+        );
+    }
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let (_, digest) = one(&registry);
+    registry.faults(Fault::new(&digest, Action::Flip(1000)).always());
+    let outcome = Run::pull(&dir, &registry.name("r")).fails(6, &digest);
+    assert!(
+        outcome.stderr.contains("found sha256:"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(registry.count(&digest), 2);
+    Run::pull(&dir, &registry.name("r")).fails(6, &digest);
+}
+
+#[test]
+fn row_57_a_flipped_bit_behind_a_resumed_byte() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Reset(700_000));
+    registry.faults(Fault::new(&digest, Action::Flip(1000)).ranges());
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_59_retry_after() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    for value in ["1", "Sun, 06 Nov 1994 08:49:37 GMT", "985.86\u{b5}s"] {
+        registry.forget();
+        registry.fault(
+            &digest,
+            Action::Reply(Reply::new(429, "").with(format!("Retry-After: {value}"))),
+        );
+        let dir = Dir::new();
+        let archive = Run::pull(&dir, &registry.name("r")).archive();
+        archive.holds(&image, Some(&registry.name("r:latest")));
+        assert!(
+            archive.outcome.time >= Duration::from_millis(450),
+            "{value}: {:?}",
+            archive.outcome.time
+        );
+    }
+}
+
+#[test]
+fn row_60_a_used_up_quota_is_told_and_not_hammered() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    registry.route(|_| {
+        let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
+        Some(Reply::new(429, body).with("ratelimit-limit: 100;w=21600").with("ratelimit-remaining: 0;w=21600"))
+    });
+    let outcome = Run::pull(&dir, &registry.name("r")).fails(5, "pull rate limit");
+    assert!(
+        outcome.stderr.contains("100 pulls in 6 h, 0 left"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(registry.seen().len(), 1);
+}
+
+#[test]
+fn row_61_statuses_that_pass_and_statuses_that_stay() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    for status in [500, 502, 503, 504] {
+        registry.fault(&digest, Action::Reply(Reply::new(status, "")));
+        comes_through(&registry, &image);
+    }
+    for (status, exit) in [(501, 5), (400, 5), (403, 3), (404, 4)] {
+        let dir = Dir::new();
+        registry.forget();
+        registry.fault(&digest, Action::Reply(Reply::new(status, "")));
+        Run::pull(&dir, &registry.name("r")).fails(exit, &status.to_string());
+        assert_eq!(registry.count(&digest), 1);
+    }
+}
+
+#[test]
+fn row_62_a_kept_connection_that_was_closed_is_no_failure() {
+    let registry = Registry::start();
+    let image = Image::new((0..20).map(|seed| Blob::layer(seed, 100)).collect());
+    image.push(&registry, "r", "latest");
+    registry.faults(Fault::new("/v2/r/", Action::CloseAfter).always());
+    let dir = Dir::new();
+    Run::new(
+        &dir,
+        &[
+            "--insecure",
+            "--retries",
+            "0",
+            "--jobs",
+            "2",
+            &registry.name("r"),
+        ],
+    )
+    .archive()
+    .holds(&image, Some(&registry.name("r:latest")));
+    assert_eq!(registry.count("/v2/r/"), 22, "nothing was asked for twice");
+}
+
+#[test]
+fn row_63_closes_interim_answers_and_odd_heads() {
+    let registry = Registry::start();
+    let image = Image::small(63);
+    image.push(&registry, "r", "latest");
+    for action in [
+        Action::SayClose,
+        Action::Before(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".to_vec(),
+        ),
+        Action::Header("X-Folded: a\r\n b".into()),
+        Action::Header("no colon here".into()),
+        Action::Header("Content-Encoding: x-gzip".into()),
+        Action::Header("X-Latin: caf\u{e9}".into()),
+    ] {
+        registry.faults(Fault::new("/v2/r/", action).times(5));
+        comes_through(&registry, &image);
+    }
+    registry.fault(
+        &image.layers[0].digest,
+        Action::Raw(b"garbage\r\n\r\n".to_vec()),
+    );
+    registry.fault(
+        &image.layers[1].digest,
+        Action::Raw(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef".to_vec(),
+        ),
+    );
+    registry.fault(
+        &image.layers[2].digest,
+        Action::Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n".to_vec()),
+    );
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_64_both_framings_at_once() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    registry.fault(&digest, Action::Chunked(5000));
+    registry.faults(Fault::new(
+        &digest,
+        Action::Header("Content-Length: 3".into()),
+    ));
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_66_ports_that_speak_something_else() {
+    let authority = Authority::new();
+    let secure = Registry::start_tls(authority.server(&Leaf::default()));
+    let dir = Dir::new();
+    Run::new(&dir, &["--insecure", "--retries", "0", &secure.name("r")]).outcome();
+    let plain = Registry::start();
+    Run::new(&dir, &["--retries", "0", &plain.name("r")]).fails(1, "use --insecure");
+    let strange = Registry::start();
+    strange.fault("/", Action::Raw(vec![0, 0, 18, 4, 0, 0, 0, 0, 0]));
+    Run::new(&dir, &["--insecure", "--retries", "0", &strange.name("r")]).fails(5, "only HTTP/2");
+    let alert = Registry::start();
+    alert.fault("/", Action::Raw(vec![0x15, 3, 1, 0, 2, 2, 70]));
+    Run::new(&dir, &["--insecure", "--retries", "0", &alert.name("r")])
+        .fails(1, "leave --insecure out");
+}
+
+#[test]
+fn endless_heads_and_lines_are_bounded() {
+    for action in [
+        Action::EndlessHead,
+        Action::Raw([b"HTTP/1.1 200 ".to_vec(), vec![b'x'; 1 << 20]].concat()),
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        registry.fault("/manifests/", action);
+        let outcome = Run::new(&dir, &["--insecure", "--retries", "0", &registry.name("r")])
+            .limit(20)
+            .fails(5, "more than");
+        assert!(outcome.peak < 8 << 20, "{} bytes resident", outcome.peak);
+    }
+}
+
+#[test]
+fn cut_at_every_byte_of_a_small_exchange() {
+    let image = Image::new(vec![Blob::bytes(
+        "application/vnd.oci.image.layer.v1.tar",
+        b"tiny".to_vec(),
+        image::sha256(b"tiny"),
+    )]);
+    let registry = Registry::start();
+    image.push(&registry, "r", "latest");
+    let answer = |body: &[u8]| {
+        [
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: x\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            )
+            .as_bytes(),
+            body,
+        ]
+        .concat()
+    };
+    for (path, whole) in [
+        ("/manifests/", answer(image.manifest().as_bytes())),
+        (image.config.digest.as_str(), answer(&image.config.data())),
+        (image.layers[0].digest.as_str(), answer(b"tiny")),
+    ] {
+        // Every byte of the head and a few of the body; with no retries it ends with a message.
+        let head = whole.len().min(90);
+        for cut in (0..head).chain([whole.len() - 1]).step_by(3) {
+            let dir = Dir::new();
+            registry.fault(path, Action::Raw(whole[..cut].to_vec()));
+            let outcome =
+                Run::new(&dir, &["--insecure", "--retries", "0", &registry.name("r")]).outcome();
+            // A layer's connection may have been a kept one: then the request is made again.
+            match outcome.status.code() {
+                Some(0) => {}
+                Some(5) => assert!(dir.names().is_empty(), "{cut}: {:?}", dir.names()),
+                other => panic!("{path} cut at {cut}: {other:?} {}", outcome.stderr),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mixture_of_faults_comes_through_in_one_run() {
+    let registry = Registry::start();
+    let image = Image::new((0..12).map(|seed| Blob::layer(seed, 400_000)).collect());
+    image.push(&registry, "r", "latest");
+    for (layer, action) in [
+        (0, Action::Reset(100_000)),
+        (2, Action::Reply(Reply::new(429, "").with("Retry-After: 1"))),
+        (4, Action::Reply(Reply::new(503, ""))),
+        (6, Action::Close(399_000)),
+        (8, Action::Flip(17)),
+        (10, Action::Stall(5, Duration::from_secs(9))),
+    ] {
+        registry.fault(&image.layers[layer].digest, action);
+    }
+    comes_through(&registry, &image);
+    assert!(
+        registry.seen().len() <= 2 * 14,
+        "{} requests",
+        registry.seen().len()
+    );
+}
