@@ -134,7 +134,12 @@ impl Target {
                 "{}/v2/{repository}/blobs/uploads/",
                 self.base
             )));
-            let location = begun.headers.get("location").unwrap();
+            let location = &begun
+                .headers
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case("location"))
+                .unwrap()
+                .1;
             let joint = if location.contains('?') { '&' } else { '?' };
             let full = if location.starts_with('/') {
                 format!("{}{location}", self.base)
