@@ -25,3 +25,5 @@ mod redirects;
 mod tls;
 // What connections do.
 mod transfer;
+// The library, from another program.
+mod library;

@@ -5,7 +5,7 @@
 //!     registry push --to URL [--user U --password P] [--program PATH] NAME:TAG=SPEC...
 //!
 //! SPEC is `12x9267200` (layers x bytes of noise each), `12x9267200,seed=7`, or `program`: the
-//! binary PATH alone, as /program, which the image runs.
+//! binary PATH alone, in the root directory, which the image runs.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, dead_code)]
 
@@ -80,7 +80,7 @@ fn runnable(path: &str) -> Image {
         other => other,
     };
     Image::new(vec![Blob::bytes(GZIP, gzip(&tar), id.clone())]).with_config(&format!(
-        r#"{{"architecture":"{architecture}","os":"linux","config":{{"Entrypoint":["/program"]}},"rootfs":{{"type":"layers","diff_ids":["{id}"]}},"history":[{{"created_by":"the tests"}}]}}"#
+        r#"{{"architecture":"{architecture}","os":"linux","config":{{"Entrypoint":["/{name}"]}},"rootfs":{{"type":"layers","diff_ids":["{id}"]}},"history":[{{"created_by":"the tests"}}]}}"#
     ))
 }
 

@@ -1,0 +1,55 @@
+# Everything that is done with this project. `make` alone lists the targets.
+
+CARGO ?= cargo
+TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
+BINARY = $(TARGET_DIR)/release/dockersave
+REGISTRY = $(TARGET_DIR)/release/examples/registry
+VERSION := $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' Cargo.toml | head -n 1)
+PREFIX ?= /usr/local
+export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench crash real static-all static-amd64 static-arm64 static-armv7 static-riscv64 install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the program for this machine
+	$(CARGO) build --release --locked
+
+demo: ## make a sample image, pull it with a progress bar, list it, load it where an engine runs
+	$(CARGO) build --release --locked --bin dockersave --example registry
+	tests/demo $(BINARY) $(REGISTRY)
+
+test: ## run all tests
+	$(CARGO) test --locked
+
+lint: ## check format, clippy and the documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+bench: ## measure against crane, skopeo and curl in one run (BENCH_RUNS=7)
+	$(CARGO) build --release --locked --bin dockersave --example registry
+	tests/bench/run --binary $(BINARY) --registry $(REGISTRY)
+
+crash: ## kill pulls at 200 random moments, and compare what comes out
+	DOCKERSAVE_CRASHES=200 $(CARGO) test --locked --release --test main resume::killed -- --nocapture
+
+real: ## real registries and real loaders (root; starts and ends its own)
+	$(CARGO) build --release --locked --bin dockersave --example registry
+	tests/real/run $(BINARY) $(REGISTRY)
+
+static-all: ## static binaries for amd64, arm64, armv7 and riscv64 in dist/
+	cross/build
+
+static-amd64: ## one of them; likewise static-arm64, static-armv7, static-riscv64
+static-amd64 static-arm64 static-armv7 static-riscv64: static-%:
+	cross/build $*
+
+install: build ## install to $(DESTDIR)$(PREFIX)/bin
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dockersave
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf dist
