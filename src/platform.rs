@@ -144,7 +144,7 @@ impl FromStr for Platform {
             return Err(wrong());
         }
         match parts[..] {
-            [one] if matches!(one, "linux" | "windows" | "darwin" | "freebsd") => Err(wrong()),
+            ["linux" | "windows" | "darwin" | "freebsd"] => Err(wrong()),
             [architecture] => Ok(Self::new("linux", architecture, "")),
             [os, architecture] => Ok(Self::new(os, architecture, "")),
             [os, architecture, variant] => Ok(Self::new(os, architecture, variant)),

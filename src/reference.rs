@@ -273,9 +273,8 @@ fn valid_component(component: &str) -> bool {
         }
         let after = word.trim_start_matches(['.', '_', '-']);
         let separator = &word[..word.len() - after.len()];
-        if !matches!(separator, "." | "_" | "__")
-            && !(separator.starts_with('-') && separator.bytes().all(|c| c == b'-'))
-        {
+        let hyphens = separator.starts_with('-') && separator.bytes().all(|c| c == b'-');
+        if !(hyphens || matches!(separator, "." | "_" | "__")) {
             return false;
         }
         rest = after;

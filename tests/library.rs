@@ -66,7 +66,7 @@ fn cancel_from_another_thread_and_go_on_with_another_client() {
     let report = Pull::new(&client, plan(&client))
         .to_file(&dir.join("x.tar"))
         .unwrap();
-    assert!(report.kept > 1 << 20, "{report:?}");
+    assert!(report.kept >= 1 << 20, "{report:?}");
 }
 
 #[test]

@@ -107,7 +107,13 @@ fn row_69_nested_indexes() {
     let image = Image::small(69);
     image.push_untagged(&registry, "r");
     let nest = |registry: &Registry, entry: String| {
-        let digest = image::push_index(registry, "r", "inner", OCI_INDEX, &[entry.clone()]);
+        let digest = image::push_index(
+            registry,
+            "r",
+            "inner",
+            OCI_INDEX,
+            std::slice::from_ref(&entry),
+        );
         let size =
             format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{entry}]}}"#)
                 .len();

@@ -296,19 +296,15 @@ fn open_locked(path: &Path) -> Result<File> {
                 io::Error::other("it is no regular file"),
             ));
         }
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let why = io::Error::other(
-                    "another dockersave is writing it; let it finish, or choose another --output",
-                );
-                return Err(Error::output(path, "locking", why));
-            }
-            // File systems without locks cannot tell; they are no reason to refuse.
-            Ok(()) | Err(_) => {}
+        // File systems without locks cannot tell; they are no reason to refuse.
+        let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        if lock == Err(rustix::io::Errno::WOULDBLOCK) {
+            let why = "another dockersave is writing it; let it finish, or choose another --output";
+            return Err(Error::output(path, "locking", io::Error::other(why)));
         }
         // Between opening and locking the other process may have finished and renamed it.
         if let Ok(named) = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-            && named.st_ino as u64 == about.ino()
+            && about.ino() == into_u64(named.st_ino)
         {
             return Ok(file);
         }
@@ -318,6 +314,11 @@ fn open_locked(path: &Path) -> Result<File> {
         "locking",
         io::Error::other("it is being replaced all the time"),
     ))
+}
+
+/// The kernel's inode numbers are of different widths on different targets.
+fn into_u64(number: impl Into<u64>) -> u64 {
+    number.into()
 }
 
 /// The journal of a file, if it has a whole one.

@@ -527,7 +527,9 @@ pub(crate) mod tests {
         assert!(manifest_json(&[pinned.clone()]).contains(r#""RepoTags":null"#));
         assert!(!index_json(&[pinned]).contains("annotations"));
         let tagged = image("debian:12", &[]);
-        assert!(manifest_json(&[tagged.clone()]).contains(r#""RepoTags":["debian:12"]"#));
+        assert!(
+            manifest_json(std::slice::from_ref(&tagged)).contains(r#""RepoTags":["debian:12"]"#)
+        );
         let index = index_json(&[tagged.clone(), image("debian:12", &[])]);
         assert!(index.contains(r#""io.containerd.image.name":"docker.io/library/debian:12","org.opencontainers.image.ref.name":"12""#));
         assert_eq!(index.matches("annotations").count(), 1);

@@ -114,10 +114,13 @@ impl<'a> Request<'a> {
     }
 }
 
+/// Tells whom to trust at an origin.
+pub(crate) type TrustAt = Box<dyn Fn(&Origin) -> Result<Arc<Trust>> + Send + Sync>;
+
 /// Makes connections and keeps them for the next request to the same origin.
 pub(crate) struct Agent {
     resolver: Resolver,
-    trust: Box<dyn Fn(&Origin) -> Result<Arc<Trust>> + Send + Sync>,
+    trust: TrustAt,
     trusts: Mutex<Vec<(Origin, Arc<Trust>)>>,
     proxies: Proxies,
     timeouts: Timeouts,
@@ -132,11 +135,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Agent {
     /// `trust` tells whom to trust at an origin; it is asked once for each, and only for TLS.
-    pub fn new(
-        timeouts: Timeouts,
-        proxies: Proxies,
-        trust: Box<dyn Fn(&Origin) -> Result<Arc<Trust>> + Send + Sync>,
-    ) -> Self {
+    pub fn new(timeouts: Timeouts, proxies: Proxies, trust: TrustAt) -> Self {
         Self {
             resolver: Resolver::default(),
             trust,

@@ -26,13 +26,15 @@ const STACK: usize = 512 << 10;
 /// How often an observer is told where all stands.
 const TICK: Duration = Duration::from_millis(100);
 
+type Observer<'c> = Box<dyn FnMut(&Event) + 'c>;
+
 /// A pull that is about to begin.
 pub struct Pull<'c> {
     client: &'c Client,
     plan: Plan,
     jobs: usize,
     restart: bool,
-    observer: Option<Box<dyn FnMut(&Event) + 'c>>,
+    observer: Option<Observer<'c>>,
 }
 
 /// What a finished pull did.

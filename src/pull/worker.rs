@@ -335,14 +335,12 @@ impl<'p> Worker<'p> {
             other => other?,
         };
         match (range, response.status()) {
-            (None, 206) => {
-                return Err(Failure::Protocol {
-                    host: shared.host(blob),
-                    why: "sends a part that nobody asked for".into(),
-                });
-            }
+            (None, 206) => Err(Failure::Protocol {
+                host: shared.host(blob),
+                why: "sends a part that nobody asked for".into(),
+            }),
             (Some(range), 206) if !is_range(&response, range, descriptor.size) => {
-                return self.without_range(transfer);
+                self.without_range(transfer)
             }
             (Some(_), 206) => self.receive(transfer, response, None),
             (_, _) => {

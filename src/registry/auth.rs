@@ -102,8 +102,8 @@ fn split_item(item: &str) -> (Option<&str>, Parameter) {
         .find(|c: char| c.is_whitespace() || c == '=')
         .unwrap_or(item.len());
     let after = item[word..].trim_start();
-    if after.starts_with('=') {
-        return (None, pair(&item[..word], &after[1..]));
+    if let Some(value) = after.strip_prefix('=') {
+        return (None, pair(&item[..word], value));
     }
     let scheme = Some(&item[..word]);
     let Some(equals) = after.find('=') else {

@@ -453,7 +453,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             .iter()
             .any(|c| c.get("error") == Some("insufficient_scope") && c.get("scope").is_some());
         // A second 401 is final, but for a scope that only now is named.
-        if self.fresh && !(wider && !self.widened) {
+        if self.fresh && (self.widened || !wider) {
             return Err(failure);
         }
         self.widened |= self.fresh && wider;

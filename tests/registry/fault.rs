@@ -263,8 +263,10 @@ impl Plan {
                 .push_str(&format!("Content-Length: {}\r\n", self.length.unwrap_or(0)));
         }
         stream.write_all(self.head.as_bytes())?;
-        while self.endless_head {
-            stream.write_all(b"X-More: and more\r\n")?;
+        if self.endless_head {
+            loop {
+                stream.write_all(b"X-More: and more\r\n")?;
+            }
         }
         stream.write_all(b"\r\n")?;
         if self.no_body {

@@ -69,9 +69,13 @@ fn runnable(path: &str) -> Image {
     let mut header = tar::Header::new_gnu();
     header.set_size(binary.len() as u64);
     header.set_mode(0o755);
-    builder
-        .append_data(&mut header, "program", &binary[..])
+    // Under its own name: busybox looks at what it is called.
+    let name = std::path::Path::new(path)
+        .file_name()
+        .unwrap()
+        .to_str()
         .unwrap();
+    builder.append_data(&mut header, name, &binary[..]).unwrap();
     let tar = builder.into_inner().unwrap();
     let id = sha256(&tar);
     let architecture = match std::env::consts::ARCH {
