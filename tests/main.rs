@@ -25,5 +25,7 @@ mod redirects;
 mod tls;
 // What connections do.
 mod transfer;
+// Names, addresses, proxies, next pages, secrets.
+mod host;
 // The library, from another program.
 mod library;

@@ -53,6 +53,9 @@ impl Drop for Dir {
     }
 }
 
+/// What the tests use as password (also as it stands in Basic), signature and token.
+pub const SECRETS: [&str; 4] = ["hunter2", "bWU6aHVudGVyMg", "sesame", "t0ken"];
+
 /// What a run came to.
 pub struct Outcome {
     pub status: ExitStatus,
@@ -64,17 +67,30 @@ pub struct Outcome {
 }
 
 /// The program under test, which another build of it may stand for.
-fn program() -> Command {
+fn program(before: &[String]) -> Command {
     let binary = std::env::var("DOCKERSAVE_TEST_BINARY")
         .unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());
-    match std::env::var("DOCKERSAVE_TEST_RUNNER") {
-        Ok(runner) if !runner.is_empty() => {
-            let mut command = Command::new(runner);
-            command.arg(binary);
-            command
-        }
-        _ => Command::new(binary),
+    let runner = std::env::var("DOCKERSAVE_TEST_RUNNER").ok();
+    let mut words = before
+        .iter()
+        .cloned()
+        .chain(runner.filter(|runner| !runner.is_empty()))
+        .chain([binary]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+/// May this process have mounts of its own? Says so where not.
+pub fn can_mount() -> bool {
+    let tried = Command::new("unshare")
+        .args(["-m", "mount", "--bind", "/dev/null", "/etc/hosts"])
+        .output();
+    let able = tried.is_ok_and(|output| output.status.success());
+    if !able {
+        eprintln!("skipped: this process may not have mounts of its own");
     }
+    able
 }
 
 #[must_use]
@@ -84,6 +100,7 @@ pub struct Run<'d> {
     environment: Vec<(String, String)>,
     stdin: Option<String>,
     limit: Duration,
+    before: Vec<String>,
 }
 
 impl<'d> Run<'d> {
@@ -94,7 +111,31 @@ impl<'d> Run<'d> {
             environment: Vec::new(),
             stdin: None,
             limit: Duration::from_secs(60),
+            before: Vec::new(),
         }
+    }
+
+    /// A shell script that ends in `exec "$@"`, which is the program.
+    pub fn within(mut self, script: &str) -> Self {
+        let words = ["/bin/sh", "-c", script, "sh"];
+        self.before = words.map(str::to_owned).to_vec();
+        self
+    }
+
+    /// With a view of the file system in which these files have another content.
+    pub fn with_files(self, files: &[(&str, &str)]) -> Self {
+        let mounts: Vec<String> = files
+            .iter()
+            .map(|(theirs, ours)| format!("mount --bind {ours} {theirs}"))
+            .collect();
+        let script = format!(
+            "PATH=/usr/bin:/bin:/usr/sbin:/sbin; {} && exec \"$@\"",
+            mounts.join(" && ")
+        );
+        let mut run = self.within(&script);
+        run.before
+            .splice(0..0, ["/usr/bin/unshare", "-m"].map(str::to_owned));
+        run
     }
 
     /// A pull over plain HTTP, with few retries.
@@ -128,7 +169,7 @@ impl<'d> Run<'d> {
     }
 
     pub fn spawn(&self) -> Child {
-        let mut command = program();
+        let mut command = program(&self.before);
         command
             .args(&self.args)
             .env_clear()
@@ -256,6 +297,27 @@ impl Outcome {
         let bad = self.stderr.chars().find(|c| c.is_control() && *c != '\n');
         assert!(bad.is_none(), "{bad:?} in {:?}", self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self.keeps_secrets();
+    }
+
+    /// None of the secrets that the tests use was printed, in no form.
+    #[track_caller]
+    pub fn keeps_secrets(&self) -> &Self {
+        for text in [&self.stdout, &self.stderr] {
+            let told = SECRETS.iter().find(|secret| text.contains(**secret));
+            assert!(told.is_none(), "{told:?} was printed: {text}");
+        }
+        self
+    }
+
+    /// No more memory than is promised, whatever the image.
+    #[track_caller]
+    pub fn is_small(&self) -> &Self {
+        // An emulator's memory is not the program's.
+        if std::env::var_os("DOCKERSAVE_TEST_RUNNER").is_none_or(|runner| runner.is_empty()) {
+            assert!(self.peak <= 8 << 20, "{} bytes resident", self.peak);
+        }
+        self
     }
 }
 

@@ -5,74 +5,19 @@
 
 pub mod fault;
 pub mod image;
+pub mod proxy;
+mod reply;
+mod request;
 pub mod tls;
 
 pub use fault::{Action, Fault};
+pub use reply::{Content, Reply};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Content that may be larger than memory.
-#[derive(Clone)]
-pub enum Content {
-    Bytes(Arc<Vec<u8>>),
-    /// So many zero bytes.
-    Zeros(u64),
-}
-
-impl Content {
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Zeros(length) => *length,
-        }
-    }
-
-    fn part(&self, from: u64, length: usize) -> Vec<u8> {
-        match self {
-            Self::Bytes(bytes) => bytes[from as usize..from as usize + length].to_vec(),
-            Self::Zeros(_) => vec![0; length],
-        }
-    }
-}
-
-/// An answer before it goes on its way.
-#[derive(Clone)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<String>,
-    pub body: Content,
-}
-
-impl Reply {
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Content::Bytes(Arc::new(body.into())),
-        }
-    }
-
-    pub fn with(mut self, header: impl Into<String>) -> Self {
-        self.headers.push(header.into());
-        self
-    }
-
-    pub fn redirect(status: u16, location: &str) -> Self {
-        Self::new(status, "").with(format!("Location: {location}"))
-    }
-
-    pub fn unauthorized(challenge: &str) -> Self {
-        Self::new(
-            401,
-            r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
-        )
-        .with(format!("WWW-Authenticate: {challenge}"))
-    }
-}
 
 /// A request as it was seen.
 #[derive(Clone, Debug)]
@@ -138,7 +83,10 @@ impl Registry {
     }
 
     pub fn start_with(tls: Option<Arc<rustls::ServerConfig>>, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        Self::start_on(TcpListener::bind(("127.0.0.1", port)).unwrap(), tls)
+    }
+
+    pub fn start_on(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -290,7 +238,7 @@ impl Shared {
 
     fn talk(&self, stream: &mut dyn Stream, socket: &TcpStream, connection: u64) {
         let mut ahead = Vec::new();
-        while let Some(mut seen) = read_request(stream, &mut ahead, connection) {
+        while let Some(mut seen) = request::read(stream, &mut ahead, connection) {
             if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
@@ -357,17 +305,8 @@ impl Shared {
             .strip_prefix("/v2/")
             .and_then(|path| path.strip_suffix("/tags/list"))
         {
-            let tags: Vec<String> = state
-                .tags
-                .get(repository)
-                .into_iter()
-                .flatten()
-                .map(|tag| format!("{tag:?}"))
-                .collect();
-            return Reply::new(
-                200,
-                format!(r#"{{"name":{repository:?},"tags":[{}]}}"#, tags.join(",")),
-            );
+            let tags = state.tags.get(repository).map_or(&[][..], Vec::as_slice);
+            return reply::tags(repository, tags, &seen.target);
         }
         let Some((media_type, content)) = state.contents.get(path) else {
             let code = if path.contains("/manifests/") {
@@ -393,51 +332,4 @@ impl Shared {
         }
         reply
     }
-}
-
-fn read_request(stream: &mut dyn Stream, ahead: &mut Vec<u8>, connection: u64) -> Option<Seen> {
-    let end = loop {
-        if let Some(at) = ahead.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-        let mut part = [0; 4096];
-        match stream.read(&mut part) {
-            Ok(0) | Err(_) => return None,
-            // TLS on a plain port is answered as other servers do.
-            Ok(_) if ahead.is_empty() && part[0] == 0x16 => {
-                let _ = stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nThis is plain HTTP.\n");
-                return None;
-            }
-            Ok(length) => ahead.extend_from_slice(&part[..length]),
-        }
-    };
-    let head = String::from_utf8(ahead.drain(..end).collect()).ok()?;
-    let mut lines = head.split("\r\n");
-    let mut first = lines.next()?.split(' ');
-    let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    let length = headers
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(0, |(_, n)| n.parse().unwrap());
-    while ahead.len() < length {
-        let mut part = [0; 4096];
-        match stream.read(&mut part) {
-            Ok(0) | Err(_) => return None,
-            Ok(length) => ahead.extend_from_slice(&part[..length]),
-        }
-    }
-    let body = String::from_utf8(ahead.drain(..length).collect()).ok()?;
-    Some(Seen {
-        method,
-        target,
-        headers,
-        body,
-        connection,
-        sent: 0,
-        status: 0,
-    })
 }
