@@ -25,6 +25,8 @@ mod redirects;
 mod tls;
 // What connections do.
 mod transfer;
+// Servers that mean harm.
+mod hostile;
 // Names, addresses, proxies, next pages, secrets.
 mod host;
 // The library, from another program.
