@@ -1,6 +1,7 @@
 //! Challenges, tokens, credentials (matrix rows 12 to 32): the right ones, to the right host only.
 
-use crate::registry::image::Image;
+use crate::registry::image::{Blob, Image};
+use crate::registry::tls::{Authority, Leaf};
 use crate::registry::{Action, Fault, Registry, Reply, Seen};
 use crate::util::{Dir, Run};
 use std::sync::Arc;
@@ -401,4 +402,161 @@ fn many_workers_renew_a_token_once() {
         outcome.stderr
     );
     assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn row_13_tokens_that_serve_three_requests_each() {
+    let registry = Registry::start();
+    let image = Image::new((0..12).map(|seed| Blob::layer(seed, 30_000)).collect());
+    image.push(&registry, "r", "latest");
+    let (issued, used) = (AtomicU32::new(0), AtomicU32::new(0));
+    let address = registry.address;
+    registry.route(move |seen| {
+        if seen.target.starts_with("/token") {
+            used.store(0, Ordering::SeqCst);
+            return Some(plain(seen, issued.fetch_add(1, Ordering::SeqCst) + 1));
+        }
+        let current = format!("Bearer t{}", issued.load(Ordering::SeqCst));
+        let good = seen.header("authorization") == Some(&current)
+            && used.fetch_add(1, Ordering::SeqCst) < 3;
+        (!good).then(|| {
+            Reply::unauthorized(&format!(
+                r#"Bearer realm="http://{address}/token",service="s",error="invalid_token""#
+            ))
+        })
+    });
+    let dir = Dir::new();
+    Run::pull(&dir, &registry.name("r"))
+        .args(&["--jobs", "1"])
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+    assert!(
+        registry.count("/token") <= 7,
+        "{}",
+        registry.count("/token")
+    );
+}
+
+#[test]
+fn row_14_a_token_that_ends_in_a_body_that_is_cut() {
+    let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
+    let registry = &guarded.registry;
+    let image = Image::small(1);
+    let layer = &image.layers[1];
+    let challenge = CHALLENGE.replace("REALM", &format!("http://{}/token", registry.address));
+    registry.fault(&layer.digest, Action::Reset(9000));
+    registry.faults(
+        Fault::new(
+            &layer.digest,
+            Action::Reply(Reply::unauthorized(&challenge)),
+        )
+        .ranges(),
+    );
+    guarded
+        .pull(&dir)
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+    assert_eq!(guarded.tokens(), 2);
+    let ranges: Vec<_> = registry
+        .seen()
+        .iter()
+        .filter_map(|seen| seen.header("range").map(str::to_owned))
+        .collect();
+    let expected = format!("bytes=9000-{}", layer.content.len() - 1);
+    assert_eq!(
+        ranges,
+        [expected.clone(), expected],
+        "before and after the new token"
+    );
+}
+
+#[test]
+fn row_21_a_plain_realm_of_a_tls_registry_is_told_nothing() {
+    let (authority, tokens, dir) = (Authority::new(), Registry::start(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    let realm = tokens.address;
+    registry.route(move |_| {
+        Some(Reply::unauthorized(&format!(
+            r#"Bearer realm="http://{realm}/token",service="s""#
+        )))
+    });
+    let ca = dir.write("ca.pem", &authority.pem);
+    Run::new(&dir, &["--cacert", &ca, &registry.name("r")])
+        .args(&["--user", "me", "--password", "hunter2"])
+        .fails(1, "nothing was sent there");
+    assert!(tokens.seen().is_empty());
+    assert!(
+        registry
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization").is_none())
+    );
+}
+
+#[test]
+fn row_24_a_token_endpoint_that_is_busy_is_waited_for() {
+    let busy: Endpoint = |seen, number| match number {
+        1 => Reply::new(429, "").with("Retry-After: 1"),
+        _ => plain(seen, number),
+    };
+    let (guarded, dir) = (guarded(CHALLENGE, busy, |_| true), Dir::new());
+    let time = guarded.pull(&dir).archive().outcome.time;
+    assert!(time >= Duration::from_secs(1), "{time:?}");
+    assert_eq!(guarded.tokens(), 2);
+}
+
+#[test]
+fn row_24_forms_of_a_token() {
+    let cases: [Endpoint; 7] = [
+        |_, _| {
+            Reply::new(
+                200,
+                r#"{"token":"right","expires_in":300,"issued_at":"1970-01-01T00:00:00Z"}"#,
+            )
+        },
+        |_, _| Reply::new(200, r#"{"access_token":"right","token":"wrong"}"#),
+        |_, _| Reply::new(200, r#"{"token":"right","expires_in":"300"}"#),
+        |_, _| Reply::new(200, r#"{"token":"right","expires_in":-1}"#),
+        |_, _| Reply::new(200, r#"{"token":"right","expires_in":1e30}"#),
+        |_, _| {
+            Reply::new(
+                200,
+                r#"{"token":"right","access_token":null,"expires_in":null}"#,
+            )
+        },
+        |_, _| Reply::new(200, r#"{"token":"right","access_token":"","expires_in":0}"#),
+    ];
+    for (number, endpoint) in cases.into_iter().enumerate() {
+        let (guarded, dir) = (
+            guarded(CHALLENGE, endpoint, |token| token == "right"),
+            Dir::new(),
+        );
+        let outcome = guarded.pull(&dir).outcome();
+        assert!(
+            outcome.status.success(),
+            "case {number}: {}",
+            outcome.stderr
+        );
+        assert_eq!(guarded.tokens(), 1, "case {number}");
+    }
+}
+
+#[test]
+fn row_32_a_token_endpoint_that_knows_no_such_password() {
+    let refuses: Endpoint = |seen, _| match seen.header("authorization") {
+        Some(_) => Reply::new(401, r#"{"details":"incorrect username or password"}"#),
+        None => Reply::new(403, r#"{"errors":[{"code":"DENIED","message":"private"}]}"#),
+    };
+    let (guarded, dir) = (guarded(CHALLENGE, refuses, |_| true), Dir::new());
+    let outcome = guarded
+        .pull(&dir)
+        .args(&["--user", "me", "--password", "hunter2"])
+        .fails(3, "incorrect username or password");
+    assert!(outcome.stderr.contains("--password"), "{}", outcome.stderr);
+    assert_eq!(
+        guarded.tokens(),
+        1,
+        "a password that is wrong is not tried again"
+    );
+    guarded.pull(&dir).fails(3, "DENIED");
 }
