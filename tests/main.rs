@@ -31,3 +31,5 @@ mod hostile;
 mod host;
 // The library, from another program.
 mod library;
+// Which credentials win, and what an entry may look like.
+mod sources;

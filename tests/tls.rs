@@ -119,3 +119,42 @@ fn files_that_hold_no_certificate() {
     Run::new(&dir, &["--cacert", "missing.pem", "h/r"]).fails(1, "missing.pem");
     Run::new(&dir, &["--cacert", ".", "h/r"]).fails(1, "no regular file");
 }
+
+#[test]
+fn directories_of_certificates_belong_to_their_registry() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server_for_clients());
+    Image::small(1).push(&registry, "r", "latest");
+    let (cert, key) = authority.client();
+    let place = |name: &str| format!("config/docker/certs.d/{}/{name}", registry.address);
+    dir.write(&place("ca.crt"), &authority.pem);
+    dir.write(&place("client.cert"), cert);
+    let run = || {
+        Run::new(&dir, &["--retries", "0", &registry.name("r")]).env("XDG_CONFIG_HOME", "config")
+    };
+    run().fails(1, "client.cert");
+    dir.write(&place("client.key"), key);
+    run().archive();
+    let other = Registry::start_tls(authority.server(&Leaf::default()));
+    let run =
+        Run::new(&dir, &["--retries", "0", &other.name("r")]).env("XDG_CONFIG_HOME", "config");
+    run.fails(1, "--cacert");
+}
+
+#[test]
+fn certificates_that_the_environment_names() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    Image::small(1).push(&registry, "r", "latest");
+    let file = dir.write("certs/ca.pem", &authority.pem);
+    dir.write(
+        "certs/broken.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    Run::new(&dir, &[&registry.name("r")])
+        .env("SSL_CERT_FILE", &file)
+        .archive();
+    Run::new(&dir, &[&registry.name("r"), "-o", "y"])
+        .env("SSL_CERT_DIR", "certs")
+        .archive();
+}

@@ -84,6 +84,9 @@ fn client(options: &Options, progress: &Arc<Mutex<Progress>>) -> Result<Client> 
     if let (Some(cert), Some(key)) = (&low.cert, &low.key) {
         builder = builder.identity(cert, key);
     }
+    if let Some(path) = &low.authfile {
+        builder = builder.authfile(path);
+    }
     if let Some(login) = &options.credentials {
         builder = builder.credentials(&login.user, &login.password, login.source);
     }

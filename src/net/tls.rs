@@ -4,6 +4,7 @@
 //! They are only put together when the first TLS connection is made.
 
 use super::failure::Failure;
+use super::url::Origin;
 use crate::error::{Error, Result, printable};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{UnbufferedClientConnection, WebPkiServerVerifier};
@@ -14,7 +15,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// A PEM file with certificates is never larger than this, in bytes.
@@ -29,6 +30,98 @@ pub(crate) struct TrustOptions {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// No certificate is checked at all.
     pub skip_verify: bool,
+}
+
+/// Where Docker and containers tools keep what belongs to one registry, below these or the user's
+/// own directory of the same name.
+const DIRECTORIES: [&str; 2] = ["docker/certs.d", "containers/certs.d"];
+
+impl TrustOptions {
+    /// The same for a host that nobody named: it is not told who we are.
+    pub fn without_identity(mut self) -> Self {
+        self.identity = None;
+        self
+    }
+
+    /// With the registry's own `*.crt` as further roots and a pair of `X.cert` and `X.key` as
+    /// identity, where there are any and no option says otherwise.
+    pub fn with_directories(mut self, origin: &Origin) -> Result<Self> {
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let own = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+        for base in [Some(PathBuf::from("/etc")), own].into_iter().flatten() {
+            for directory in DIRECTORIES {
+                // A host alone means its usual port.
+                for host in [origin.host_and_port(), origin.authority()] {
+                    self.add_directory(&base.join(directory).join(host))?;
+                }
+            }
+        }
+        self.roots.sort();
+        self.roots.dedup();
+        Ok(self)
+    }
+
+    fn add_directory(&mut self, directory: &Path) -> Result<()> {
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(Error::input(directory, "reading certificates from", error)),
+        };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => self.roots.push(path),
+                Some("cert") => {
+                    let key = path.with_extension("key");
+                    if !key.exists() {
+                        return Err(Error::input(
+                            &path,
+                            "looking for the .key beside",
+                            io::Error::from(io::ErrorKind::NotFound),
+                        ));
+                    }
+                    self.identity.get_or_insert((path, key));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Certificates that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; what is none of them is passed over.
+fn from_environment() -> Vec<CertificateDer<'static>> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut files: Vec<PathBuf> = variable("SSL_CERT_FILE")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
+    for directory in variable("SSL_CERT_DIR")
+        .iter()
+        .flat_map(std::env::split_paths)
+    {
+        let entries = std::fs::read_dir(directory).into_iter().flatten();
+        files.extend(
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .take(1000),
+        );
+    }
+    files
+        .iter()
+        .filter_map(|file| certificates(file).ok())
+        .flatten()
+        .collect()
 }
 
 /// What [`TrustOptions`] come to; the files are read at once, so that a wrong one is told early.
@@ -96,7 +189,7 @@ impl Trust {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         };
         // A file may hold entries that webpki cannot use; the others still count.
-        roots.add_parsable_certificates(self.own.iter().cloned());
+        roots.add_parsable_certificates(self.own.iter().cloned().chain(from_environment()));
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()

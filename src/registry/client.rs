@@ -11,7 +11,7 @@ use crate::net::tls::{Trust, TrustOptions};
 use crate::net::url::{Origin, Url};
 use crate::net::{Agent, Request, Response, Timeouts};
 use crate::reference::Reference;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,16 @@ impl ClientBuilder {
             credential,
             source: source.to_owned(),
         });
+        self
+    }
+
+    /// Looks for credentials in this file only, of the form of Docker's config.json.
+    ///
+    /// Otherwise they are looked for, where a registry asks for some, in the environment
+    /// (`DOCKERSAVE_USER` and `DOCKERSAVE_PASSWORD`, `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`) and
+    /// in the files of Docker and containers tools, with their helpers.
+    pub fn authfile(mut self, path: &Path) -> Self {
+        self.credentials.file = Some(path.to_owned());
         self
     }
 
@@ -96,10 +106,27 @@ impl ClientBuilder {
     /// [`Error::Input`] for a file that cannot be used, [`Error::Usage`] for a proxy variable.
     pub fn build(self) -> Result<Client> {
         let proxies = Proxies::from_environment(&|name| std::env::var(name).ok())?;
-        let trust = Arc::new(Trust::new(&self.trust)?);
+        // The files that options name are read now, so that a wrong one is told at once.
+        Trust::new(&self.trust)?;
+        let registries: Arc<Mutex<HashSet<Origin>>> = Arc::default();
+        let (options, known) = (self.trust, registries.clone());
+        let trust = move |origin: &Origin| {
+            // Neither a registry's own certificates nor ours concern whoever it redirects to.
+            let named = known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(origin);
+            let options = if named {
+                options.clone().with_directories(origin)?
+            } else {
+                options.clone().without_identity()
+            };
+            Trust::new(&options).map(Arc::new)
+        };
         let timeouts = Timeouts::from_idle(self.timeout);
         Ok(Client {
-            agent: Agent::new(timeouts, proxies, Box::new(move |_| Ok(trust.clone()))),
+            agent: Agent::new(timeouts, proxies, Box::new(trust)),
+            registries,
             insecure: self.insecure,
             credentials: self.credentials,
             retries: self.retries,
@@ -119,6 +146,8 @@ struct Known {
 /// client with it.
 pub struct Client {
     agent: Agent,
+    /// The origins that references named.
+    registries: Arc<Mutex<HashSet<Origin>>>,
     insecure: bool,
     credentials: Credentials,
     retries: u32,
@@ -167,6 +196,14 @@ impl Client {
 
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// A reference names the registry of this origin.
+    pub(super) fn know(&self, origin: &Origin) {
+        self.registries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(origin.clone());
     }
 
     pub(crate) fn budget(&self) -> Budget {
@@ -337,7 +374,22 @@ impl Client {
             let mut request = Request::get(realm);
             request.method = "POST";
             request.form = Some(auth::token_form(identity, service, scopes));
-            return self.read_token(&request, realm, Some(source));
+            match self.read_token(&request, realm, Some(source)) {
+                // GCR, ACR and Artifactory do not know the form, each with a status of its own;
+                // ACR takes the token as the password of nobody instead.
+                Err(Failure::Status(status)) if matches!(status.status, 400 | 401 | 404 | 405) => {
+                    let nobody = Credential::Password {
+                        user: "00000000-0000-0000-0000-000000000000".into(),
+                        password: identity.clone(),
+                    };
+                    let found = Found {
+                        credential: nobody,
+                        source: source.clone(),
+                    };
+                    return self.token(realm, service, scopes, Some(&found));
+                }
+                other => return other,
+            }
         }
         let user = match credential.map(|found| &found.credential) {
             Some(Credential::Password { user, .. }) => Some(user.as_str()),

@@ -1,13 +1,28 @@
 //! Who are we at this registry? Where credentials come from, in which order.
 //!
-//! The first source with a match for the registry wins. What is found is never shown; where it
-//! was found is.
+//! The first source with a match for the registry wins: the caller's, the environment's, then the
+//! files of Docker and containers tools, with their helpers. Nothing is read before a registry asks
+//! for credentials; a file or helper that cannot be used is no failure by itself, but is named
+//! where the registry then refuses. What is found is never shown; where it was found is.
 
+use super::helper;
+use crate::error::{Error, Result, plain};
+use crate::json::{self, Text};
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use miniserde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The largest file with credentials that is read, in bytes.
+const LIMIT: u64 = 1 << 20;
+/// How Docker's files and helpers call Docker Hub.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What a registry is told.
-#[derive(Clone)]
-#[allow(dead_code)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     Password {
         user: String,
@@ -26,22 +41,399 @@ impl fmt::Debug for Credential {
 }
 
 /// A credential, and where it came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub credential: Credential,
     pub source: String,
 }
 
-/// The sources, asked in order.
-#[derive(Debug, Default)]
+type Known = BTreeMap<(String, String), Option<Found>>;
+
+/// The sources, asked in order, each registry once.
+#[derive(Default)]
 pub(crate) struct Credentials {
-    /// From flags or the caller: for every registry that a reference names.
+    /// From the caller: for every registry that a reference names.
     pub given: Option<Found>,
+    /// The only file to be asked, where the caller names one.
+    pub file: Option<PathBuf>,
+    known: Mutex<Known>,
+    problems: Mutex<Vec<String>>,
 }
 
 impl Credentials {
     /// What there is for a repository, `domain` as the reference names it.
-    pub fn find(&self, _domain: &str, _path: &str) -> Option<Found> {
-        self.given.clone()
+    pub fn find(&self, domain: &str, path: &str) -> Option<Found> {
+        if self.given.is_some() {
+            return self.given.clone();
+        }
+        let key = (domain.to_owned(), path.to_owned());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .entry(key)
+            .or_insert_with(|| self.search(domain, path))
+            .clone()
+    }
+
+    /// What was wrong with files and helpers so far, for whoever is refused.
+    pub fn problems(&self) -> Vec<String> {
+        self.problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn search(&self, domain: &str, path: &str) -> Option<Found> {
+        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let (Some(user), Some(password)) = (get("DOCKERSAVE_USER"), get("DOCKERSAVE_PASSWORD")) {
+            let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
+            return Some(Found {
+                credential: Credential::Password { user, password },
+                source,
+            });
+        }
+        let name = Name::new(domain, path);
+        for source in sources(self.file.as_deref(), &get) {
+            let outcome = match &source {
+                Source::Text(text) => parse(text.as_bytes(), "DOCKER_AUTH_CONFIG")
+                    .and_then(|file| self.in_file(&file, &name, "DOCKER_AUTH_CONFIG")),
+                Source::File(file, _) => match read(file) {
+                    Ok(Some(parsed)) => self.in_file(&parsed, &name, &file.display().to_string()),
+                    Ok(None) if matches!(source, Source::File(_, true)) => Err(Error::input(
+                        file,
+                        "reading credentials from",
+                        std::io::Error::from(std::io::ErrorKind::NotFound),
+                    )),
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(error),
+                },
+            };
+            match outcome {
+                Ok(Some(found)) => return Some(found),
+                Ok(None) => {}
+                Err(error) => self.problem(error.to_string()),
+            }
+        }
+        None
+    }
+
+    fn problem(&self, text: String) {
+        self.problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(text);
+    }
+
+    /// A helper for the registry, the helper for all, then what stands in the file itself.
+    fn in_file(&self, file: &WireFile, name: &Name, source: &str) -> Result<Option<Found>> {
+        let own = file
+            .helpers
+            .iter()
+            .flatten()
+            .find(|(key, _)| name.is_host(key))
+            .map(|(_, helper)| &helper.0);
+        let helper = own
+            .or(Some(&file.store.0))
+            .filter(|helper| !helper.is_empty());
+        if let Some(helper) = helper {
+            let key = if name.hub {
+                HUB_KEY.to_owned()
+            } else {
+                name.domain.clone()
+            };
+            let source = format!("docker-credential-{helper}, which {source} names");
+            match helper::get(helper, &key) {
+                Ok(Some((user, secret))) if user == "<token>" => {
+                    return Ok(Some(Found {
+                        credential: Credential::IdentityToken(secret),
+                        source,
+                    }));
+                }
+                Ok(Some((user, password))) => {
+                    return Ok(Some(Found {
+                        credential: Credential::Password { user, password },
+                        source,
+                    }));
+                }
+                Ok(None) => {}
+                // A configuration that came from a desktop names helpers that a board has not.
+                Err(why) => self.problem(format!("{source}: {why}")),
+            }
+        }
+        let entries = file.auths.iter().flatten();
+        let best = entries
+            .filter_map(|(key, entry)| Some((name.rank(key)?, credential(entry)?)))
+            .max_by_key(|(rank, _)| *rank);
+        Ok(best.map(|(_, credential)| Found {
+            credential,
+            source: source.to_owned(),
+        }))
+    }
+}
+
+enum Source {
+    Text(String),
+    /// A file; the flag: it was asked for by name, so that its absence is worth telling.
+    File(PathBuf, bool),
+}
+
+/// Where to look, in order. A file that the caller names is the only one.
+fn sources(only: Option<&Path>, get: &dyn Fn(&str) -> Option<String>) -> Vec<Source> {
+    if let Some(file) = only {
+        return vec![Source::File(file.to_owned(), true)];
+    }
+    let mut found: Vec<Source> = Vec::new();
+    found.extend(get("DOCKER_AUTH_CONFIG").map(Source::Text));
+    found.extend(get("REGISTRY_AUTH_FILE").map(|file| Source::File(file.into(), true)));
+    let home = get("HOME").map(PathBuf::from);
+    let below = |folder: Option<PathBuf>, rest: &str| {
+        folder.map(|folder| Source::File(folder.join(rest), false))
+    };
+    let docker = get("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| home.as_ref().map(|home| home.join(".docker")));
+    found.extend(below(docker, "config.json"));
+    found.extend(below(
+        get("XDG_RUNTIME_DIR").map(PathBuf::from),
+        "containers/auth.json",
+    ));
+    let config = get("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| home.map(|home| home.join(".config")));
+    found.extend(below(config, "containers/auth.json"));
+    found
+}
+
+#[derive(Deserialize)]
+struct WireFile {
+    auths: Option<BTreeMap<String, WireEntry>>,
+    #[serde(rename = "credHelpers")]
+    helpers: Option<BTreeMap<String, Text>>,
+    #[serde(rename = "credsStore")]
+    store: Text,
+}
+
+#[derive(Deserialize)]
+struct WireEntry {
+    auth: Text,
+    username: Text,
+    password: Text,
+    #[serde(rename = "identitytoken")]
+    identity: Text,
+    #[serde(rename = "registrytoken")]
+    token: Text,
+}
+
+fn parse(bytes: &[u8], what: &str) -> Result<WireFile> {
+    json::parse(bytes, what)
+}
+
+fn read(file: &Path) -> Result<Option<WireFile>> {
+    match crate::files::read_limited(file, LIMIT) {
+        Ok(bytes) => parse(&bytes, &file.display().to_string()).map(Some),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Error::malformed(
+            file.display().to_string(),
+            format!("cannot be read for credentials: {}", plain(&error)),
+        )),
+    }
+}
+
+/// `user:password` in base64, or the other members; what holds nothing is passed over.
+fn credential(entry: &WireEntry) -> Option<Credential> {
+    if !entry.identity.0.is_empty() {
+        return Some(Credential::IdentityToken(entry.identity.0.clone()));
+    }
+    if !entry.token.0.is_empty() {
+        return Some(Credential::RegistryToken(entry.token.0.clone()));
+    }
+    let (user, password) = if entry.auth.0.is_empty() {
+        (entry.username.0.clone(), entry.password.0.clone())
+    } else {
+        // Some tools fold the line, some leave the padding out, and some add NULs.
+        let folded: String = entry
+            .auth
+            .0
+            .chars()
+            .filter(|c| !c.is_ascii_whitespace())
+            .collect();
+        let config =
+            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let bytes = GeneralPurpose::new(&base64::alphabet::STANDARD, config)
+            .decode(folded)
+            .ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (user, password) = text.split_once(':')?;
+        (user.to_owned(), password.trim_end_matches('\0').to_owned())
+    };
+    (!user.is_empty()).then_some(Credential::Password { user, password })
+}
+
+/// A repository as keys of these files may name it.
+struct Name {
+    domain: String,
+    path: String,
+    hub: bool,
+}
+
+impl Name {
+    fn new(domain: &str, path: &str) -> Self {
+        let domain = host(domain);
+        let hub = is_hub(&domain);
+        Self {
+            domain,
+            path: path.to_owned(),
+            hub,
+        }
+    }
+
+    fn is_host(&self, key: &str) -> bool {
+        let key = host(key);
+        key == self.domain || (self.hub && is_hub(&key))
+    }
+
+    /// How closely a key names this repository: `host/ns/repo` more than `host/ns`, more than
+    /// `host`, and the registry's name more than an address of it.
+    fn rank(&self, key: &str) -> Option<usize> {
+        let address = key.split_once("://").map(|(_, rest)| rest);
+        let bare = address.unwrap_or(key).trim_end_matches('/');
+        // Docker's login keeps its own OAuth tokens beside the credentials.
+        if bare.ends_with("/v1/access-token") || bare.ends_with("/v1/refresh-token") {
+            return None;
+        }
+        let (key_host, rest) = bare.split_once('/').unwrap_or((bare, ""));
+        if !self.is_host(key_host) {
+            return None;
+        }
+        match rest {
+            "" => Some(if address.is_some() { 1 } else { 2 }),
+            "v1" | "v2" => Some(1),
+            _ if address.is_some() => Some(0),
+            rest => {
+                let below = self.path == rest
+                    || self
+                        .path
+                        .strip_prefix(rest)
+                        .is_some_and(|more| more.starts_with('/'));
+                below.then_some(2 + rest.len())
+            }
+        }
+    }
+}
+
+fn host(text: &str) -> String {
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let text = text.split('/').next().unwrap_or("").to_ascii_lowercase();
+    text.strip_suffix(":443")
+        .map_or(text.clone(), str::to_owned)
+}
+
+fn is_hub(host: &str) -> bool {
+    matches!(
+        host,
+        "docker.io" | "index.docker.io" | "registry-1.docker.io"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str, domain: &str, path: &str) -> Option<Credential> {
+        let file = parse(text.as_bytes(), "x").ok()?;
+        Credentials::default()
+            .in_file(&file, &Name::new(domain, path), "x")
+            .ok()?
+            .map(|found| found.credential)
+    }
+
+    fn password(user: &str, password: &str) -> Option<Credential> {
+        Some(Credential::Password {
+            user: user.into(),
+            password: password.into(),
+        })
+    }
+
+    #[test]
+    fn keys_in_all_their_forms() {
+        for key in [
+            "https://index.docker.io/v1/",
+            "docker.io",
+            "index.docker.io",
+            "registry-1.docker.io",
+            "https://registry-1.docker.io/v2/",
+        ] {
+            let text = format!(r#"{{"auths":{{"{key}":{{"auth":"dTpw"}}}}}}"#);
+            assert_eq!(
+                found(&text, "docker.io", "library/x"),
+                password("u", "p"),
+                "{key}"
+            );
+            assert_eq!(found(&text, "other.io", "x"), None);
+        }
+        for key in [
+            "host:5000",
+            "HOST:5000",
+            "https://host:5000",
+            "http://host:5000/v1/",
+            "host:5000/ns",
+            "host:5000/ns/r",
+        ] {
+            let text = format!(r#"{{"auths":{{"{key}":{{"auth":"dTpw"}}}}}}"#);
+            assert_eq!(
+                found(&text, "host:5000", "ns/r"),
+                password("u", "p"),
+                "{key}"
+            );
+            assert_eq!(found(&text, "host:5001", "ns/r"), None, "{key}");
+        }
+        assert!(found(r#"{"auths":{"h:443":{"auth":"dTpw"}}}"#, "h", "r").is_some());
+        assert!(found(r#"{"auths":{"h/ns":{"auth":"dTpw"}}}"#, "h", "nsother/r").is_none());
+        let two =
+            r#"{"auths":{"h":{"auth":"dTpw"},"h/a":{"auth":"YTpi"},"h/a/b":{"auth":"Yzpk"}}}"#;
+        assert_eq!(found(two, "h", "a/b"), password("c", "d"));
+        assert_eq!(found(two, "h", "a/c"), password("a", "b"));
+        assert_eq!(
+            found(
+                r#"{"auths":{"https://index.docker.io/v1/access-token":{"auth":"dTpw"}}}"#,
+                "docker.io",
+                "x"
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn entries_in_all_their_forms() {
+        for (entry, expected) in [
+            (r#"{"auth":"dTpwOng="}"#, password("u", "p:x")),
+            (r#"{"auth":"dTpw\r\nOng"}"#, password("u", "p:x")),
+            (r#"{"auth":"dTpwAAA="}"#, password("u", "p")),
+            (r#"{"username":"u","password":"p"}"#, password("u", "p")),
+            (
+                r#"{"identitytoken":"t","auth":"dTo="}"#,
+                Some(Credential::IdentityToken("t".into())),
+            ),
+            (
+                r#"{"registrytoken":"t"}"#,
+                Some(Credential::RegistryToken("t".into())),
+            ),
+            ("{}", None),
+            (r#"{"auth":"bm9jb2xvbg=="}"#, None),
+            (r#"{"auth":"%%%"}"#, None),
+            (r#"{"auth":null}"#, None),
+        ] {
+            assert_eq!(
+                found(&format!(r#"{{"auths":{{"h":{entry}}}}}"#), "h", "r"),
+                expected,
+                "{entry}"
+            );
+        }
     }
 }

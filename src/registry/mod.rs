@@ -8,6 +8,7 @@ pub(crate) mod answer;
 pub(crate) mod auth;
 mod client;
 pub(crate) mod credentials;
+mod helper;
 pub(crate) mod image;
 mod tags;
 
@@ -59,6 +60,7 @@ impl<'a> Repository<'a> {
         )
         .map_err(|why| Error::usage(format!("registry {}", reference.registry()), why))?;
         let scope = format!("repository:{}:pull", reference.path());
+        client.know(&base.origin);
         Ok(Self {
             client,
             reference: reference.clone(),
@@ -279,7 +281,9 @@ impl<'a> Repository<'a> {
             match response.status() {
                 200..=206 => return Ok(response),
                 301 | 302 | 303 | 307 | 308 => exchange.redirect(response)?,
-                _ => exchange.recover(response)?,
+                _ => exchange
+                    .recover(response)
+                    .map_err(|failure| self.with_problems(failure))?,
             }
         }
     }
@@ -513,6 +517,24 @@ impl<'e, 'a> Exchange<'e, 'a> {
 }
 
 impl Repository<'_> {
+    /// Files and helpers that could not be used are worth telling where they might have mattered.
+    fn with_problems(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Status(mut status)
+                if matches!(status.status, 401 | 403) && !status.redirected =>
+            {
+                for problem in self.client.credentials().problems() {
+                    status
+                        .message
+                        .push_str(if status.message.is_empty() { "" } else { "; " });
+                    status.message.push_str(&problem);
+                }
+                Failure::Status(status)
+            }
+            other => other,
+        }
+    }
+
     fn credential(&self) -> Option<credentials::Found> {
         self.client
             .credentials()

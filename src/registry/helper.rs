@@ -1,0 +1,91 @@
+//! Credential helpers: `docker-credential-NAME get`, with a limit on its time and its output.
+
+use crate::json::{self, Text};
+use miniserde::Deserialize;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a helper may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The most of its output that is read, in bytes.
+const OUTPUT: u64 = 256 << 10;
+
+#[derive(Deserialize)]
+struct WireAnswer {
+    #[serde(rename = "Username")]
+    user: Text,
+    #[serde(rename = "Secret")]
+    secret: Text,
+}
+
+/// User and secret for a server, or nothing where the helper knows none.
+pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, String> {
+    // The name becomes part of a program's: it must not lead elsewhere.
+    if !name
+        .bytes()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+    {
+        return Err("is no helper's name".into());
+    }
+    let mut child = Command::new(format!("docker-credential-{name}"))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("cannot be started: {}", crate::error::plain(&error)))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that does not read it needs no server's name.
+        let _ = stdin.write_all(server.as_bytes());
+    }
+    let (sender, receiver) = mpsc::channel();
+    let Some(stdout) = child.stdout.take() else {
+        return Err("has no output".into());
+    };
+    let reader = std::thread::Builder::new()
+        .stack_size(128 << 10)
+        .spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = stdout.take(OUTPUT + 1).read_to_end(&mut bytes);
+            let _ = sender.send(bytes);
+        });
+    let bytes = match reader.map(|_| receiver.recv_timeout(PATIENCE)) {
+        Ok(Ok(bytes)) if bytes.len() as u64 <= OUTPUT => bytes,
+        outcome => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(match outcome {
+                Ok(Ok(_)) => format!("printed more than {OUTPUT} bytes"),
+                _ => format!("did not answer within {} s", PATIENCE.as_secs()),
+            });
+        }
+    };
+    // It has closed its output: whatever it still does is not waited for long.
+    let status = (0..100).find_map(|_| match child.try_wait() {
+        Ok(None) => {
+            std::thread::sleep(Duration::from_millis(20));
+            None
+        }
+        other => other.ok().flatten(),
+    });
+    let Some(status) = status else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err("did not end".into());
+    };
+    if !status.success() {
+        let text = String::from_utf8_lossy(&bytes);
+        if text.contains("credentials not found") {
+            return Ok(None);
+        }
+        return Err(format!(
+            "failed ({status}): {}",
+            crate::error::printable(&text, 120)
+        ));
+    }
+    let answer: WireAnswer =
+        json::parse(&bytes, "its answer").map_err(|error| error.to_string())?;
+    Ok((!answer.secret.0.is_empty()).then_some((answer.user.0, answer.secret.0)))
+}
