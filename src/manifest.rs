@@ -68,7 +68,7 @@ pub enum Content {
 /// An index or a manifest: its bytes, which belong to its digest, and what they say.
 #[derive(Clone, Debug)]
 pub struct Document {
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
     digest: Digest,
     media_type: &'static str,
     content: Content,
@@ -116,8 +116,13 @@ impl Document {
     }
 
     /// The bytes as they were served.
-    pub fn bytes(&self) -> &Arc<[u8]> {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same, to be kept without a copy.
+    pub(crate) fn shared(&self) -> Arc<Vec<u8>> {
+        self.bytes.clone()
     }
 
     /// The digest of the bytes.

@@ -13,6 +13,7 @@ use crate::json::quoted;
 use crate::manifest::{Content, Descriptor, OCI_INDEX};
 use crate::reference::Reference;
 use crate::registry::Image;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub struct PlanOptions {}
 /// Where an entry's bytes come from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    Memory(Arc<[u8]>),
+    Memory(Arc<Vec<u8>>),
     /// The blob of this number.
     Blob(usize),
 }
@@ -96,7 +97,7 @@ impl Plan {
         builder.memory("index.json", index_json(images).into_bytes());
         builder.memory("manifest.json", manifest_json(images).into_bytes());
         for image in images {
-            builder.document(image.manifest.digest(), image.manifest.bytes().clone())?;
+            builder.document(image.manifest.digest(), image.manifest.shared())?;
         }
         for image in images {
             builder.document(&image.config.digest, image.config_bytes.clone())?;
@@ -138,28 +139,27 @@ impl Plan {
     }
 
     /// Everything but the blobs, as pieces with their places: headers, documents, padding, end.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Cow<'_, [u8]>)> {
         let entries = self.entries.iter().flat_map(|entry| {
-            let mut piece = header(&entry.path, entry.size);
             let data = entry.data_start();
-            match &entry.source {
-                Source::Memory(bytes) => {
-                    piece.extend_from_slice(bytes);
-                    pad(&mut piece);
-                    [Some((entry.start, piece)), None]
-                }
-                Source::Blob(_) => {
-                    let end = data + entry.size;
-                    let padding = vec![0; padding(entry.size) as usize];
-                    [
-                        Some((entry.start, piece)),
-                        (!padding.is_empty()).then_some((end, padding)),
-                    ]
-                }
-            }
+            let known: &[u8] = match &entry.source {
+                Source::Memory(bytes) => bytes,
+                Source::Blob(_) => &[],
+            };
+            [
+                (entry.start, Cow::Owned(header(&entry.path, entry.size))),
+                (data, Cow::Borrowed(known)),
+                (
+                    data + entry.size,
+                    Cow::Owned(vec![0; padding(entry.size) as usize]),
+                ),
+            ]
         });
-        let end = (self.size - 2 * BLOCK, vec![0; 2 * BLOCK as usize]);
-        entries.flatten().chain([end])
+        let end = (
+            self.size - 2 * BLOCK,
+            Cow::Owned(vec![0; 2 * BLOCK as usize]),
+        );
+        entries.chain([end]).filter(|(_, piece)| !piece.is_empty())
     }
 }
 
@@ -200,7 +200,7 @@ impl Builder {
         }
     }
 
-    fn document(&mut self, digest: &Digest, bytes: Arc<[u8]>) -> Result<()> {
+    fn document(&mut self, digest: &Digest, bytes: Arc<Vec<u8>>) -> Result<()> {
         if self.is_new(digest, bytes.len() as u64)? {
             self.push(digest.path(), bytes.len() as u64, Source::Memory(bytes));
         }
@@ -243,7 +243,7 @@ impl Builder {
             hasher.update(&[0]);
             hasher.update(&entry.size.to_le_bytes());
             if let Source::Memory(bytes) = &entry.source {
-                hasher.update(bytes);
+                hasher.update(bytes.as_slice());
             }
             at = data
                 .checked_add(entry.size)

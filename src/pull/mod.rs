@@ -2,6 +2,7 @@
 
 mod event;
 mod queue;
+mod transfer;
 mod worker;
 
 pub use event::{Event, LayerProgress};

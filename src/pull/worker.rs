@@ -1,4 +1,5 @@
-//! One worker: takes a task, brings chunks from the registry to their place, and hashes them.
+//! One worker: takes a task, checks what is there, hashes in order, and judges each blob.
+//! How bytes come from the registry to their place stands in [`super::transfer`].
 //!
 //! Each blob has a front: how far it has been hashed, in order. A worker whose segment begins there
 //! hashes what it receives; what others write further back is read again (from the page cache)
@@ -6,25 +7,19 @@
 
 use super::Shared;
 use super::event::Event;
-use super::queue::{Segment, Task};
-use crate::archive::journal::Chunks;
+use super::queue::Task;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
-use crate::net::Response;
-use crate::net::failure::Failure;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
 
 /// What one read and one write move at most, in bytes.
-const BUFFER: usize = 128 << 10;
-/// How much of a body that nobody wants is read so that its connection can be kept.
-const KEEP_REST: u64 = 32 << 10;
+pub(super) const BUFFER: usize = 128 << 10;
 
 /// How far a blob has been hashed.
 pub(super) struct Front {
-    hasher: Hasher,
+    pub hasher: Hasher,
     /// The first chunk that is not hashed.
-    next: usize,
+    pub next: usize,
     /// It came wrong once already.
     second: bool,
 }
@@ -40,27 +35,8 @@ impl Front {
 }
 
 pub(super) struct Worker<'p> {
-    shared: &'p Shared<'p>,
-    buffer: Vec<u8>,
-}
-
-/// Where a segment's transfer stands; it survives a broken connection.
-struct Transfer<'p> {
-    segment: Arc<Segment>,
-    chunks: Chunks,
-    /// The next byte of the blob that is wanted.
-    at: u64,
-    crc: crc32fast::Hasher,
-    /// Held while this worker is at the front, with the hash of what came so far.
-    front: Option<(MutexGuard<'p, Front>, Hasher)>,
-    /// The whole blob is wanted: the first request for it goes without a range.
-    whole: bool,
-}
-
-enum Outcome {
-    Done,
-    /// Another worker has the segment now.
-    Lost,
+    pub(super) shared: &'p Shared<'p>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl<'p> Worker<'p> {
@@ -166,7 +142,7 @@ impl<'p> Worker<'p> {
     }
 
     /// Hashes on from the front as far as chunks are there, and ends the blob at its end.
-    fn advance(&mut self, blob: usize) -> Result<()> {
+    pub(super) fn advance(&mut self, blob: usize) -> Result<()> {
         let shared = self.shared;
         let chunks = shared.chunks(blob);
         loop {
@@ -253,303 +229,4 @@ impl<'p> Worker<'p> {
         shared.queue.again(blob);
         Ok(())
     }
-
-    /// Brings a segment's chunks, over as many connections as it takes.
-    fn fetch(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
-        let outcome = self.fetch_segment(segment, whole);
-        self.shared.queue.release(segment);
-        outcome?;
-        self.advance(segment.blob)
-    }
-
-    fn fetch_segment(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
-        let shared: &'p Shared<'p> = self.shared;
-        let chunks = shared.chunks(segment.blob);
-        let front = shared.fronts[segment.blob]
-            .try_lock()
-            .ok()
-            .filter(|front| front.next == segment.first);
-        let mut transfer = Transfer {
-            segment: segment.clone(),
-            chunks,
-            at: chunks.range(segment.first).start,
-            crc: crc32fast::Hasher::new(),
-            front: front.map(|front| {
-                let hasher = front.hasher.clone();
-                (front, hasher)
-            }),
-            whole,
-        };
-        let descriptor = &shared.plan.blobs()[segment.blob].descriptor;
-        let doing = format!("downloading layer {}", descriptor.digest);
-        let mut budget = shared.client.budget();
-        loop {
-            let before = transfer.at;
-            let failure = match self.stream(&mut transfer) {
-                Ok(Outcome::Done | Outcome::Lost) => return Ok(()),
-                Err(failure) => failure,
-            };
-            if shared.queue.is_stopped() || segment.lock().revoked {
-                return Ok(());
-            }
-            budget.progress(transfer.at - before);
-            let crowded =
-                matches!(&failure, Failure::Status(status) if matches!(status.status, 429 | 503));
-            if crowded && shared.queue.fewer() {
-                shared
-                    .client
-                    .note(&format!("{failure}; going on with fewer connections"));
-                return Ok(());
-            }
-            let Some(wait) = budget.next(&failure) else {
-                return Err(failure.into_error(&doing, budget.attempts()));
-            };
-            shared.client.note(&format!(
-                "{failure}; trying again in {:.1} s",
-                wait.as_secs_f64()
-            ));
-            if !shared.stop.sleep(wait) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// One request for the rest of a segment, and its answer.
-    fn stream(&mut self, transfer: &mut Transfer<'p>) -> std::result::Result<Outcome, Failure> {
-        let shared = self.shared;
-        let blob = transfer.segment.blob;
-        let descriptor = &shared.plan.blobs()[blob].descriptor;
-        let end = transfer.end();
-        if transfer.at >= end {
-            return Ok(Outcome::Done);
-        }
-        let whole = (transfer.whole && transfer.at == 0) || !shared.queue.serves_ranges(blob);
-        let range = (!whole).then_some((transfer.at, end - 1));
-        let response = match shared.repository(blob)?.blob(descriptor, range) {
-            // Some registries answer 400 or 416 to ranges: then once without.
-            Err(Failure::Status(status))
-                if range.is_some() && matches!(status.status, 400 | 416) && !status.redirected =>
-            {
-                return self.without_range(transfer);
-            }
-            other => other?,
-        };
-        match (range, response.status()) {
-            (None, 206) => Err(Failure::Protocol {
-                host: shared.host(blob),
-                why: "sends a part that nobody asked for".into(),
-            }),
-            (Some(range), 206) if !is_range(&response, range, descriptor.size) => {
-                self.without_range(transfer)
-            }
-            (Some(_), 206) => self.receive(transfer, response, None),
-            (_, _) => {
-                if response
-                    .body
-                    .length()
-                    .is_some_and(|length| length != descriptor.size)
-                {
-                    return Err(wrong_size(descriptor, response.body.length().unwrap_or(0)));
-                }
-                if range.is_some() && !shared.queue.no_ranges(&transfer.segment) {
-                    return Ok(Outcome::Lost);
-                }
-                self.receive(transfer, response, Some(descriptor.size))
-            }
-        }
-    }
-
-    /// Goes on with an answer that holds the whole blob, where that is possible.
-    fn without_range(
-        &mut self,
-        transfer: &mut Transfer<'p>,
-    ) -> std::result::Result<Outcome, Failure> {
-        if !self.shared.queue.no_ranges(&transfer.segment) {
-            return Ok(Outcome::Lost);
-        }
-        self.stream(transfer)
-    }
-
-    /// Reads an answer's body to where it belongs. `whole`: it begins at the blob's first byte,
-    /// has so many, and what comes before the wanted byte is passed over.
-    fn receive(
-        &mut self,
-        transfer: &mut Transfer<'p>,
-        mut response: Response<'_>,
-        whole: Option<u64>,
-    ) -> std::result::Result<Outcome, Failure> {
-        let shared = self.shared;
-        let blob = transfer.segment.blob;
-        let place = shared.plan.blobs()[blob].offset;
-        let descriptor = &shared.plan.blobs()[blob].descriptor;
-        if whole.is_some() && transfer.at == 0 && response.body.length().is_some() {
-            // Only now does the registry itself confirm the size.
-            shared.file.reserve(place, descriptor.size)?;
-        }
-        let segment = transfer.segment.clone();
-        segment.lock().socket = response.body.socket();
-        let mut skip = whole.map_or(0, |_| transfer.at);
-        while skip > 0 {
-            let room = skip.min(BUFFER as u64) as usize;
-            let read = response.body.read(&mut self.buffer[..room])?;
-            if read == 0 {
-                return Err(short(&shared.host(blob)));
-            }
-            shared.progress.received(read as u64);
-            skip -= read as u64;
-        }
-        loop {
-            let wanted = transfer
-                .end()
-                .saturating_sub(transfer.at)
-                .min(BUFFER as u64) as usize;
-            if wanted == 0 {
-                return self.end(transfer, response, descriptor);
-            }
-            let read = response.body.read(&mut self.buffer[..wanted])?;
-            if read == 0 {
-                return Err(short(&shared.host(blob)));
-            }
-            shared.progress.received(read as u64);
-            transfer
-                .segment
-                .received
-                .fetch_add(read as u64, Ordering::Relaxed);
-            let owner = segment.lock();
-            if owner.revoked {
-                return Ok(Outcome::Lost);
-            }
-            shared.take(transfer, &self.buffer[..read], place)?;
-            drop(owner);
-            if shared.queue.is_stopped() {
-                return Ok(Outcome::Lost);
-            }
-        }
-    }
-
-    /// All that was wanted is there. A body that goes on behind the blob's end is hostile; one of
-    /// which another worker has the rest is left.
-    fn end(
-        &mut self,
-        transfer: &mut Transfer<'p>,
-        mut response: Response<'_>,
-        descriptor: &crate::Descriptor,
-    ) -> std::result::Result<Outcome, Failure> {
-        transfer.segment.lock().socket = None;
-        if transfer.at == descriptor.size && response.body.length().is_none() {
-            let more = response.body.read(&mut self.buffer[..1])?;
-            if more > 0 {
-                return Err(wrong_size(descriptor, descriptor.size + 1));
-            }
-        } else if response
-            .body
-            .length()
-            .is_some_and(|length| length <= KEEP_REST)
-        {
-            response.body.drain();
-        }
-        Ok(Outcome::Done)
-    }
-}
-
-impl Transfer<'_> {
-    /// The byte where the segment ends by now.
-    fn end(&self) -> u64 {
-        match self.segment.end() {
-            0 => 0,
-            end => self.chunks.range(end - 1).end,
-        }
-    }
-}
-
-impl Shared<'_> {
-    /// Writes received bytes and notes each chunk that they complete. Bytes of a chunk that is
-    /// there already are passed over.
-    fn take(&self, transfer: &mut Transfer<'_>, mut bytes: &[u8], place: u64) -> Result<()> {
-        let blob = transfer.segment.blob;
-        let from = transfer.at;
-        let single = transfer.chunks.at(from) == transfer.chunks.at(from + bytes.len() as u64 - 1);
-        if single && !self.queue.has(blob, transfer.chunks.at(from)) {
-            self.file.write_at(bytes, place + from)?;
-        }
-        while !bytes.is_empty() {
-            let chunk = transfer.chunks.at(transfer.at);
-            let range = transfer.chunks.range(chunk);
-            let (part, rest) = bytes.split_at(bytes.len().min((range.end - transfer.at) as usize));
-            bytes = rest;
-            let present = self.queue.has(blob, chunk);
-            if present {
-                // Its bytes are in the file; the front reads them there.
-                transfer.front = None;
-            } else {
-                if !single {
-                    self.file.write_at(part, place + transfer.at)?;
-                }
-                transfer.crc.update(part);
-                if let Some((_, hasher)) = &mut transfer.front {
-                    hasher.update(part);
-                }
-                self.progress.done(blob, part.len() as u64);
-            }
-            transfer.at += part.len() as u64;
-            if transfer.at < range.end {
-                continue;
-            }
-            let crc = std::mem::take(&mut transfer.crc).finalize();
-            if !present {
-                self.file.mark(blob, chunk, crc)?;
-                if let Some((front, hasher)) = &mut transfer.front {
-                    front.hasher = hasher.clone();
-                    front.next = chunk + 1;
-                }
-            }
-            self.queue.complete(&transfer.segment);
-        }
-        Ok(())
-    }
-}
-
-/// Is this answer exactly the range that was asked for (RFC 9110, section 14.4)?
-fn is_range(response: &Response<'_>, (first, last): (u64, u64), size: u64) -> bool {
-    let mut fields = response.head.fields.all("content-range");
-    let (Some(field), None) = (fields.next(), fields.next()) else {
-        return false;
-    };
-    let Some((range, total)) = field
-        .trim()
-        .strip_prefix("bytes ")
-        .and_then(|rest| rest.split_once('/'))
-    else {
-        return false;
-    };
-    let total = total.trim() == "*" || total.trim().parse() == Ok(size);
-    let exact = range
-        .split_once('-')
-        .is_some_and(|(a, b)| a.trim().parse() == Ok(first) && b.trim().parse() == Ok(last));
-    exact
-        && total
-        && response
-            .body
-            .length()
-            .is_none_or(|length| length == last - first + 1)
-}
-
-fn short(host: &str) -> Failure {
-    Failure::Closed {
-        host: host.to_owned(),
-        why: "ended the answer too early".into(),
-    }
-}
-
-fn wrong_size(descriptor: &crate::Descriptor, found: u64) -> Failure {
-    let more = if found == descriptor.size + 1 {
-        "more".to_owned()
-    } else {
-        format!("{found} bytes")
-    };
-    Failure::Final(Error::Mismatch {
-        blob: format!("layer {}", descriptor.digest),
-        expected: format!("{} bytes", descriptor.size),
-        found: more,
-    })
 }

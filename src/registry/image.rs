@@ -22,7 +22,7 @@ pub struct Image {
     pub(crate) reference: Reference,
     pub(crate) manifest: Document,
     pub(crate) config: Descriptor,
-    pub(crate) config_bytes: Arc<[u8]>,
+    pub(crate) config_bytes: Arc<Vec<u8>>,
     pub(crate) layers: Vec<Descriptor>,
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) platform: Option<Platform>,
