@@ -200,3 +200,194 @@ fn several_images_share_an_archive() {
     );
     assert_eq!(registry.count(&image.layers[0].digest), 1);
 }
+
+#[test]
+fn the_help_lists_every_flag_and_every_status() {
+    let dir = Dir::new();
+    let help = Run::new(&dir, &["--help"]).status(0).stdout;
+    for flag in [
+        "user",
+        "password",
+        "password-stdin",
+        "ilogin",
+        "insecure",
+        "cacert",
+        "cert",
+        "key",
+        "tls-skip-verify",
+        "working-dir",
+        "tarname",
+        "output",
+        "platform",
+        "arch",
+        "jobs",
+        "retries",
+        "timeout",
+        "restart",
+        "verbose",
+        "quiet",
+        "progress",
+        "version",
+        "help",
+        "tags",
+        "metadata",
+        "sha",
+        "platforms",
+        "dry-run",
+    ] {
+        assert!(help.contains(&format!("--{flag}")), "--{flag}");
+    }
+    let (_, statuses) = help.split_once("Exit status: ").unwrap();
+    for status in 0..=7 {
+        assert!(statuses.contains(&format!("{status} ")), "status {status}");
+    }
+    let long = help.lines().find(|line| line.chars().count() > 80);
+    assert!(long.is_none(), "{long:?}");
+}
+
+#[test]
+fn values_in_both_forms_and_short_flags() {
+    let (registry, dir, image) = small();
+    let name = registry.name("ns/app:1.0");
+    for args in [
+        &[
+            "--platform=linux/amd64",
+            "--jobs=2",
+            "--retries=0",
+            "--timeout=5",
+            "-q",
+        ][..],
+        &[
+            "--platform",
+            "linux/amd64",
+            "-j",
+            "2",
+            "--progress=none",
+            "--restart",
+        ],
+        &["-j2", "-q", "-o", "w"],
+        &["--arch=x86_64", "-o=v"],
+    ] {
+        Run::pull(&dir, &name)
+            .args(args)
+            .archive()
+            .holds(&image, Some(&name));
+    }
+    // What follows two hyphens is no flag.
+    Run::new(&dir, &["--insecure", "--", "--tags"]).fails(2, "");
+    for args in [
+        &["--jobs=0"][..],
+        &["--jobs=65"],
+        &["--timeout=0"],
+        &["--retries=-1"],
+        &["--progress=x"],
+        &["--jobs"],
+        &["--insecure=yes"],
+        &["--output="],
+        &["--arch="],
+        &["-x"],
+    ] {
+        Run::new(&dir, &["debian"])
+            .args(args)
+            .fails(2, args[0].split('=').next().unwrap());
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_at_once() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![crate::registry::image::Blob::layer(1, 4 << 20)]);
+    image.push(&registry, "r", "latest");
+    registry.pace(1 << 20);
+    let mut child = Run::pull(&dir, &registry.name("r")).spawn();
+    while registry.blob_bytes() < 5 << 19 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let process = rustix::process::Pid::from_child(&child);
+    let begin = std::time::Instant::now();
+    for _ in 0..2 {
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::INT);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let status = child.wait().unwrap();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(1));
+    assert!(!status.success());
+    assert_eq!(dir.names(), ["r-latest.tar.partial"]);
+}
+
+/// Runs the program on a terminal of its own, with this typed into it; what the terminal showed.
+fn on_a_terminal(dir: &Dir, command: &str, typed: &str) -> Option<String> {
+    use std::io::Write;
+    let binary = std::env::var("DOCKERSAVE_TEST_BINARY")
+        .unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());
+    if std::env::var_os("DOCKERSAVE_TEST_RUNNER").is_some_and(|runner| !runner.is_empty()) {
+        eprintln!("skipped: no terminal for a runner");
+        return None;
+    }
+    let script = command.replace("DOCKERSAVE", &binary);
+    let spawned = std::process::Command::new("script")
+        .args(["-qec", &script, "/dev/null"])
+        .current_dir(dir.path())
+        .env("HOME", dir.path())
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut child) = spawned else {
+        eprintln!("skipped: there is no script(1) here");
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    for line in typed.split_inclusive('\n') {
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        let _ = stdin.write_all(line.as_bytes());
+        let _ = stdin.flush();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_password_is_asked_for_unseen() {
+    let (registry, dir, _) = small();
+    registry.route(|seen| {
+        (seen.header("authorization") != Some("Basic bWU6aHVudGVyMg=="))
+            .then(|| crate::registry::Reply::unauthorized("Basic realm=x"))
+    });
+    let name = registry.name("ns/app:1.0");
+    let command = format!("DOCKERSAVE --insecure --ilogin -q {name}; stty -a");
+    let Some(shown) = on_a_terminal(&dir, &command, "me\nhunter2\n") else {
+        return;
+    };
+    assert!(
+        dir.names().contains(&"ns-app-1.0.tar".to_owned()),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("hunter2"),
+        "the password was shown: {shown}"
+    );
+    assert!(
+        shown.contains(" echo ") && shown.contains(" icanon "),
+        "{shown}"
+    );
+}
+
+#[test]
+fn no_terminal_to_ask_on_is_told() {
+    let dir = Dir::new();
+    Run::new(&dir, &["--ilogin", "debian"]).limit(5).outcome();
+    let outcome = Run::new(&dir, &["--ilogin", "debian"])
+        .stdin("me\nhunter2\n")
+        .limit(5)
+        .outcome();
+    assert!(outcome.status.code().is_some_and(|code| code > 0));
+    assert_eq!(
+        outcome.keeps_secrets().stderr.lines().count(),
+        1,
+        "{}",
+        outcome.stderr
+    );
+}

@@ -1,6 +1,7 @@
 //! Redirects (matrix rows 33 to 42): followed, and nobody's credentials go along.
 
 use crate::registry::image::Image;
+use crate::registry::tls::{Authority, Leaf};
 use crate::registry::{Action, Fault, Registry, Reply};
 use crate::util::{Dir, Run};
 use std::sync::Arc;
@@ -219,4 +220,104 @@ fn row_42_an_expired_signature_is_replaced_by_asking_the_registry() {
                 .all(|seen| seen.header("authorization").is_none())
         );
     }
+}
+
+#[test]
+fn row_36_a_name_below_the_registrys_is_another_host() {
+    let (registry, store) = (Registry::start(), Registry::start());
+    let image = Image::small(36);
+    image.push(&registry, "r", "latest");
+    image.push(&store, "r", "latest");
+    let port = store.address.port();
+    registry.route(move |seen| {
+        if seen.header("authorization") != Some(BASIC) {
+            return Some(Reply::unauthorized("Basic realm=x"));
+        }
+        seen.target.contains("/blobs/").then(|| {
+            Reply::redirect(
+                307,
+                &format!("http://store.localhost:{port}{}", seen.target),
+            )
+        })
+    });
+    let dir = Dir::new();
+    let name = format!("localhost:{}/r", registry.address.port());
+    Run::pull(&dir, &name)
+        .args(&LOGIN)
+        .archive()
+        .holds(&image, Some(&format!("{name}:latest")));
+    let seen = store.seen();
+    assert_eq!(seen.len(), 4);
+    assert!(
+        seen.iter()
+            .all(|seen| seen.header("authorization").is_none())
+    );
+}
+
+#[test]
+fn row_35_the_same_address_by_another_name_is_another_host() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::small(35);
+    image.push(&registry, "r", "latest");
+    let port = registry.address.port();
+    registry.route(move |seen| {
+        let host = seen.header("host").unwrap_or_default().to_owned();
+        if !host.starts_with("127.") {
+            return seen
+                .header("authorization")
+                .map(|_| Reply::new(400, "Only one auth mechanism allowed"));
+        }
+        if seen.header("authorization") != Some(BASIC) {
+            return Some(Reply::unauthorized("Basic realm=x"));
+        }
+        seen.target
+            .contains("/blobs/")
+            .then(|| Reply::redirect(307, &format!("http://LOCALHOST:{port}{}", seen.target)))
+    });
+    Run::pull(&dir, &registry.name("r"))
+        .args(&LOGIN)
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+}
+
+#[test]
+fn row_39_from_https_to_plain_http_is_refused() {
+    let (authority, store, dir) = (Authority::new(), Registry::start(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    let image = Image::small(39);
+    image.push(&registry, "r", "latest");
+    image.push(&store, "r", "latest");
+    let target = store.address;
+    registry.route(move |seen| {
+        seen.target
+            .contains("/blobs/")
+            .then(|| Reply::redirect(307, &format!("http://{target}{}", seen.target)))
+    });
+    let ca = dir.write("ca.pem", &authority.pem);
+    let outcome = Run::new(
+        &dir,
+        &["--cacert", &ca, "--retries", "0", &registry.name("r")],
+    )
+    .fails(1, "http");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    assert!(store.seen().is_empty());
+}
+
+#[test]
+fn a_store_that_wants_a_password_gets_none() {
+    let (registry, store, _) = with_store(307);
+    store.route(|_| Some(Reply::unauthorized("Basic realm=\"store\"")));
+    let dir = Dir::new();
+    let outcome = Run::pull(&dir, &registry.name("r")).args(&LOGIN).outcome();
+    assert!(
+        matches!(outcome.status.code(), Some(3 | 5)),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        store
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization").is_none())
+    );
 }

@@ -444,3 +444,92 @@ fn a_mixture_of_faults_comes_through_in_one_run() {
         registry.seen().len()
     );
 }
+
+#[test]
+fn row_58_a_layer_that_is_no_gzip_but_what_was_named() {
+    // Layers are kept as they came: what the registry calls a layer is what is stored.
+    let registry = Registry::start();
+    let mut bytes = image::gzip(&image::layer_tar(58, 5000));
+    bytes.truncate(3000);
+    let image = Image::new(vec![Blob::bytes(image::GZIP, bytes, image::sha256(b"x"))]);
+    image.push(&registry, "r", "latest");
+    comes_through(&registry, &image);
+}
+
+#[test]
+fn row_59_a_wait_of_a_day_is_not_waited_for_in_silence() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    one(&registry);
+    registry.fault(
+        "/manifests/",
+        Action::Reply(Reply::new(429, "").with("Retry-After: 99999")),
+    );
+    let run = Run::pull(&dir, &registry.name("r")).arg("--verbose");
+    let mut child = run.spawn();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(child.try_wait().unwrap().is_none(), "it did not wait");
+    assert_eq!(registry.seen().len(), 1);
+    // An interrupt ends the wait.
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let begin = std::time::Instant::now();
+    child.wait().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    let mut text = String::new();
+    std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
+    assert!(
+        text.contains("429") && text.contains("again in 6"),
+        "{text}"
+    );
+}
+
+#[test]
+fn row_65_documents_that_were_compressed_though_nobody_asked() {
+    let registry = Registry::start();
+    let image = Image::small(65);
+    image.push(&registry, "r", "latest");
+    assert!(registry.seen().is_empty());
+    let manifest = Reply::new(200, image::gzip(image.manifest().as_bytes()))
+        .with(format!("Content-Type: {}", image.media_type))
+        .with("Content-Encoding: gzip");
+    registry.fault("/manifests/", Action::Reply(manifest));
+    let dir = Dir::new();
+    let outcome = Run::pull(&dir, &registry.name("r")).outcome();
+    // Decoded, or refused in one line: never taken for something else.
+    match outcome.status.code() {
+        Some(0) => assert!(dir.names() == ["r-latest.tar"]),
+        Some(1) => assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr),
+        other => panic!("{other:?}: {}", outcome.stderr),
+    }
+    let seen = registry.seen();
+    assert_eq!(seen[0].header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn cuts_within_tls() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    let (image, digest) = one(&registry);
+    let ca = dir.write("ca.pem", &authority.pem);
+    // A close without TLS's own farewell is a cut, whatever HTTP makes of it.
+    for action in [
+        vec![Action::Reset(700_000)],
+        vec![Action::Close(700_000)],
+        vec![Action::Old, Action::Close(700_000)],
+        vec![Action::Chunked(9000), Action::Close(700_000)],
+        vec![Action::Stall(700_000, Duration::from_secs(20))],
+        vec![Action::Flip(700_000)],
+    ] {
+        for action in action {
+            registry.fault(&digest, action);
+        }
+        registry.forget();
+        let place = Dir::new();
+        let args = ["--cacert", &ca, "--retries", "2", "--timeout", "1"];
+        Run::new(&place, &args)
+            .arg(&registry.name("r"))
+            .archive()
+            .holds(&image, Some(&registry.name("r:latest")));
+        assert!(registry.count(&digest) <= 3, "{}", registry.count(&digest));
+    }
+}
