@@ -31,14 +31,14 @@ lint: ## check format, clippy and the documentation
 
 bench: ## measure against crane, skopeo and curl in one run (BENCH_RUNS=7)
 	$(CARGO) build --release --locked --bin dockersave --example registry
-	tests/bench/run --binary $(BINARY) --registry $(REGISTRY)
+	CRANE=$$(tests/real/crane) tests/bench/run --binary $(BINARY) --registry $(REGISTRY)
 
 crash: ## kill pulls at 200 random moments, and compare what comes out
 	DOCKERSAVE_CRASHES=200 $(CARGO) test --locked --release --test main resume::killed -- --nocapture
 
 real: ## real registries and real loaders (root; starts and ends its own)
 	$(CARGO) build --release --locked --bin dockersave --example registry
-	tests/real/run $(BINARY) $(REGISTRY)
+	CRANE=$$(tests/real/crane) tests/real/run $(BINARY) $(REGISTRY)
 
 static-all: ## static binaries for amd64, arm64, armv7 and riscv64 in dist/
 	cross/build
