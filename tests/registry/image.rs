@@ -2,7 +2,7 @@
 
 use super::{Content, Registry};
 use sha2::Digest as _;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::sync::Arc;
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -20,23 +20,48 @@ pub fn sha512(bytes: &[u8]) -> String {
     hex("sha512:", &sha2::Sha512::digest(bytes))
 }
 
-fn hex(prefix: &str, bytes: &[u8]) -> String {
+pub fn hex(prefix: &str, bytes: &[u8]) -> String {
     bytes.iter().fold(prefix.to_owned(), |text, byte| {
         text + &format!("{byte:02x}")
     })
 }
 
-/// Bytes that no compressor makes smaller, the same for the same seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+/// Bytes without end that no compressor makes smaller, the same for the same seed.
+pub struct Noise(u64);
+
+impl Noise {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
-    bytes.truncate(length);
+
+    fn word(&mut self) -> [u8; 8] {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes()
+    }
+}
+
+impl Read for Noise {
+    /// Whole words only, so that what comes does not depend on how it is asked for.
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let whole = buffer.len() / 8 * 8;
+        let (words, rest) = buffer.split_at_mut(whole);
+        for word in words.chunks_exact_mut(8) {
+            word.copy_from_slice(&self.word());
+        }
+        if whole > 0 {
+            return Ok(whole);
+        }
+        let word = self.word();
+        rest.copy_from_slice(&word[..rest.len()]);
+        Ok(rest.len())
+    }
+}
+
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    Noise::new(seed).read_exact(&mut bytes).unwrap();
     bytes
 }
 

@@ -1,19 +1,23 @@
 //! The tests' registry as a program: `serve` for the demo, `push` to fill another registry with
 //! images made on the spot.
 //!
-//!     registry serve [--port N] [--images demo] [--pace BYTES_PER_SECOND]
+//!     registry serve [--port N] [--pace BYTES_PER_SECOND] [--address-file FILE] [--tls CA_FILE]
 //!     registry push --to URL [--user U --password P] [--program PATH] NAME:TAG=SPEC...
 //!
 //! SPEC is `12x9267200` (layers x bytes of noise each), `12x9267200,seed=7`, or `program`: the
-//! binary PATH alone, in the root directory, which the image runs.
+//! binary PATH alone, in the root directory, which the image runs. With --tls, the certificate of
+//! the authority made for this run is written to CA_FILE.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, dead_code)]
 
+mod push;
 #[path = "mod.rs"]
 mod registry;
 
+use push::Target;
 use registry::Registry;
 use registry::image::{Blob, GZIP, Image, gzip, sha256};
+use registry::tls::{Authority, Leaf};
 use std::io::Read;
 
 fn main() {
@@ -25,12 +29,15 @@ fn main() {
     };
     let (port, pace, to) = (option("--port"), option("--pace"), option("--to"));
     let (user, password, program) = (option("--user"), option("--password"), option("--program"));
+    let (ca_file, address_file) = (option("--tls"), option("--address-file"));
+    // There is one set of images so far.
     let _ = option("--images");
     match args.first().map(String::as_str) {
-        Some("serve") => serve(
-            port.map_or(0, |port| port.parse().unwrap()),
-            pace.map_or(0, |pace| pace.parse().unwrap()),
-        ),
+        Some("serve") => {
+            let registry = start(port.map_or(0, |port| port.parse().unwrap()), ca_file);
+            registry.pace(pace.map_or(0, |pace| pace.parse().unwrap()));
+            serve(&registry, address_file);
+        }
         Some("push") => {
             let target = Target {
                 base: to.expect("--to URL"),
@@ -39,7 +46,8 @@ fn main() {
             for spec in &args[1..] {
                 let (name, spec) = spec.split_once('=').expect("NAME:TAG=SPEC");
                 let (repository, tag) = name.rsplit_once(':').expect("NAME:TAG");
-                target.push(repository, tag, &image(spec, program.as_deref()));
+                let image = layers(&target, repository, spec, program.as_deref());
+                target.manifest(repository, tag, &image);
                 println!("{name}");
             }
         }
@@ -47,17 +55,20 @@ fn main() {
     }
 }
 
-fn image(spec: &str, program: Option<&str>) -> Image {
+/// Uploads an image's layers.
+fn layers(target: &Target, repository: &str, spec: &str, program: Option<&str>) -> Image {
     if spec == "program" {
-        return runnable(program.expect("--program PATH"));
+        let image = runnable(program.expect("--program PATH"));
+        target.blob(repository, &image.layers[0]);
+        return image;
     }
     let (spec, seed) = spec.split_once(",seed=").unwrap_or((spec, "0"));
     let (count, size) = spec.split_once('x').expect("LAYERSxBYTES");
     let seed: u64 = seed.parse().unwrap();
-    let size: usize = size.parse().unwrap();
+    let size = size.parse().unwrap();
     Image::new(
         (0..count.parse().unwrap())
-            .map(|layer| Blob::layer(seed * 100_000 + layer, size))
+            .map(|layer| target.layer(repository, seed * 100_000 + layer, size))
             .collect(),
     )
 }
@@ -88,9 +99,17 @@ fn runnable(path: &str) -> Image {
     ))
 }
 
+fn start(port: u16, ca_file: Option<String>) -> Registry {
+    let tls = ca_file.map(|file| {
+        let authority = Authority::new();
+        std::fs::write(file, &authority.pem).unwrap();
+        authority.server(&Leaf::default())
+    });
+    Registry::start_with(tls, port)
+}
+
 /// Serves until standard input ends or the process does.
-fn serve(port: u16, pace: u64) {
-    let registry = Registry::start_with(None, port);
+fn serve(registry: &Registry, address_file: Option<String>) {
     let layers = [9 << 20, 5 << 20, 3 << 20, 1 << 20, 200_000, 40_000];
     let image = Image::new(
         layers
@@ -99,68 +118,10 @@ fn serve(port: u16, pace: u64) {
             .map(|(seed, size)| Blob::layer(seed as u64, *size))
             .collect(),
     );
-    image.push(&registry, "demo/hello", "latest");
-    registry.pace(pace);
+    image.push(registry, "demo/hello", "latest");
+    if let Some(file) = address_file {
+        std::fs::write(file, registry.address.to_string()).unwrap();
+    }
     println!("{}", registry.address);
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-}
-
-struct Target {
-    base: String,
-    login: Option<(String, String)>,
-}
-
-impl Target {
-    fn send(&self, request: minreq::Request) -> minreq::Response {
-        let request = match &self.login {
-            Some((user, password)) => {
-                use base64::Engine as _;
-                let login =
-                    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-                request.with_header("Authorization", format!("Basic {login}"))
-            }
-            None => request,
-        };
-        let response = request.send().unwrap();
-        assert!(
-            (200..300).contains(&response.status_code),
-            "{}: {}",
-            response.status_code,
-            response.as_str().unwrap_or("")
-        );
-        response
-    }
-
-    /// The distribution specification's monolithic upload: POST, then PUT.
-    fn push(&self, repository: &str, tag: &str, image: &Image) {
-        for blob in image.layers.iter().chain([&image.config]) {
-            let begun = self.send(minreq::post(format!(
-                "{}/v2/{repository}/blobs/uploads/",
-                self.base
-            )));
-            let location = &begun
-                .headers
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case("location"))
-                .unwrap()
-                .1;
-            let joint = if location.contains('?') { '&' } else { '?' };
-            let full = if location.starts_with('/') {
-                format!("{}{location}", self.base)
-            } else {
-                location.clone()
-            };
-            let put = minreq::put(format!("{full}{joint}digest={}", blob.digest));
-            self.send(
-                put.with_header("Content-Type", "application/octet-stream")
-                    .with_body(blob.data()),
-            );
-        }
-        let manifest = minreq::put(format!("{}/v2/{repository}/manifests/{tag}", self.base));
-        self.send(
-            manifest
-                .with_header("Content-Type", image.media_type.as_str())
-                .with_body(image.manifest()),
-        );
-    }
 }
