@@ -152,11 +152,18 @@ fn helpers_of_all_kinds() {
 #[test]
 fn a_helper_that_hangs_is_left() {
     let (registry, dir) = (private(), Dir::new());
-    script(&dir, "docker-credential-slow", "exec sleep 100");
+    script(
+        &dir,
+        "docker-credential-slow",
+        "echo $$ >number; exec sleep 100",
+    );
     dir.write(".docker/config.json", r#"{"credsStore":"slow"}"#);
     let run = Run::pull(&dir, &registry.name("ns/r"))
         .env("PATH", &format!("{}:/usr/bin:/bin", dir.path().display()));
     run.limit(40).fails(3, "did not answer within 20 s");
+    let number = std::fs::read_to_string(dir.join("number")).unwrap();
+    let left = std::path::Path::new("/proc").join(number.trim()).exists();
+    assert!(!left, "the helper runs on");
 }
 
 #[test]

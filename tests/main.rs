@@ -19,6 +19,8 @@ mod output;
 mod resume;
 // Challenges, tokens, credentials.
 mod auth;
+// Where credentials come from.
+mod credentials;
 // Redirects, and who gets what.
 mod redirects;
 // Whom is trusted.

@@ -278,33 +278,3 @@ fn row_30_a_missing_helper_leaves_the_file() {
     }
     assert!(!dir.names().contains(&"was-run".to_owned()));
 }
-
-#[test]
-fn row_30_a_helper_that_hangs_is_ended() {
-    let (registry, dir) = (private(), Dir::new());
-    let path = helper(&dir, "echo $$ >number; exec sleep 1000");
-    configured(&dir, &registry, r#"{"credsStore":"test"}"#)
-        .env("PATH", &path)
-        .limit(45)
-        .fails(3, "docker-credential-test");
-    let number = std::fs::read_to_string(dir.join("number")).unwrap();
-    let left = std::path::Path::new("/proc").join(number.trim()).exists();
-    assert!(!left, "the helper runs on");
-}
-
-#[test]
-fn row_30_a_child_of_a_helper_holds_nobody_up() {
-    let (registry, dir) = (private(), Dir::new());
-    // The helper answers, and leaves a process behind that holds its output open.
-    let path = helper(
-        &dir,
-        r#"sleep 15 & echo '{"Username":"me","Secret":"hunter2"}'"#,
-    );
-    let time = configured(&dir, &registry, r#"{"credsStore":"test"}"#)
-        .env("PATH", &path)
-        .limit(30)
-        .archive()
-        .outcome
-        .time;
-    assert!(time.as_secs() < 30, "{time:?}");
-}
