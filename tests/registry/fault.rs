@@ -250,9 +250,10 @@ impl Plan {
         if let Some(raw) = &self.raw {
             stream.write_all(raw)?;
             stream.flush()?;
-            // Unread bytes would turn the close into a reset.
+            // Unread bytes would turn the close into a reset, so the other side closes first.
+            socket.shutdown(std::net::Shutdown::Write)?;
             socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-            let _ = std::io::Read::read(stream, &mut [0; 1024]);
+            while matches!(std::io::Read::read(stream, &mut [0; 1024]), Ok(1..)) {}
             return Ok(false);
         }
         stream.write_all(&self.before)?;
