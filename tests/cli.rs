@@ -378,8 +378,9 @@ fn a_password_is_asked_for_unseen() {
 #[test]
 fn no_terminal_to_ask_on_is_told() {
     let dir = Dir::new();
-    Run::new(&dir, &["--ilogin", "debian"]).limit(5).outcome();
+    // In a session of its own there is none, whoever runs the tests.
     let outcome = Run::new(&dir, &["--ilogin", "debian"])
+        .within("exec /usr/bin/setsid -w \"$@\"")
         .stdin("me\nhunter2\n")
         .limit(5)
         .outcome();
@@ -390,4 +391,44 @@ fn no_terminal_to_ask_on_is_told() {
         "{}",
         outcome.stderr
     );
+}
+
+#[test]
+#[ignore = "shows a fault that is still there"]
+fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
+    let (registry, dir, _) = small();
+    let name = registry.name("ns/app:1.0");
+    let command =
+        format!("trap : INT; DOCKERSAVE --insecure --ilogin {name}; echo status $?; stty -a");
+    let Some(shown) = on_a_terminal(&dir, &command, "me\n\u{3}\n") else {
+        return;
+    };
+    assert!(
+        shown.contains(" echo ") && shown.contains(" icanon "),
+        "{shown}"
+    );
+    assert!(shown.contains("status 130"), "{shown}");
+    assert!(registry.seen().is_empty());
+}
+
+#[test]
+#[ignore = "shows a fault that is still there"]
+fn a_bar_on_a_terminal_ends_in_the_archives_path() {
+    let (registry, dir, _) = small();
+    let command = format!("DOCKERSAVE --insecure {}", registry.name("ns/app:1.0"));
+    let Some(shown) = on_a_terminal(&dir, &command, "") else {
+        return;
+    };
+    assert!(shown.contains("3/3 layers"), "{shown:?}");
+    assert!(shown.trim_end().ends_with("ns-app-1.0.tar"), "{shown:?}");
+}
+
+#[test]
+#[ignore = "shows a fault that is still there"]
+fn short_flags_may_stand_together() {
+    let (registry, dir, image) = small();
+    let name = registry.name("ns/app:1.0");
+    let archive = Run::pull(&dir, &name).args(&["-qo", "w"]).archive();
+    archive.holds(&image, Some(&name));
+    assert_eq!(archive.outcome.stderr, "");
 }

@@ -79,9 +79,9 @@ fn row_81_plain_http_to_the_same_host_means_https() {
     assert_eq!(run.status(0).stdout, "a\nb\n");
 }
 
-#[test]
-fn row_81_pages_without_end_are_bounded() {
-    let (registry, dir) = (Registry::start(), Dir::new());
+/// A registry whose list of tags never ends.
+fn endless() -> Registry {
+    let registry = Registry::start();
     // Each page brings a tag and a link to the next.
     registry.route(|seen| {
         let number = seen
@@ -94,6 +94,12 @@ fn row_81_pages_without_end_are_bounded() {
             )),
         )
     });
+    registry
+}
+
+#[test]
+fn row_81_pages_without_end_are_bounded() {
+    let (registry, dir) = (endless(), Dir::new());
     let outcome = Run::pull(&dir, &registry.name("r"))
         .arg("--tags")
         .limit(100)
@@ -102,6 +108,20 @@ fn row_81_pages_without_end_are_bounded() {
     outcome.is_small();
     let pages = registry.seen().len();
     assert!(pages <= 20_000, "{pages} pages were asked for");
+}
+
+#[test]
+#[ignore = "shows a fault that is still there"]
+fn row_81_a_list_that_was_cut_off_says_so() {
+    let (registry, dir) = (endless(), Dir::new());
+    let outcome = Run::pull(&dir, &registry.name("r"))
+        .arg("--tags")
+        .limit(100)
+        .outcome();
+    assert!(
+        outcome.status.code() != Some(0) || !outcome.stderr.is_empty(),
+        "a list that was cut off passes for a whole one"
+    );
 }
 
 #[test]

@@ -191,12 +191,8 @@ impl<'d> Run<'d> {
         let begin = Instant::now();
         let mut child = self.spawn();
         if let Some(text) = &self.stdin {
-            child
-                .stdin
-                .take()
-                .unwrap()
-                .write_all(text.as_bytes())
-                .unwrap();
+            // A program that has failed already reads nothing more.
+            let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
         }
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let out = std::thread::spawn(move || {
