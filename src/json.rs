@@ -165,6 +165,104 @@ impl Visitor for Place<Text> {
     }
 }
 
+/// The texts of an array that is a member of a document, taken from the document one at a time: as
+/// values of their own, a hundred thousand of them would take three times the memory.
+#[derive(Default)]
+pub(crate) struct Strings {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Strings {
+    /// No member, or null for one, is an empty array.
+    pub fn member(bytes: Vec<u8>, name: &str, document: &str) -> Result<Self> {
+        // Only the syntax is checked here, so that the walk below can trust it.
+        parse::<Valid>(&bytes, document)?;
+        let at = member(&bytes, name.as_bytes()).unwrap_or(bytes.len());
+        let strings = Self { bytes, at };
+        match strings.bytes.get(at) {
+            Some(b'[') => Ok(Self {
+                at: at + 1,
+                ..strings
+            }),
+            None | Some(b'n') => Ok(Self::default()),
+            Some(_) => Err(Error::malformed(
+                document,
+                format!("has no list in {name:?}"),
+            )),
+        }
+    }
+}
+
+impl Iterator for Strings {
+    type Item = String;
+
+    /// What is no text ends the array.
+    fn next(&mut self) -> Option<String> {
+        let rest = &self.bytes[self.at..];
+        let start = rest
+            .iter()
+            .position(|c| !c.is_ascii_whitespace() && *c != b',')?;
+        if rest[start] != b'"' {
+            return None;
+        }
+        let end = start + string_length(&rest[start..]);
+        self.at += end;
+        let text = std::str::from_utf8(&self.bytes[self.at - (end - start)..self.at]).ok()?;
+        miniserde::json::from_str(text).ok()
+    }
+}
+
+/// Where the value of a member of the outermost object begins.
+fn member(bytes: &[u8], name: &[u8]) -> Option<usize> {
+    let space = |at: usize| {
+        let rest = bytes.get(at..)?;
+        Some(at + rest.iter().position(|c| !c.is_ascii_whitespace())?)
+    };
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                let end = at + string_length(&bytes[at..]);
+                let colon = space(end)?;
+                if depth == 1 && bytes[colon] == b':' && bytes.get(at + 1..end - 1) == Some(name) {
+                    return space(colon + 1);
+                }
+                at = end;
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The length of the string that begins here, with its quotation marks.
+fn string_length(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// A document of which nothing is kept.
+struct Valid;
+
+impl Deserialize for Valid {
+    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
+        *out = Some(Valid);
+        <dyn Visitor>::ignore()
+    }
+}
+
 struct Skip;
 
 impl Seq for Skip {
@@ -233,6 +331,36 @@ mod tests {
             Number::Is(3)
         );
         assert_eq!(sized(r#"{"name":"x"}"#).unwrap().name.0, "x");
+    }
+
+    #[test]
+    fn texts_are_taken_from_their_document() {
+        let texts = |text: &str| {
+            let strings = Strings::member(text.as_bytes().to_vec(), "tags", "x");
+            strings.map(|strings| strings.collect::<Vec<_>>().join("|"))
+        };
+        for (text, expected) in [
+            (r#"{"name":"tags","tags":["a","b"]}"#, "a|b"),
+            (
+                r#"{"x":{"tags":["no"]},"tags" : [ "a\"b" , "\u0041" ] }"#,
+                "a\"b|A",
+            ),
+            (r#"{"tags":[]}"#, ""),
+            (r#"{"tags":null}"#, ""),
+            (r#"{"name":"x"}"#, ""),
+            (r#"["tags"]"#, ""),
+            (r#"{"tags":["a",["b"]]}"#, "a"),
+        ] {
+            assert_eq!(texts(text).unwrap(), expected, "{text}");
+        }
+        for text in [
+            r#"{"tags":"a"}"#,
+            r#"{"tags":["a}"#,
+            r#"{"tags":["a"]"#,
+            "<html>",
+        ] {
+            assert!(texts(text).is_err(), "{text}");
+        }
     }
 
     #[test]

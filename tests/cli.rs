@@ -394,7 +394,6 @@ fn no_terminal_to_ask_on_is_told() {
 }
 
 #[test]
-#[ignore = "shows a fault that is still there"]
 fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
     let (registry, dir, _) = small();
     let name = registry.name("ns/app:1.0");
@@ -412,7 +411,6 @@ fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
-#[ignore = "shows a fault that is still there"]
 fn a_bar_on_a_terminal_ends_in_the_archives_path() {
     let (registry, dir, _) = small();
     let command = format!("DOCKERSAVE --insecure {}", registry.name("ns/app:1.0"));
@@ -424,7 +422,6 @@ fn a_bar_on_a_terminal_ends_in_the_archives_path() {
 }
 
 #[test]
-#[ignore = "shows a fault that is still there"]
 fn short_flags_may_stand_together() {
     let (registry, dir, image) = small();
     let name = registry.name("ns/app:1.0");

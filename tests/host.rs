@@ -111,7 +111,6 @@ fn row_81_pages_without_end_are_bounded() {
 }
 
 #[test]
-#[ignore = "shows a fault that is still there"]
 fn row_81_a_list_that_was_cut_off_says_so() {
     let (registry, dir) = (endless(), Dir::new());
     let outcome = Run::pull(&dir, &registry.name("r"))

@@ -280,7 +280,6 @@ fn row_30_a_missing_helper_leaves_the_file() {
 }
 
 #[test]
-#[ignore = "shows a fault that is still there"]
 fn row_28_where_post_is_unknown_the_password_is_used() {
     for status in [404, 405, 400, 401] {
         let (registry, dir) = (public(), Dir::new());
@@ -312,7 +311,6 @@ fn row_28_where_post_is_unknown_the_password_is_used() {
 }
 
 #[test]
-#[ignore = "shows a fault that is still there"]
 fn row_30_an_entry_that_is_no_base64_is_named() {
     let (registry, dir) = (private(), Dir::new());
     let config = auths(&registry.address.to_string(), r#"{"auth":"!!!"}"#);

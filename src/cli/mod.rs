@@ -21,7 +21,7 @@ use signal::Signals;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Runs the program and returns its exit status.
@@ -50,11 +50,17 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
             Help::Version => help::version(),
         });
     }
+    let running = Running::default();
+    let signals = watch(&running);
     let options = Options::from_low(low)?;
     *mode = options.progress;
     let progress = Arc::new(Mutex::new(Progress::new(options.progress)));
     let client = Arc::new(client(&options, &progress)?);
-    let signals = watch(&client);
+    let _ = running.set(client.clone());
+    if signals.as_ref().and_then(Signals::received).is_some() {
+        // It came before there was anything to end.
+        client.cancel();
+    }
     let outcome = match options.low.query {
         Some(query) => query::answer(query, &client, &options),
         None => pull(&client, &options, &progress),
@@ -103,12 +109,18 @@ fn client(options: &Options, progress: &Arc<Mutex<Progress>>) -> Result<Client> 
     builder.build()
 }
 
-fn watch(client: &Arc<Client>) -> Option<Signals> {
-    let client = client.clone();
+/// What a signal has to end, once there is something.
+type Running = Arc<OnceLock<Arc<Client>>>;
+
+fn watch(running: &Running) -> Option<Signals> {
+    let running = running.clone();
     // Without signals, an interrupt ends the process as ever: the partial file bears that.
-    Signals::watch(move || {
-        prompt::restore();
-        client.cancel();
+    Signals::watch(move |signal| {
+        if prompt::restore() {
+            signal::die_by(signal);
+        } else if let Some(client) = running.get() {
+            client.cancel();
+        }
     })
     .ok()
 }
@@ -122,6 +134,8 @@ fn pull(client: &Client, options: &Options, progress: &Arc<Mutex<Progress>>) -> 
         .restart(options.low.restart)
         .observer(|event| lock(progress).event(event))
         .to_file(&options.target)?;
+    // The path stays on the terminal below what was said, not in the bar's place.
+    lock(progress).end();
     if options.progress == Mode::Json {
         let path = crate::json::quoted(&report.path.to_string_lossy());
         let _ = writeln!(

@@ -9,6 +9,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
     let mut parser = lexopt::Parser::from_iter(args);
     let mut low = Low::default();
     loop {
+        let mut alone = false;
         let flag = match parser.next() {
             Ok(None) => return Ok(low),
             Err(error) => return Err(usage("the command line", error.to_string())),
@@ -33,6 +34,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
             }
             Ok(Some(Arg::Long(long))) => {
                 let long = long.to_owned();
+                alone = true;
                 find(|flag| flag.long == long).ok_or_else(|| unknown(&long))?
             }
         };
@@ -50,7 +52,9 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
             ));
         }
         (flag.update)(&mut low, Value(value)).map_err(|why| usage(&name, why))?;
-        if flag.value.is_none()
+        // Behind a short flag without a value stands the next one: -qv.
+        if alone
+            && flag.value.is_none()
             && let Some(extra) = parser.optional_value()
         {
             return Err(usage(
@@ -121,6 +125,7 @@ mod tests {
             &["debian", "--jobs", "3"],
             &["-j3", "debian"],
             &["-j", "3", "--", "debian"],
+            &["-vj3", "debian"],
         ] {
             let low = low(args).unwrap();
             assert_eq!(
@@ -146,6 +151,7 @@ mod tests {
             (&["--jobs", "0"], "--jobs: \"0\" is no number from 1 to 64"),
             (&["--jobs"], "--jobs: needs a value, N"),
             (&["--restart=yes"], "takes no value"),
+            (&["-q=yes"], "the command line"),
             (&["--progress", "x"], "none of auto, bar"),
             (&["--tags", "--sha"], "only one question"),
             (&["-x"], "-x: there is no such flag"),

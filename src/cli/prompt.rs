@@ -10,18 +10,19 @@ use std::sync::{Mutex, PoisonError};
 /// More than any user or password has, in bytes.
 const LIMIT: usize = 4096;
 
-/// The terminal while it is changed, for whoever has to put it right when a signal comes.
+/// The terminal as it was before the questions, for whoever has to put it right when a signal comes.
 static CHANGED: Mutex<Option<(File, Termios)>> = Mutex::new(None);
 
-/// Puts the terminal right; harmless when nothing was changed.
-pub(super) fn restore() {
-    if let Some((terminal, before)) = CHANGED
+/// Puts the terminal right, if a question stands on it.
+pub(super) fn restore() -> bool {
+    let changed = CHANGED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
-        let _ = tcsetattr(&terminal, OptionalActions::Flush, &before);
+        .take();
+    if let Some((terminal, before)) = &changed {
+        let _ = tcsetattr(terminal, OptionalActions::Flush, before);
     }
+    changed.is_some()
 }
 
 fn failed(error: impl Into<io::Error>) -> Error {
@@ -39,21 +40,28 @@ pub(super) fn login(user: Option<String>) -> Result<(String, String)> {
         .write(true)
         .open("/dev/tty")
         .map_err(failed)?;
-    let user = match user {
-        Some(user) => user,
-        None => ask(&mut terminal, "User: ")?,
-    };
     let before = tcgetattr(&terminal).map_err(failed)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     let copy = terminal.try_clone().map_err(failed)?;
     *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some((copy, before));
-    let password = tcsetattr(&terminal, OptionalActions::Flush, &silent)
-        .map_err(failed)
-        .and_then(|()| ask(&mut terminal, "Password: "));
+    let answers = questions(&mut terminal, user, &silent);
     restore();
     let _ = terminal.write_all(b"\n");
-    Ok((user, password?))
+    answers
+}
+
+fn questions(
+    terminal: &mut File,
+    user: Option<String>,
+    silent: &Termios,
+) -> Result<(String, String)> {
+    let user = match user {
+        Some(user) => user,
+        None => ask(terminal, "User: ")?,
+    };
+    tcsetattr(&*terminal, OptionalActions::Flush, silent).map_err(failed)?;
+    Ok((user, ask(terminal, "Password: ")?))
 }
 
 fn ask(terminal: &mut File, question: &str) -> Result<String> {

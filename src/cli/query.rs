@@ -5,7 +5,7 @@ use super::options::Options;
 use super::print;
 use super::progress::size;
 use crate::error::Result;
-use crate::{Client, Content, Plan, PlanOptions};
+use crate::{Client, Content, Plan, PlanOptions, Platform};
 use std::fmt::Write as _;
 
 pub(super) fn answer(query: Query, client: &Client, options: &Options) -> Result<()> {
@@ -46,7 +46,7 @@ pub(super) fn answer(query: Query, client: &Client, options: &Options) -> Result
                 let child = repository.child(&candidate.descriptor)?;
                 let platform = candidate
                     .platform
-                    .map_or("unknown".to_owned(), |platform| platform.to_string());
+                    .map_or("unknown".to_owned(), |platform| told(&platform));
                 let _ = writeln!(
                     text,
                     "{platform}\t{}\t{}",
@@ -57,9 +57,7 @@ pub(super) fn answer(query: Query, client: &Client, options: &Options) -> Result
             if let Content::Manifest { .. } = document.content() {
                 let (digest, bytes) = (*document.digest(), total(document.content()));
                 let image = repository.complete(document)?;
-                let platform = image
-                    .platform()
-                    .map_or("unknown".to_owned(), ToString::to_string);
+                let platform = image.platform().map_or("unknown".to_owned(), told);
                 let _ = writeln!(text, "{platform}\t{digest}\t{bytes}");
             }
             print(&text)
@@ -85,6 +83,10 @@ pub(super) fn answer(query: Query, client: &Client, options: &Options) -> Result
             print(&text)
         }
     }
+}
+
+fn told(platform: &Platform) -> String {
+    crate::error::printable(&platform.to_string(), 128)
 }
 
 fn total(content: &Content) -> u64 {

@@ -13,7 +13,7 @@ pub(super) struct Signals(Arc<AtomicUsize>);
 
 impl Signals {
     /// Watches for signals; `on_first` runs on a thread of its own.
-    pub fn watch(on_first: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
+    pub fn watch(on_first: impl FnOnce(i32) + Send + 'static) -> std::io::Result<Self> {
         let signals = Self::default();
         let (mut reader, writer) = UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
@@ -24,12 +24,13 @@ impl Signals {
             flag::register_usize(signal, signals.0.clone(), signal as usize)?;
             low_level::pipe::register(signal, writer.try_clone()?)?;
         }
+        let watcher = signals.clone();
         std::thread::Builder::new()
             .name("signals".into())
             .stack_size(128 << 10)
             .spawn(move || {
                 if reader.read(&mut [0]).is_ok() {
-                    on_first();
+                    on_first(watcher.received().unwrap_or(SIGINT));
                 }
             })?;
         Ok(signals)

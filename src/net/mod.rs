@@ -413,6 +413,21 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// The body, or its first `limit` bytes.
+    pub fn at_most(&mut self, limit: u64) -> std::result::Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::with_capacity(limit as usize);
+        let mut part = [0; 16 << 10];
+        while (bytes.len() as u64) < limit {
+            let most = (limit - bytes.len() as u64).min(part.len() as u64) as usize;
+            match self.read(&mut part[..most])? {
+                0 => return Ok(bytes),
+                read => bytes.extend_from_slice(&part[..read]),
+            }
+        }
+        self.connection = None;
+        Ok(bytes)
+    }
+
     /// What can be had of an error's body, without a failure of its own.
     pub fn excerpt(&mut self, limit: usize) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -367,7 +367,11 @@ impl Client {
         credential: Option<&Found>,
     ) -> std::result::Result<Authorization, Failure> {
         if let Some(Found {
-            credential: Credential::IdentityToken(identity),
+            credential:
+                Credential::IdentityToken {
+                    token: identity,
+                    password,
+                },
             source,
         }) = credential
         {
@@ -375,15 +379,15 @@ impl Client {
             request.method = "POST";
             request.form = Some(auth::token_form(identity, service, scopes));
             match self.read_token(&request, realm, Some(source)) {
-                // GCR, ACR and Artifactory do not know the form, each with a status of its own;
-                // ACR takes the token as the password of nobody instead.
+                // GCR, ACR and Artifactory do not know the form, each with a status of its own:
+                // then the password beside the token; ACR takes the token as nobody's.
                 Err(Failure::Status(status)) if matches!(status.status, 400 | 401 | 404 | 405) => {
-                    let nobody = Credential::Password {
-                        user: "00000000-0000-0000-0000-000000000000".into(),
-                        password: identity.clone(),
-                    };
+                    let (user, password) = password.clone().unwrap_or_else(|| {
+                        let nobody = "00000000-0000-0000-0000-000000000000";
+                        (nobody.to_owned(), identity.clone())
+                    });
                     let found = Found {
-                        credential: nobody,
+                        credential: Credential::Password { user, password },
                         source: source.clone(),
                     };
                     return self.token(realm, service, scopes, Some(&found));

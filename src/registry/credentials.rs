@@ -28,8 +28,12 @@ pub(crate) enum Credential {
         user: String,
         password: String,
     },
-    /// Exchanged for an access token by POST (oauth.md).
-    IdentityToken(String),
+    /// Exchanged for an access token by POST (oauth.md); `password` is what stands beside it, for
+    /// servers that do not know the form.
+    IdentityToken {
+        token: String,
+        password: Option<(String, String)>,
+    },
     /// Sent as it is, as a Bearer token.
     RegistryToken(String),
 }
@@ -144,7 +148,10 @@ impl Credentials {
             match helper::get(helper, &key) {
                 Ok(Some((user, secret))) if user == "<token>" => {
                     return Ok(Some(Found {
-                        credential: Credential::IdentityToken(secret),
+                        credential: Credential::IdentityToken {
+                            token: secret,
+                            password: None,
+                        },
                         source,
                     }));
                 }
@@ -159,10 +166,17 @@ impl Credentials {
                 Err(why) => self.problem(format!("{source}: {why}")),
             }
         }
-        let entries = file.auths.iter().flatten();
-        let best = entries
-            .filter_map(|(key, entry)| Some((name.rank(key)?, credential(entry)?)))
-            .max_by_key(|(rank, _)| *rank);
+        let mut best = None;
+        for (key, entry) in file.auths.iter().flatten() {
+            let Some(rank) = name.rank(key) else { continue };
+            match credential(entry) {
+                Ok(Some(credential)) if best.as_ref().is_none_or(|(known, _)| rank >= *known) => {
+                    best = Some((rank, credential));
+                }
+                Ok(_) => {}
+                Err(why) => self.problem(format!("{source}: the entry for {key} {why}")),
+            }
+        }
         Ok(best.map(|(_, credential)| Found {
             credential,
             source: source.to_owned(),
@@ -246,13 +260,22 @@ fn read(file: &Path) -> Result<Option<WireFile>> {
 }
 
 /// `user:password` in base64, or the other members; what holds nothing is passed over.
-fn credential(entry: &WireEntry) -> Option<Credential> {
+fn credential(entry: &WireEntry) -> std::result::Result<Option<Credential>, &'static str> {
+    if !entry.token.0.is_empty() && entry.identity.0.is_empty() {
+        return Ok(Some(Credential::RegistryToken(entry.token.0.clone())));
+    }
+    let password = password(entry);
     if !entry.identity.0.is_empty() {
-        return Some(Credential::IdentityToken(entry.identity.0.clone()));
+        return Ok(Some(Credential::IdentityToken {
+            token: entry.identity.0.clone(),
+            password: password.ok().flatten(),
+        }));
     }
-    if !entry.token.0.is_empty() {
-        return Some(Credential::RegistryToken(entry.token.0.clone()));
-    }
+    Ok(password?.map(|(user, password)| Credential::Password { user, password }))
+}
+
+/// Both, or nothing where one of them is missing.
+fn password(entry: &WireEntry) -> std::result::Result<Option<(String, String)>, &'static str> {
     let (user, password) = if entry.auth.0.is_empty() {
         (entry.username.0.clone(), entry.password.0.clone())
     } else {
@@ -267,12 +290,12 @@ fn credential(entry: &WireEntry) -> Option<Credential> {
             GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let bytes = GeneralPurpose::new(&base64::alphabet::STANDARD, config)
             .decode(folded)
-            .ok()?;
-        let text = String::from_utf8(bytes).ok()?;
-        let (user, password) = text.split_once(':')?;
+            .map_err(|_| "is not in base64")?;
+        let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
+        let (user, password) = text.split_once(':').ok_or("has no user and password")?;
         (user.to_owned(), password.trim_end_matches('\0').to_owned())
     };
-    (!user.is_empty()).then_some(Credential::Password { user, password })
+    Ok((!user.is_empty() && !password.is_empty()).then_some((user, password)))
 }
 
 /// A repository as keys of these files may name it.
@@ -418,7 +441,17 @@ mod tests {
             (r#"{"username":"u","password":"p"}"#, password("u", "p")),
             (
                 r#"{"identitytoken":"t","auth":"dTo="}"#,
-                Some(Credential::IdentityToken("t".into())),
+                Some(Credential::IdentityToken {
+                    token: "t".into(),
+                    password: None,
+                }),
+            ),
+            (
+                r#"{"identitytoken":"t","auth":"dTpw"}"#,
+                Some(Credential::IdentityToken {
+                    token: "t".into(),
+                    password: Some(("u".into(), "p".into())),
+                }),
             ),
             (
                 r#"{"registrytoken":"t"}"#,

@@ -2,14 +2,13 @@
 
 use super::{Ask, Repository};
 use crate::error::{Error, Result};
-use crate::json::{self, Text};
+use crate::json::Strings;
 use crate::net::url::Url;
-use miniserde::Deserialize;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 /// The most of one page that is read, in bytes.
 const PAGE_LIMIT: u64 = 4 << 20;
-/// The most pages and tags that are read.
+/// The most pages that are read.
 const PAGES: usize = 10_000;
 
 /// The tags of a repository, in the registry's order.
@@ -18,13 +17,10 @@ pub struct Tags<'a> {
     next: Option<Url>,
     pages: usize,
     seen: HashSet<u64>,
-    waiting: VecDeque<String>,
-    failed: bool,
-}
-
-#[derive(Deserialize)]
-struct WireTags {
-    tags: Option<Vec<Text>>,
+    /// What is left of the page; as text it takes a fraction of the memory of its tags.
+    page: Strings,
+    /// The page brought a tag that was not known before.
+    news: bool,
 }
 
 impl<'a> Repository<'a> {
@@ -37,8 +33,8 @@ impl<'a> Repository<'a> {
             next,
             pages: 0,
             seen: HashSet::new(),
-            waiting: VecDeque::new(),
-            failed: false,
+            page: Strings::default(),
+            news: true,
         }
     }
 }
@@ -64,17 +60,10 @@ impl Tags<'_> {
                     .collect();
                 Ok((bytes, links))
             })?;
-        let wire: WireTags = json::parse(&bytes, &what)?;
-        let before = self.seen.len();
-        for tag in wire.tags.unwrap_or_default() {
-            if self.seen.insert(hash(&tag.0)) {
-                self.waiting.push_back(tag.0);
-            }
-        }
+        self.page = Strings::member(bytes, "tags", &what)?;
+        self.news = false;
         self.pages += 1;
-        let next = link.iter().find_map(|field| next_link(field));
-        // A page that brings nothing new would be followed by itself.
-        if let Some(next) = next.filter(|_| self.seen.len() > before && self.pages < PAGES) {
+        if let Some(next) = link.iter().find_map(|field| next_link(field)) {
             self.next = self.resolve(url, &next)?;
         }
         Ok(())
@@ -102,15 +91,21 @@ impl Iterator for Tags<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(tag) = self.waiting.pop_front() {
-                return Some(Ok(tag));
+            for tag in self.page.by_ref() {
+                if self.seen.insert(hash(&tag)) {
+                    self.news = true;
+                    return Some(Ok(tag));
+                }
             }
-            if self.failed {
-                return None;
+            // A page that brings nothing new would be followed by itself.
+            let url = self.next.take().filter(|_| self.news)?;
+            if self.pages == PAGES {
+                return Some(Err(Error::malformed(
+                    format!("the list of tags of {}", self.repository.reference.name()),
+                    format!("goes on after {PAGES} pages; what was told of it is not all"),
+                )));
             }
-            let url = self.next.take()?;
             if let Err(error) = self.page(&url) {
-                self.failed = true;
                 return Some(Err(error));
             }
         }
