@@ -268,7 +268,11 @@ fn credential(entry: &WireEntry) -> std::result::Result<Option<Credential>, &'st
     if !entry.identity.0.is_empty() {
         return Ok(Some(Credential::IdentityToken {
             token: entry.identity.0.clone(),
-            password: password.ok().flatten(),
+            // `auth` beside it may hold a user alone.
+            password: password
+                .ok()
+                .flatten()
+                .filter(|(_, password)| !password.is_empty()),
         }));
     }
     Ok(password?.map(|(user, password)| Credential::Password { user, password }))
@@ -295,7 +299,7 @@ fn password(entry: &WireEntry) -> std::result::Result<Option<(String, String)>, 
         let (user, password) = text.split_once(':').ok_or("has no user and password")?;
         (user.to_owned(), password.trim_end_matches('\0').to_owned())
     };
-    Ok((!user.is_empty() && !password.is_empty()).then_some((user, password)))
+    Ok((!user.is_empty()).then_some((user, password)))
 }
 
 /// A repository as keys of these files may name it.
