@@ -611,7 +611,7 @@ fn a_large_manifest_fits_into_little_memory() {
 #[test]
 fn a_large_page_of_tags_fits_into_little_memory() {
     let (registry, dir) = (Registry::start(), Dir::new());
-    let tags: Vec<String> = (0..80_000).map(|n| format!("\"tag-{n:025}\"")).collect();
+    let tags: Vec<String> = (0..57_000).map(|n| format!("\"tag-{n:036}\"")).collect();
     let page = format!(r#"{{"tags":[{}]}}"#, tags.join(","));
     registry.route(move |_| Some(Reply::new(200, page.clone())));
     let outcome = Run::pull(&dir, &registry.name("r")).arg("--tags").outcome();
