@@ -13,6 +13,8 @@ mod util;
 mod cli;
 // Documents good and bad.
 mod manifests;
+// Mirrors: asked first, trusted with nothing.
+mod mirrors;
 // Disks and directories.
 mod output;
 // Ended at any moment, and run again.

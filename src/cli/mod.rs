@@ -96,6 +96,10 @@ fn client(options: &Options, progress: &Arc<Mutex<Progress>>) -> Result<Client> 
     if let Some(login) = &options.credentials {
         builder = builder.credentials(&login.user, &login.password, login.source);
     }
+    for address in &low.mirrors {
+        builder = builder.mirror(address);
+    }
+    builder = builder.mirror_tags(low.mirror_tags);
     if let Some(retries) = low.retries {
         builder = builder.retries(retries);
     }

@@ -66,6 +66,9 @@ impl Options {
                 "means plain HTTP, which has no certificates; leave --cacert, --cert and --tls-skip-verify out",
             );
         }
+        if low.mirror_tags && low.mirrors.is_empty() {
+            return wrong("--mirror-tags", "needs a --mirror");
+        }
         if low.quiet && low.verbose {
             return wrong("--quiet and --verbose", "contradict each other");
         }
@@ -203,6 +206,7 @@ mod tests {
             &["a", "--cert", "c"],
             &["a", "--insecure", "--cacert", "c"],
             &["a", "-q", "-v"],
+            &["a", "--mirror-tags"],
             &["a", "--password", "p"],
             &["a", "--user", "u"],
             &["a", "--user", "u", "--password", "p", "--password-stdin"],

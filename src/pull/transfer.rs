@@ -28,6 +28,8 @@ struct Transfer<'p> {
     front: Option<(MutexGuard<'p, Front>, Hasher)>,
     /// The whole blob is wanted: the first request for it goes without a range.
     whole: bool,
+    /// A mirror sends it.
+    mirrored: bool,
 }
 
 enum Outcome {
@@ -62,6 +64,7 @@ impl<'p> Worker<'p> {
                 (front, hasher)
             }),
             whole,
+            mirrored: false,
         };
         let descriptor = &shared.plan.blobs()[segment.blob].descriptor;
         let doing = format!("downloading layer {}", descriptor.digest);
@@ -84,7 +87,18 @@ impl<'p> Worker<'p> {
                     .note(&format!("{failure}; going on with fewer connections"));
                 return Ok(());
             }
-            let Some(wait) = budget.next(&failure) else {
+            if transfer.mirrored {
+                shared.client.strike_mirrors();
+            }
+            let wait = budget.next(&failure);
+            if wait.is_none() && transfer.mirrored && shared.client.leave_mirrors() {
+                shared
+                    .client
+                    .note(&format!("{failure}; going on without mirrors"));
+                budget = shared.client.budget();
+                continue;
+            }
+            let Some(wait) = wait else {
                 return Err(failure.into_error(&doing, budget.attempts()));
             };
             shared.client.note(&format!(
@@ -108,7 +122,8 @@ impl<'p> Worker<'p> {
         }
         let whole = (transfer.whole && transfer.at == 0) || !shared.queue.serves_ranges(blob);
         let range = (!whole).then_some((transfer.at, end - 1));
-        let response = match shared.repository(blob)?.blob(descriptor, range) {
+        transfer.mirrored = false;
+        let (response, mirrored) = match shared.repository(blob)?.blob(descriptor, range) {
             // Some registries answer 400 or 416 to ranges: then once without.
             Err(Failure::Status(status))
                 if range.is_some() && matches!(status.status, 400 | 416) && !status.redirected =>
@@ -117,6 +132,7 @@ impl<'p> Worker<'p> {
             }
             other => other?,
         };
+        transfer.mirrored = mirrored;
         match (range, response.status()) {
             (None, 206) => Err(Failure::Protocol {
                 host: shared.host(blob),

@@ -2,6 +2,7 @@
 
 use super::auth::{self, Authorization, Plan};
 use super::credentials::{Credential, Credentials, Found};
+use super::mirror::{self, Mirror};
 use super::{Repository, answer};
 use crate::error::{Error, Result};
 use crate::net::failure::Failure;
@@ -26,6 +27,8 @@ pub struct ClientBuilder {
     trust: TrustOptions,
     retries: u32,
     timeout: Duration,
+    mirrors: Vec<String>,
+    mirror_tags: bool,
     credentials: Credentials,
     log: Option<Log>,
 }
@@ -80,6 +83,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Asks a mirror, `[SCHEME://]HOST[:PORT][/PREFIX]`, for whatever has a digest before the
+    /// registry itself. May be called repeatedly; each is told its own credentials only.
+    pub fn mirror(mut self, address: &str) -> Self {
+        self.mirrors.push(address.to_owned());
+        self
+    }
+
+    /// Lets mirrors say, too, what a tag stands for: they are then trusted as the registry is.
+    pub fn mirror_tags(mut self, trust: bool) -> Self {
+        self.mirror_tags = trust;
+        self
+    }
+
     /// How often something is tried again without progress in between (default 5).
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
@@ -108,8 +124,17 @@ impl ClientBuilder {
         let proxies = Proxies::from_environment(&|name| std::env::var(name).ok())?;
         // The files that options name are read now, so that a wrong one is told at once.
         Trust::new(&self.trust)?;
+        let mirrors: Vec<Mirror> = self
+            .mirrors
+            .iter()
+            .map(|address| {
+                Mirror::parse(address, self.insecure)
+                    .map_err(|why| Error::usage(format!("mirror {address}"), why))
+            })
+            .collect::<Result<_>>()?;
         let registries: Arc<Mutex<HashSet<Origin>>> = Arc::default();
         let (options, known) = (self.trust, registries.clone());
+        let beside: Vec<Origin> = mirrors.iter().map(|m| m.base.origin.clone()).collect();
         let trust = move |origin: &Origin| {
             // Neither a registry's own certificates nor ours concern whoever it redirects to.
             let named = known
@@ -118,6 +143,11 @@ impl ClientBuilder {
                 .contains(origin);
             let options = if named {
                 options.clone().with_directories(origin)?
+            } else if beside.contains(origin) {
+                options
+                    .clone()
+                    .without_identity()
+                    .with_directories(origin)?
             } else {
                 options.clone().without_identity()
             };
@@ -128,6 +158,8 @@ impl ClientBuilder {
             agent: Agent::new(timeouts, proxies, Box::new(trust)),
             registries,
             insecure: self.insecure,
+            mirrors,
+            mirror_tags: self.mirror_tags,
             credentials: self.credentials,
             retries: self.retries,
             tokens: Mutex::default(),
@@ -149,6 +181,8 @@ pub struct Client {
     /// The origins that references named.
     registries: Arc<Mutex<HashSet<Origin>>>,
     insecure: bool,
+    mirrors: Vec<Mirror>,
+    mirror_tags: bool,
     credentials: Credentials,
     retries: u32,
     tokens: Mutex<HashMap<(Origin, String), Known>>,
@@ -163,6 +197,8 @@ impl Client {
             trust: TrustOptions::default(),
             retries: 5,
             timeout: Duration::from_secs(30),
+            mirrors: Vec::new(),
+            mirror_tags: false,
             credentials: Credentials::default(),
             log: None,
         }
@@ -196,6 +232,40 @@ impl Client {
 
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// The mirrors that may be asked for something; a tag has no digest.
+    pub(super) fn mirrors(&self, digest: Option<&crate::Digest>) -> impl Iterator<Item = &Mirror> {
+        let none = digest.is_none() && !self.mirror_tags;
+        let mirrors = self.mirrors.iter().filter(move |_| !none);
+        let digest = digest.copied();
+        mirrors.filter(move |mirror| mirror.may_have(digest.as_ref()))
+    }
+
+    /// Asks mirrors for nothing more; were there any left?
+    pub(crate) fn leave_mirrors(&self) -> bool {
+        let left = self.mirrors.iter().filter(|mirror| mirror.leave()).count();
+        left > 0
+    }
+
+    /// What a mirror sent broke off.
+    pub(crate) fn strike_mirrors(&self) {
+        self.mirrors.iter().for_each(Mirror::strike);
+    }
+
+    /// A mirror failed; fails only where everything was cancelled.
+    pub(super) fn pass_over(
+        &self,
+        mirror: &Mirror,
+        digest: Option<&crate::Digest>,
+        failure: &Failure,
+    ) -> std::result::Result<(), Failure> {
+        if self.is_cancelled() {
+            return Err(Failure::Final(Error::Interrupted(0)));
+        }
+        self.note(&mirror::told(mirror, failure));
+        mirror.refused(digest, failure);
+        Ok(())
     }
 
     /// A reference names the registry of this origin.

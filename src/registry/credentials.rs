@@ -70,6 +70,19 @@ impl Credentials {
         if self.given.is_some() {
             return self.given.clone();
         }
+        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let (Some(user), Some(password)) = (get("DOCKERSAVE_USER"), get("DOCKERSAVE_PASSWORD")) {
+            let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
+            return Some(Found {
+                credential: Credential::Password { user, password },
+                source,
+            });
+        }
+        self.find_by_name(domain, path)
+    }
+
+    /// What files say of this very host: the caller's own are for the registry, not for a mirror.
+    pub fn find_by_name(&self, domain: &str, path: &str) -> Option<Found> {
         let key = (domain.to_owned(), path.to_owned());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known
@@ -88,13 +101,6 @@ impl Credentials {
 
     fn search(&self, domain: &str, path: &str) -> Option<Found> {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        if let (Some(user), Some(password)) = (get("DOCKERSAVE_USER"), get("DOCKERSAVE_PASSWORD")) {
-            let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
-            return Some(Found {
-                credential: Credential::Password { user, password },
-                source,
-            });
-        }
         let name = Name::new(domain, path);
         for source in sources(self.file.as_deref(), &get) {
             let outcome = match &source {

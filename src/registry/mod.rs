@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 mod exchange;
 mod helper;
 pub(crate) mod image;
+mod mirror;
 mod tags;
 
 pub use client::{Client, ClientBuilder};
@@ -26,6 +27,7 @@ use crate::net::failure::Failure;
 use crate::net::url::Url;
 use crate::reference::Reference;
 use exchange::Exchange;
+use mirror::Mirror;
 
 /// A cheap handle on one repository.
 pub struct Repository<'a> {
@@ -34,6 +36,8 @@ pub struct Repository<'a> {
     base: Url,
     /// `repository:NAME:pull`, as token servers want it.
     scope: String,
+    /// This is a mirror of what the reference names.
+    mirror: bool,
 }
 
 /// What a request asks for, beside its address.
@@ -64,7 +68,24 @@ impl<'a> Repository<'a> {
             reference: reference.clone(),
             base,
             scope,
+            mirror: false,
         })
+    }
+
+    /// The same repository at a mirror.
+    fn at(&self, mirror: &Mirror) -> Self {
+        let target = format!("{}/{}", mirror.base.target, self.reference.path());
+        let name = target.strip_prefix("/v2/").unwrap_or(&target);
+        Self {
+            client: self.client,
+            reference: self.reference.clone(),
+            scope: format!("repository:{name}:pull"),
+            base: Url {
+                origin: mirror.base.origin.clone(),
+                target,
+            },
+            mirror: true,
+        }
     }
 
     /// The reference this handle was made for.
@@ -119,7 +140,33 @@ impl<'a> Repository<'a> {
         expected: Option<&crate::Digest>,
         what: &str,
     ) -> Result<Document> {
-        let url = self.url(&format!("/manifests/{target}"));
+        let path = format!("/manifests/{target}");
+        for mirror in self.client.mirrors(expected) {
+            let there = self.at(mirror);
+            let ask = Ask {
+                accept: &MANIFEST_TYPES,
+                ..Ask::default()
+            };
+            let document =
+                there
+                    .document(&there.url(&path), ask, what)
+                    .and_then(|(bytes, media_type)| {
+                        Ok(Document::parse(
+                            bytes,
+                            media_type.as_deref(),
+                            expected,
+                            what,
+                        )?)
+                    });
+            match document {
+                Ok(document) => return Ok(document),
+                Err(failure) => self
+                    .client
+                    .pass_over(mirror, expected, &failure)
+                    .map_err(|failure| failure.into_error(what, 1))?,
+            }
+        }
+        let url = self.url(&path);
         let mut separate = false;
         loop {
             let ask = Ask {
@@ -128,9 +175,7 @@ impl<'a> Repository<'a> {
                 ..Ask::default()
             };
             let fetched = self.client.again(&format!("asking for {what}"), || {
-                let mut response = self.send(&url, ask)?;
-                let bytes = response.body.document(MANIFEST_LIMIT, what)?;
-                Ok((bytes, response.field("content-type").map(str::to_owned)))
+                self.document(&url, ask, what)
             });
             let parsed = fetched.and_then(|(bytes, media_type)| {
                 Document::parse(bytes, media_type.as_deref(), expected, what)
@@ -151,6 +196,18 @@ impl<'a> Repository<'a> {
                 other => return other,
             }
         }
+    }
+
+    /// One try at a document; with its media type.
+    fn document(
+        &self,
+        url: &Url,
+        ask: Ask<'_>,
+        what: &str,
+    ) -> std::result::Result<(Vec<u8>, Option<String>), Failure> {
+        let mut response = self.send(url, ask)?;
+        let bytes = response.body.document(MANIFEST_LIMIT, what)?;
+        Ok((bytes, response.field("content-type").map(str::to_owned)))
     }
 
     fn not_found(&self, what: &str, detail: &str) -> Error {
@@ -190,12 +247,22 @@ impl<'a> Repository<'a> {
         let mut again = true;
         loop {
             let bytes = self.client.again(&doing, || {
-                let mut response = self.blob(descriptor, None)?;
+                let (mut response, mirrored) = self.blob(descriptor, None)?;
                 // One more byte than there should be tells other bytes from a document without end.
-                response.body.at_most(descriptor.size + 1)
+                let most = descriptor.size + 1;
+                match response.body.at_most(most) {
+                    Err(_) if mirrored => {
+                        self.client.leave_mirrors();
+                        self.own_blob(descriptor, None)?.body.at_most(most)
+                    }
+                    other => other,
+                }
             })?;
             if bytes.len() as u64 == descriptor.size && descriptor.digest.matches(&bytes) {
                 return Ok(bytes);
+            }
+            if self.client.leave_mirrors() {
+                continue;
             }
             if !again {
                 return Err(Error::Mismatch {
@@ -212,9 +279,24 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// One try at a blob or a closed range of it. A range is always asked for here, at the
-    /// registry: where it sends us may be good for one answer only.
+    /// One try at a blob or a closed range of it, and whether a mirror answered. A range is always
+    /// asked for here, at the registry: where it sends us may be good for one answer only.
     pub(crate) fn blob(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+    ) -> std::result::Result<(Response<'a>, bool), Failure> {
+        let digest = Some(&descriptor.digest);
+        for mirror in self.client.mirrors(digest) {
+            match self.at(mirror).own_blob(descriptor, range) {
+                Ok(response) => return Ok((response, true)),
+                Err(failure) => self.client.pass_over(mirror, digest, &failure)?,
+            }
+        }
+        Ok((self.own_blob(descriptor, range)?, false))
+    }
+
+    fn own_blob(
         &self,
         descriptor: &Descriptor,
         range: Option<(u64, u64)>,
@@ -227,7 +309,7 @@ impl<'a> Repository<'a> {
         };
         match self.send(&url, ask) {
             Err(Failure::Status(failure))
-                if failure.status == 404 && !descriptor.urls.is_empty() =>
+                if failure.status == 404 && !descriptor.urls.is_empty() && !self.mirror =>
             {
                 self.foreign(descriptor, range)
                     .unwrap_or(Err(Failure::Status(failure)))
@@ -308,8 +390,12 @@ impl Repository<'_> {
     }
 
     fn credential(&self) -> Option<credentials::Found> {
-        self.client
-            .credentials()
-            .find(self.reference.domain(), self.reference.path())
+        let credentials = self.client.credentials();
+        if self.mirror {
+            let name = self.base.target.strip_prefix("/v2/").unwrap_or_default();
+            credentials.find_by_name(&self.base.origin.authority(), name)
+        } else {
+            credentials.find(self.reference.domain(), self.reference.path())
+        }
     }
 }
