@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench crash real static-all static-amd64 static-arm64 static-armv7 static-riscv64 install clean
+.PHONY: help build demo test lint bench crash fuzz real static-all static-amd64 static-arm64 static-armv7 static-riscv64 install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: ## measure against crane, skopeo and curl in one run (BENCH_RUNS=7)
 
 crash: ## kill pulls at 200 random moments, and compare what comes out
 	DOCKERSAVE_CRASHES=200 $(CARGO) test --locked --release --test main resume::killed -- --nocapture
+
+fuzz: ## fuzz all parsers of foreign bytes, ten minutes each (FUZZ_SECONDS=600)
+	tests/fuzz/run
 
 real: ## real registries and real loaders (root; starts and ends its own)
 	$(CARGO) build --release --locked --bin dockersave --example registry

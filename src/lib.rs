@@ -65,6 +65,9 @@ mod cli;
 mod digest;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 mod manifest;
 mod net;

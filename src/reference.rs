@@ -182,6 +182,9 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
     } else {
         path.to_owned()
     };
+    if domain.len() > 255 + ":65535".len() {
+        return Err("the registry's name is longer than 255 characters".into());
+    }
     if path.len() > 255 {
         return Err("the repository's name is longer than 255 characters".into());
     }

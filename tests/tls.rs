@@ -25,7 +25,7 @@ fn a_pull_over_tls_resumes_and_is_small() {
 }
 
 #[test]
-fn certificates_that_are_not_trusted_are_explained() {
+fn row_83_certificates_that_are_not_trusted_are_explained() {
     let (authority, dir) = (Authority::new(), Dir::new());
     let ca = dir.write("ca.pem", &authority.pem);
     let year = |from, until| Leaf {

@@ -5,6 +5,9 @@ use crate::registry::image::{self, Blob, Image};
 use crate::registry::tls::{Authority, Leaf};
 use crate::registry::{Action, Fault, Registry, Reply};
 use crate::util::{Dir, Run};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// One layer of about 1.5 MB, so that there are several chunks.
@@ -441,6 +444,155 @@ fn a_mixture_of_faults_comes_through_in_one_run() {
         registry.seen().len() <= 2 * 14,
         "{} requests",
         registry.seen().len()
+    );
+}
+
+/// As if written by somebody with a grudge: tokens that serve five requests, signed addresses that
+/// are good for one answer, and cuts, 429 and 503 in between.
+#[test]
+fn everything_at_once_comes_through_in_one_run() {
+    let (registry, store) = (Registry::start(), Registry::start());
+    let image = Image::new((0..12).map(|seed| Blob::layer(seed, 900_000)).collect());
+    image.push(&registry, "r", "latest");
+    image.push(&store, "r", "latest");
+    let (address, place) = (registry.address, store.address);
+    let tokens = Arc::new(Mutex::new(Vec::<u32>::new()));
+    let signed = Arc::new(AtomicU32::new(0));
+    let (issued, number) = (tokens.clone(), signed.clone());
+    registry.route(move |seen| {
+        let mut issued = issued.lock().unwrap();
+        if seen.target.starts_with("/token") {
+            issued.push(5);
+            return Some(Reply::new(
+                200,
+                format!(r#"{{"token":"t{}"}}"#, issued.len() - 1),
+            ));
+        }
+        let token = seen
+            .header("authorization")
+            .and_then(|field| field.strip_prefix("Bearer t"));
+        let left = token.and_then(|token| issued.get_mut(token.parse::<usize>().ok()?));
+        match left {
+            Some(left) if *left > 0 => *left -= 1,
+            _ => {
+                return Some(Reply::unauthorized(&format!(
+                    r#"Bearer realm="http://{address}/token",service="s""#
+                )));
+            }
+        }
+        seen.target.contains("/blobs/").then(|| {
+            let number = number.fetch_add(1, Ordering::SeqCst);
+            let location = format!("Location: http://{place}{}?sig={number}", seen.target);
+            Reply::new(307, "").with(location)
+        })
+    });
+    let used = Mutex::new(std::collections::HashSet::new());
+    store.route(move |seen| {
+        let sign = seen
+            .target
+            .split_once("?sig=")
+            .map(|(_, sign)| sign.to_owned());
+        let fresh = sign.is_some_and(|sign| used.lock().unwrap().insert(sign));
+        (!fresh).then(|| Reply::new(403, "<Error><Code>ExpiredToken</Code></Error>"))
+    });
+    for (layer, action) in [
+        (1, Action::Reset(200_000)),
+        (3, Action::Reply(Reply::new(429, "").with("Retry-After: 1"))),
+        (5, Action::Reply(Reply::new(503, ""))),
+        (7, Action::Close(899_000)),
+        (9, Action::Flip(17)),
+        (11, Action::Reply(Reply::new(403, ""))),
+    ] {
+        store.fault(&image.layers[layer].digest, action);
+    }
+    comes_through(&registry, &image);
+    // Manifest, config and layers, each with its redirect; three requests for the first token.
+    let needed = 1 + 2 * 13 + 2;
+    let asked = registry.seen().len() + store.seen().len();
+    assert!(asked <= 2 * needed, "{asked} requests instead of {needed}");
+}
+
+/// A line to a registry that is dead for a while, again and again: everything on it breaks, and
+/// nothing new comes up.
+fn outages(target: SocketAddr, up: Duration, down: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let line = Arc::new(Mutex::new((true, Vec::<TcpStream>::new())));
+    let ends = line.clone();
+    std::thread::spawn(move || {
+        loop {
+            for (alive, time) in [(true, up), (false, down)] {
+                let mut line = ends.lock().unwrap();
+                line.0 = alive;
+                for socket in line.1.drain(..) {
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+                drop(line);
+                std::thread::sleep(time);
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let mut line = line.lock().unwrap();
+            let Ok(far) = TcpStream::connect(target) else {
+                continue;
+            };
+            if !line.0 {
+                continue;
+            }
+            for (mut from, mut to) in [(&near, &far), (&far, &near)]
+                .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()))
+            {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+            line.1.push(near);
+            line.1.push(far);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_line_with_outages_brings_each_byte_about_once() {
+    // At full length 106 MB over a line that is dead for 3 of every 13 seconds.
+    let full = std::env::var_os("DOCKERSAVE_TEST_LARGE").is_some();
+    let (length, up, down) = if full {
+        (9_267_200, 10_000, 3000)
+    } else {
+        (500_000, 500, 300)
+    };
+    let registry = Registry::start();
+    registry.pace(length as u64 / if full { 8 } else { 2 });
+    let image = Image::new((0..12).map(|seed| Blob::layer(seed, length)).collect());
+    image.push(&registry, "r", "latest");
+    let line = outages(
+        registry.address,
+        Duration::from_millis(up),
+        Duration::from_millis(down),
+    );
+    let dir = Dir::new();
+    let name = format!("{line}/r:latest");
+    let archive = Run::pull(&dir, &name)
+        .args(&["--retries", "5", "--progress", "json"])
+        .limit(300)
+        .archive();
+    archive.holds(&image, Some(&name)).outcome.is_small();
+    let done = archive.outcome.stderr.lines().last().unwrap_or_default();
+    let (_, count) = done.split_once(r#""downloaded":"#).unwrap();
+    let downloaded: u64 = count.split(',').next().unwrap().parse().unwrap();
+    let size: u64 = image
+        .layers
+        .iter()
+        .map(|layer| layer.data().len() as u64)
+        .sum();
+    assert!(registry.connections() > 12, "no connection ever broke");
+    assert!(
+        downloaded >= size && downloaded <= size + size / 10,
+        "{downloaded} bytes for {size}"
     );
 }
 

@@ -7,10 +7,10 @@
 mod certificate;
 mod connect;
 pub(crate) mod failure;
-mod http;
+pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod retry;
-mod stream;
+pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod url;
 

@@ -15,8 +15,9 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The longest wait a server may ask for.
 const ASKED: Duration = Duration::from_secs(60);
-/// What counts as progress: so many bytes since the last failure refill the budget.
-const PROGRESS: u64 = 1 << 20;
+/// What counts as progress: so many bytes since the last failure refill the budget. Few enough for
+/// a mobile link that breaks every few seconds, too many for a server that plays with us.
+const PROGRESS: u64 = 64 << 10;
 
 /// What a failure calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

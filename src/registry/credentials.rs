@@ -308,6 +308,18 @@ fn password(entry: &WireEntry) -> std::result::Result<Option<(String, String)>, 
     Ok((!user.is_empty()).then_some((user, password)))
 }
 
+/// How many entries of a file are for a repository: what stands in them is read, nothing is run.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn entries(bytes: &[u8], domain: &str, path: &str) -> usize {
+    let (Ok(file), name) = (parse(bytes, "the file"), Name::new(domain, path)) else {
+        return 0;
+    };
+    let own = |(key, entry): &(&String, &WireEntry)| {
+        name.rank(key).is_some() && matches!(credential(entry), Ok(Some(_)))
+    };
+    file.auths.iter().flatten().filter(own).count()
+}
+
 /// A repository as keys of these files may name it.
 struct Name {
     domain: String,

@@ -1,0 +1,192 @@
+//! What strangers' bytes go into, by name: for `make fuzz`, and for the test that runs its seeds.
+//!
+//! A target fails by panicking, by looping, or by taking memory without end.
+
+use crate::archive::journal;
+use crate::json::Strings;
+use crate::manifest::{Config, DOCKER_LIST, Document, OCI_MANIFEST};
+use crate::net::http::Connection;
+use crate::net::stream::{Socket, Stream};
+use crate::net::url::Url;
+use crate::reference::Reference;
+use crate::registry::{auth, credentials};
+use std::io::Write as _;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one input is given to.
+pub type Target = fn(&[u8]);
+
+/// The targets.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("challenge", challenge),
+    ("reference", reference),
+    ("manifest", manifest),
+    ("config-json", config_json),
+    ("http", http),
+    ("journal", journal),
+    ("tags", tags),
+    ("url", url),
+];
+
+/// Runs one target on one input; an unknown name is told by `false`.
+pub fn run(name: &str, data: &[u8]) -> bool {
+    let target = TARGETS.iter().find(|(known, _)| *known == name);
+    target.map(|(_, target)| target(data)).is_some()
+}
+
+fn challenge(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let challenges = auth::challenges(text.lines());
+    let Ok(registry) = Url::parse("https://registry.example/") else {
+        return;
+    };
+    let plan = auth::choose(&challenges, &registry.origin, "repository:a:pull", true);
+    if let Ok(Some(auth::Plan::Bearer {
+        realm,
+        service,
+        scopes,
+    })) = plan
+    {
+        assert!(realm.origin.secure);
+        let url = auth::token_url(&realm, &service, &scopes, Some("user"));
+        assert!(url.target.bytes().all(|c| c.is_ascii_graphic()));
+    }
+    if let Ok(token) = auth::read_token(data, "registry.example", None) {
+        assert!(!token.field.contains(['\r', '\n']));
+    }
+}
+
+fn reference(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(reference) = text.parse::<Reference>() {
+        let again = reference.to_string().parse::<Reference>();
+        assert_eq!(again.ok().as_ref(), Some(&reference));
+        assert!(!reference.archive_stem().contains('/'));
+    }
+}
+
+fn manifest(data: &[u8]) {
+    for media_type in [
+        None,
+        Some(OCI_MANIFEST),
+        Some(DOCKER_LIST),
+        Some("text/html"),
+    ] {
+        let _ = Document::parse(data.to_vec(), media_type, None, "the manifest");
+    }
+    for layers in [0, 1, 2] {
+        let _ = Config::parse(data, layers, "the config");
+    }
+}
+
+fn config_json(data: &[u8]) {
+    let _ = credentials::entries(data, "registry.example:5000", "ns/app");
+    let _ = credentials::entries(data, "docker.io", "library/debian");
+}
+
+/// The bytes of an answer, whole: head, framing, body, trailers.
+fn http(data: &[u8]) {
+    let data = &data[..data.len().min(64 << 10)];
+    let Ok((mut far, near)) = UnixStream::pair() else {
+        return;
+    };
+    let sent = far
+        .write_all(data)
+        .and_then(|()| far.shutdown(Shutdown::Write));
+    let near = Arc::new(TcpStream::from(OwnedFd::from(near)));
+    let wait = Duration::from_secs(2);
+    let (Ok(()), Ok(socket), Ok(url)) = (
+        sent,
+        Socket::new(near, wait),
+        Url::parse("http://registry.example/"),
+    ) else {
+        return;
+    };
+    let mut connection = Connection::new(Stream::Plain(socket), url.origin);
+    let Ok((_, mut framing)) = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", false, wait) else {
+        return;
+    };
+    let (mut buffer, mut total) = ([0; 4096], 0);
+    while let Ok(read @ 1..) = connection.body(&mut framing, &mut buffer, wait) {
+        total += read;
+    }
+    assert!(total <= data.len());
+}
+
+/// A journal whose checksums are right, so that what they protect is read.
+fn journal(data: &[u8]) {
+    let mut bytes = b"dockersave\0jnl1\0".to_vec();
+    bytes.extend_from_slice(data);
+    let mut trailer = [0; journal::TRAILER_SIZE as usize];
+    trailer[..16].copy_from_slice(&bytes[..16]);
+    if let (Some(size), Some(count)) = (bytes.get(48..56), bytes.get(56..64)) {
+        trailer[16..24].copy_from_slice(size);
+        let count = count
+            .iter()
+            .rev()
+            .fold(0_usize, |n, b| n << 8 | usize::from(*b));
+        let table = count.saturating_mul(88).saturating_add(64).min(bytes.len());
+        trailer[24..28].copy_from_slice(&crc32fast::hash(&bytes[..table]).to_le_bytes());
+    }
+    let _ = journal::place(&trailer, bytes.len() as u64);
+    let _ = journal::place(data.get(..32).unwrap_or(&trailer), u64::MAX);
+    if let Some(journal) = journal::read(&bytes, &trailer) {
+        let claims: usize = journal.rows.iter().map(|row| row.claims.len()).sum();
+        assert!(claims <= bytes.len());
+    }
+}
+
+fn tags(data: &[u8]) {
+    if let Ok(strings) = Strings::member(data.to_vec(), "tags", "the tags") {
+        assert!(strings.map(|tag| tag.len()).sum::<usize>() <= data.len());
+    }
+}
+
+fn url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (first, second) = text.split_once('\n').unwrap_or((text, ""));
+    let Ok(url) = Url::parse(first) else { return };
+    for url in [Ok(url.clone()), url.join(second)].into_iter().flatten() {
+        assert!(url.target.starts_with('/'));
+        assert!(url.target.bytes().all(|c| c.is_ascii_graphic()), "{url}");
+        assert!(!url.origin.authority().contains(['\r', '\n', ' ', '/', '@']));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each seed, each beginning of it, and each with one byte changed.
+    #[test]
+    fn seeds_and_what_is_near_them() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds");
+        for (name, target) in TARGETS {
+            let folder = std::fs::read_dir(format!("{seeds}/{name}")).unwrap();
+            let mut count = 0;
+            for seed in folder {
+                let mut seed = std::fs::read(seed.unwrap().path()).unwrap();
+                target(&seed);
+                for at in 0..seed.len() {
+                    target(&seed[..at]);
+                    for flip in [1, 0x20, 0x80, 0xff] {
+                        seed[at] ^= flip;
+                        target(&seed);
+                        seed[at] ^= flip;
+                    }
+                }
+                count += 1;
+            }
+            assert!(count > 0, "{name} has no seeds");
+        }
+        assert!(!run("no such target", b""));
+    }
+}
