@@ -15,8 +15,8 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The longest wait a server may ask for.
 const ASKED: Duration = Duration::from_secs(60);
-/// What counts as progress: so many bytes since the last failure refill the budget. Few enough for
-/// a mobile link that breaks every few seconds, too many for a server that plays with us.
+/// What counts as progress: so many bytes, over one try or several, refill the budget. Few enough
+/// for a mobile link that breaks every few seconds, too many for a server that plays with us.
 const PROGRESS: u64 = 64 << 10;
 
 /// What a failure calls for.
@@ -92,8 +92,8 @@ impl Budget {
     pub fn next(&mut self, failure: &Failure) -> Option<Duration> {
         if self.since >= PROGRESS {
             self.failures = 0;
+            self.since = 0;
         }
-        self.since = 0;
         let asked = match classify(failure) {
             Verdict::Never => return None,
             Verdict::After(wait) => Some(wait.max(FIRST)),
