@@ -563,7 +563,7 @@ fn a_line_with_outages_brings_each_byte_about_once() {
     let (length, up, down) = if full {
         (9_267_200, 10_000, 3000)
     } else {
-        (500_000, 500, 300)
+        (500_000, 700, 300)
     };
     let registry = Registry::start();
     registry.pace(length as u64 / if full { 8 } else { 2 });
@@ -577,7 +577,12 @@ fn a_line_with_outages_brings_each_byte_about_once() {
     let dir = Dir::new();
     let name = format!("{line}/r:latest");
     let archive = Run::pull(&dir, &name)
-        .args(&["--retries", "5", "--progress", "json"])
+        .args(&[
+            "--retries",
+            if full { "5" } else { "20" },
+            "--progress",
+            "json",
+        ])
         .limit(300)
         .archive();
     archive.holds(&image, Some(&name)).outcome.is_small();
