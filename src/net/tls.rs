@@ -6,11 +6,13 @@
 use super::failure::Failure;
 use super::url::Origin;
 use crate::error::{Error, Result, printable};
+use rustls::InconsistentKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -200,16 +202,26 @@ impl Trust {
             own: self.own.clone(),
             skip: self.skip_verify,
         };
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder
-                .with_client_auth_cert(chain.clone(), key.clone_key())
-                .map_err(|error| format!("the client certificate and its key: {error}"))?,
+            Some((chain, key)) => {
+                let wrong = |error| format!("the client certificate and its key: {error}");
+                let key = provider.key_provider.load_private_key(key.clone_key());
+                let pair = CertifiedKey::new(chain.clone(), key.map_err(wrong)?);
+                // Only that they do not match is an error: a certificate of X.509 version 1, which
+                // `openssl x509 -req` makes, cannot be compared here, and the server will judge it.
+                if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+                    pair.keys_match()
+                {
+                    return Err(wrong(error));
+                }
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+            }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A tenth of rustls's 256 sessions: a pull talks to a handful of hosts.
