@@ -287,6 +287,14 @@ impl<'d> Run<'d> {
 }
 
 impl Outcome {
+    /// Bytes of layers that came from the network, as `--progress json` told at the end.
+    #[track_caller]
+    pub fn downloaded(&self) -> u64 {
+        let done = self.stderr.lines().last().unwrap_or_default();
+        let (_, count) = done.split_once(r#""downloaded":"#).unwrap();
+        count.split(',').next().unwrap().parse().unwrap()
+    }
+
     /// Nothing that a server could have put there moves a terminal.
     #[track_caller]
     fn clean(&self) {

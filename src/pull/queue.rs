@@ -6,6 +6,7 @@
 //! the others loses its rest to an idle worker.
 
 use crate::archive::journal::Chunks;
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,15 @@ const SOON: Duration = Duration::from_millis(600);
 /// A transfer that would need longer than this for its last piece may lose all of it.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// The beginning of a chunk that is written already: whoever fetches the chunk goes on behind it.
+#[derive(Clone)]
+pub(crate) struct Part {
+    /// The blob's next byte that is wanted.
+    pub at: u64,
+    /// Of the chunk's bytes before that.
+    pub crc: crc32fast::Hasher,
+}
+
 /// A run of chunks of one blob that one worker fetches.
 pub(crate) struct Segment {
     pub blob: usize,
@@ -33,6 +43,8 @@ pub(crate) struct Segment {
     /// Where it ends by now; idle workers may move it forward.
     end: AtomicUsize,
     started: Instant,
+    /// How long it is given when no other transfer tells what the line can do.
+    patience: Duration,
     pub received: AtomicU64,
     /// Held while its worker writes: who takes the segment away knows that nothing is written
     /// after that.
@@ -44,6 +56,8 @@ pub(crate) struct Segment {
 pub(crate) struct Owner {
     pub revoked: bool,
     pub socket: Option<Arc<TcpStream>>,
+    /// What is there of the chunk at the cursor.
+    pub part: Option<Part>,
 }
 
 impl Segment {
@@ -54,9 +68,25 @@ impl Segment {
             cursor: AtomicUsize::new(first),
             end: AtomicUsize::new(end),
             started: Instant::now(),
+            patience: SLOW * 2,
             received: AtomicU64::new(0),
             owner: Mutex::default(),
         })
+    }
+
+    /// A segment whose first chunk is there in part, taken from a transfer that was too slow. Each
+    /// further time it is given twice as long: a line that is slow for all would otherwise spend
+    /// its time on new connections.
+    fn taken_over(from: &Self, part: Option<Part>) -> Arc<Self> {
+        let mut segment = Self::new(from.blob, from.cursor(), from.end());
+        if let Some(segment) = Arc::get_mut(&mut segment) {
+            segment.patience = from.patience * 2;
+            segment.owner = Mutex::new(Owner {
+                part,
+                ..Owner::default()
+            });
+        }
+        segment
     }
 
     pub fn end(&self) -> usize {
@@ -104,6 +134,8 @@ struct BlobState {
     done: Vec<bool>,
     left: usize,
     segments: Vec<Arc<Segment>>,
+    /// Chunks that nobody is at work on and that are there in part.
+    parts: BTreeMap<usize, Part>,
     /// Its first check is to be made, is made, or is over.
     check: Check,
     /// The registry serves ranges of it, as far as is known.
@@ -137,6 +169,7 @@ impl Queue {
                 done: vec![false; chunks.count()],
                 left: chunks.count(),
                 segments: Vec::new(),
+                parts: BTreeMap::new(),
                 // An empty blob is complete without a request; the check finds that out.
                 check: if *check || *size == 0 {
                     Check::Wanted
@@ -227,10 +260,16 @@ impl Queue {
 
     /// The worker has left the segment: what it did not do is free again.
     pub fn release(&self, segment: &Arc<Segment>) {
+        let part = segment.lock().part.take();
         let mut state = self.lock();
-        state.blobs[segment.blob]
-            .segments
-            .retain(|other| !Arc::ptr_eq(other, segment));
+        let blob = &mut state.blobs[segment.blob];
+        blob.segments.retain(|other| !Arc::ptr_eq(other, segment));
+        let chunk = segment.cursor();
+        if let Some(part) = part.filter(|part| blob.chunks.at(part.at) == chunk)
+            && blob.done.get(chunk) == Some(&false)
+        {
+            blob.parts.insert(chunk, part);
+        }
         state.active -= 1;
         self.changed.notify_all();
     }
@@ -303,6 +342,7 @@ impl Queue {
         let mut state = self.lock();
         let blob = &mut state.blobs[blob];
         blob.done.fill(false);
+        blob.parts.clear();
         blob.left = blob.done.len();
         blob.ranges = false;
         self.changed.notify_all();
@@ -329,7 +369,11 @@ impl State {
             .or_else(|| self.gap(jobs))
             .or_else(|| self.share(jobs))
             .or_else(|| self.rescue())?;
-        self.blobs[segment.blob].segments.push(segment.clone());
+        let blob = &mut self.blobs[segment.blob];
+        if let Some(part) = blob.parts.remove(&segment.first) {
+            segment.lock().part = Some(part);
+        }
+        blob.segments.push(segment.clone());
         self.active += 1;
         Some(Task::Fetch(segment, whole))
     }
@@ -431,26 +475,24 @@ impl State {
         let (victim, left) = self.longest(|blob| blob.ranges)?;
         let bytes = left as f64 * self.blobs[victim.blob].chunks.range(0).end as f64;
         let rate = victim.rate()?;
-        let hopeless = rate < LEAST as f64 && victim.started.elapsed() > SLOW * 2;
+        let hopeless = rate < LEAST as f64 && victim.started.elapsed() > victim.patience;
         if bytes / rate.max(1.0) < SLOW.as_secs_f64()
             || !(rate < best / 4.0 || hopeless)
             || victim.started.elapsed() < SLOW
         {
             return None;
         }
-        let (first, end) = (victim.cursor(), victim.end());
-        {
-            // Its worker locks the owner first and this queue second: never wait for it here.
-            let mut owner = victim.owner.try_lock().ok()?;
-            if std::mem::replace(&mut owner.revoked, true) {
-                return None;
-            }
-            if let Some(socket) = owner.socket.take() {
-                let _ = socket.shutdown(std::net::Shutdown::Both);
-            }
+        // Its worker locks the owner first and this queue second: never wait for it here.
+        let mut owner = victim.owner.try_lock().ok()?;
+        if std::mem::replace(&mut owner.revoked, true) {
+            return None;
         }
-        victim.end.store(first, Ordering::Release);
-        Some((Segment::new(victim.blob, first, end), false))
+        if let Some(socket) = owner.socket.take() {
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        let segment = Segment::taken_over(&victim, owner.part.take());
+        victim.end.store(segment.first, Ordering::Release);
+        Some((segment, false))
     }
 }
 
@@ -491,6 +533,7 @@ mod tests {
             cursor: AtomicUsize::new(segment.cursor()),
             end: AtomicUsize::new(segment.end()),
             started: Instant::now() - Duration::from_secs(5),
+            patience: segment.patience,
             received: AtomicU64::new(rate * 5),
             owner: Mutex::default(),
         });
@@ -556,6 +599,32 @@ mod tests {
         assert_eq!((rescued.blob, rescued.first, rescued.end()), (0, 0, 2));
         drop(rescued);
         assert_eq!(small.end(), 0);
+    }
+
+    #[test]
+    fn what_came_of_a_chunk_is_handed_on() {
+        let part = |at| {
+            Some(Part {
+                at,
+                crc: crc32fast::Hasher::new(),
+            })
+        };
+        let handed = |segment: &Arc<Segment>| segment.lock().part.as_ref().map(|part| part.at);
+        let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3);
+        let (large, _) = fetch(&queue);
+        let (small, _) = fetch(&queue);
+        run_at(&queue, &large, 500 * MIB);
+        let small = run_at(&queue, &small, 10);
+        small.lock().part = part(1000);
+        let (rescued, _) = fetch(&queue);
+        assert_eq!((rescued.blob, handed(&rescued)), (0, Some(1000)));
+        assert!(rescued.patience > small.patience);
+        // Its worker leaves it, too: the next one goes on from there.
+        rescued.lock().part = part(2000);
+        queue.release(&rescued);
+        queue.release(&small);
+        let (next, whole) = fetch(&queue);
+        assert_eq!((next.blob, whole, handed(&next)), (0, true, Some(2000)));
     }
 
     #[test]

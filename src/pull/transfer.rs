@@ -4,7 +4,7 @@
 //! a blob's hash comes to is judged in [`super::worker`].
 
 use super::Shared;
-use super::queue::Segment;
+use super::queue::{Part, Segment};
 use super::worker::{BUFFER, Front, Worker};
 use crate::archive::journal::Chunks;
 use crate::digest::Hasher;
@@ -50,15 +50,19 @@ impl<'p> Worker<'p> {
     fn fetch_segment(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
         let shared: &'p Shared<'p> = self.shared;
         let chunks = shared.chunks(segment.blob);
-        let front = shared.fronts[segment.blob]
-            .try_lock()
-            .ok()
-            .filter(|front| front.next == segment.first);
+        let part = segment.lock().part.clone().unwrap_or_else(|| Part {
+            at: chunks.range(segment.first).start,
+            crc: crc32fast::Hasher::new(),
+        });
+        // Of a chunk that is there in part, the front has to read the beginning.
+        let front = shared.fronts[segment.blob].try_lock().ok().filter(|front| {
+            front.next == segment.first && part.at == chunks.range(segment.first).start
+        });
         let mut transfer = Transfer {
             segment: segment.clone(),
             chunks,
-            at: chunks.range(segment.first).start,
-            crc: crc32fast::Hasher::new(),
+            at: part.at,
+            crc: part.crc,
             front: front.map(|front| {
                 let hasher = front.hasher.clone();
                 (front, hasher)
@@ -214,11 +218,15 @@ impl<'p> Worker<'p> {
                 .segment
                 .received
                 .fetch_add(read as u64, Ordering::Relaxed);
-            let owner = segment.lock();
+            let mut owner = segment.lock();
             if owner.revoked {
                 return Ok(Outcome::Lost);
             }
             shared.take(transfer, &self.buffer[..read], place)?;
+            owner.part = Some(Part {
+                at: transfer.at,
+                crc: transfer.crc.clone(),
+            });
             drop(owner);
             if shared.queue.is_stopped() {
                 return Ok(Outcome::Lost);

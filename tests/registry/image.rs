@@ -240,6 +240,12 @@ impl Image {
         )
     }
 
+    /// Bytes of all its layers.
+    pub fn size(&self) -> u64 {
+        let sizes = self.layers.iter().map(|layer| layer.data().len() as u64);
+        sizes.sum()
+    }
+
     pub fn digest(&self) -> String {
         sha256(self.manifest().as_bytes())
     }
