@@ -5,9 +5,13 @@
 //! on the disk while the chunk is not, therefore every claimed chunk is read again before it is
 //! trusted. This module turns journals into bytes and back; [`super::file`] stores them.
 
-use super::layout::{Blob, Plan};
+use super::layout::Plan;
 use crate::digest::{Algorithm, Digest};
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a record stands for, and what is lost at most when a worker is killed.
 const CHUNK: u64 = 512 << 10;
@@ -81,15 +85,58 @@ pub(crate) struct Journal {
     pub rows: Vec<Row>,
 }
 
-/// Where the records of each blob begin, counted from the journal's first byte.
-pub(crate) fn record_offsets(blobs: &[Blob]) -> Vec<u64> {
-    let mut at = (HEADER + blobs.len() * ROW) as u64;
-    let mut offsets = Vec::with_capacity(blobs.len());
-    for blob in blobs {
-        offsets.push(at);
-        at += (Chunks::of(blob.descriptor.size).count() * RECORD) as u64;
+/// Where the records of a plan's chunks stand in the file that holds its journal.
+pub(crate) struct Marks {
+    /// Of each blob's first record.
+    offsets: Vec<u64>,
+    /// Something is worth going on from.
+    worth: AtomicBool,
+}
+
+impl Marks {
+    /// For a journal that begins at this byte of its file.
+    pub fn new(plan: &Plan, start: u64) -> Self {
+        let mut at = start + (HEADER + plan.blobs().len() * ROW) as u64;
+        let offsets = plan.blobs().iter().map(|blob| {
+            let offset = at;
+            at += (Chunks::of(blob.descriptor.size).count() * RECORD) as u64;
+            offset
+        });
+        Self {
+            offsets: offsets.collect(),
+            worth: AtomicBool::new(false),
+        }
     }
-    offsets
+
+    /// The place of a chunk's record.
+    pub fn at(&self, blob: usize, chunk: usize) -> u64 {
+        self.offsets[blob] + (chunk * RECORD) as u64
+    }
+
+    /// From now on there is something to keep.
+    pub fn keep(&self) {
+        self.worth.store(true, Ordering::Relaxed);
+    }
+
+    pub fn worth(&self) -> bool {
+        self.worth.load(Ordering::Relaxed)
+    }
+}
+
+/// The claims of a journal that claims nothing.
+pub(crate) fn no_claims(plan: &Plan) -> Vec<Vec<Option<u32>>> {
+    let blobs = plan.blobs().iter();
+    blobs
+        .map(|blob| vec![None; Chunks::of(blob.descriptor.size).count()])
+        .collect()
+}
+
+/// Writes a new journal at this byte of a file that is as long as it will be.
+pub(crate) fn write(file: &File, plan: &Plan, start: u64) -> io::Result<()> {
+    let (head, trailer) = begin(plan, start);
+    file.write_all_at(&head, start)?;
+    // The trailer comes last: a file that has one is laid out.
+    file.write_all_at(&trailer, start + size(plan) - TRAILER_SIZE)
 }
 
 pub(crate) fn record(crc: u32) -> [u8; RECORD] {
@@ -100,7 +147,7 @@ pub(crate) fn record(crc: u32) -> [u8; RECORD] {
 }
 
 /// Header and rows of a new journal, and the trailer that ends the file; no chunk is there yet.
-pub(crate) fn begin(plan: &Plan) -> (Vec<u8>, [u8; TRAILER]) {
+fn begin(plan: &Plan, start: u64) -> (Vec<u8>, [u8; TRAILER]) {
     let mut bytes = Vec::with_capacity(HEADER + plan.blobs().len() * ROW);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(plan.digest().as_bytes());
@@ -121,7 +168,7 @@ pub(crate) fn begin(plan: &Plan) -> (Vec<u8>, [u8; TRAILER]) {
     }
     let mut trailer = [0; TRAILER];
     trailer[..16].copy_from_slice(MAGIC);
-    trailer[16..24].copy_from_slice(&plan.size().to_le_bytes());
+    trailer[16..24].copy_from_slice(&start.to_le_bytes());
     trailer[24..28].copy_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     (bytes, trailer)
 }
@@ -160,8 +207,7 @@ pub(crate) fn read(bytes: &[u8], trailer: &[u8]) -> Option<Journal> {
     let count = usize::try_from(number(&bytes[56..64])).ok()?;
     let table = HEADER.checked_add(count.checked_mul(ROW)?)?;
     let head = bytes.get(..table)?;
-    if crc32fast::hash(head).to_le_bytes() != trailer[24..28] || number(&trailer[16..24]) != archive
-    {
+    if crc32fast::hash(head).to_le_bytes() != trailer[24..28] {
         return None;
     }
     let mut records = &bytes[table..];
@@ -221,7 +267,7 @@ mod tests {
     }
 
     fn stored(plan: &Plan) -> (Vec<u8>, [u8; TRAILER]) {
-        let (mut bytes, trailer) = begin(plan);
+        let (mut bytes, trailer) = begin(plan, plan.size());
         bytes.resize(size(plan) as usize - TRAILER, 0);
         (bytes, trailer)
     }
@@ -230,8 +276,7 @@ mod tests {
     fn a_journal_is_read_as_it_was_written() {
         let plan = plan();
         let (mut bytes, trailer) = stored(&plan);
-        let offsets = record_offsets(plan.blobs());
-        let at = offsets[0] as usize + RECORD;
+        let at = Marks::new(&plan, 0).at(0, 1) as usize;
         bytes[at..at + RECORD].copy_from_slice(&record(0));
         let journal = read(&bytes, &trailer).unwrap();
         assert_eq!(journal.plan, *plan.digest());

@@ -3,8 +3,8 @@
 //! A transfer goes on at the byte where a connection broke, with its checksum and hash kept. What
 //! a blob's hash comes to is judged in [`super::worker`].
 
-use super::Shared;
 use super::queue::{Part, Segment};
+use super::shared::Shared;
 use super::worker::{BUFFER, Front, Worker};
 use crate::archive::journal::Chunks;
 use crate::digest::Hasher;
@@ -183,11 +183,10 @@ impl<'p> Worker<'p> {
     ) -> std::result::Result<Outcome, Failure> {
         let shared = self.shared;
         let blob = transfer.segment.blob;
-        let place = shared.plan.blobs()[blob].offset;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
         if whole.is_some() && transfer.at == 0 && response.body.length().is_some() {
             // Only now does the registry itself confirm the size.
-            shared.file.reserve(place, descriptor.size)?;
+            shared.store.reserve(blob, descriptor.size)?;
         }
         let segment = transfer.segment.clone();
         segment.lock().socket = response.body.socket();
@@ -222,7 +221,7 @@ impl<'p> Worker<'p> {
             if owner.revoked {
                 return Ok(Outcome::Lost);
             }
-            shared.take(transfer, &self.buffer[..read], place)?;
+            shared.take(transfer, &self.buffer[..read])?;
             owner.part = Some(Part {
                 at: transfer.at,
                 crc: transfer.crc.clone(),
@@ -272,12 +271,12 @@ impl Transfer<'_> {
 impl Shared<'_> {
     /// Writes received bytes and notes each chunk that they complete. Bytes of a chunk that is
     /// there already are passed over.
-    fn take(&self, transfer: &mut Transfer<'_>, mut bytes: &[u8], place: u64) -> Result<()> {
+    fn take(&self, transfer: &mut Transfer<'_>, mut bytes: &[u8]) -> Result<()> {
         let blob = transfer.segment.blob;
         let from = transfer.at;
         let single = transfer.chunks.at(from) == transfer.chunks.at(from + bytes.len() as u64 - 1);
         if single && !self.queue.has(blob, transfer.chunks.at(from)) {
-            self.file.write_at(bytes, place + from)?;
+            self.store.write_at(blob, bytes, from)?;
         }
         while !bytes.is_empty() {
             let chunk = transfer.chunks.at(transfer.at);
@@ -290,7 +289,7 @@ impl Shared<'_> {
                 transfer.front = None;
             } else {
                 if !single {
-                    self.file.write_at(part, place + transfer.at)?;
+                    self.store.write_at(blob, part, transfer.at)?;
                 }
                 transfer.crc.update(part);
                 if let Some((_, hasher)) = &mut transfer.front {
@@ -304,7 +303,7 @@ impl Shared<'_> {
             }
             let crc = std::mem::take(&mut transfer.crc).finalize();
             if !present {
-                self.file.mark(blob, chunk, crc)?;
+                self.store.mark(blob, chunk, crc)?;
                 if let Some((front, hasher)) = &mut transfer.front {
                     front.hasher = hasher.clone();
                     front.next = chunk + 1;

@@ -5,9 +5,9 @@
 //! hashes what it receives; what others write further back is read again (from the page cache)
 //! when the front comes to it. Nothing counts that was not hashed in this run.
 
-use super::Shared;
 use super::event::Event;
 use super::queue::Task;
+use super::shared::Shared;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use std::sync::{MutexGuard, PoisonError};
@@ -111,7 +111,6 @@ impl<'p> Worker<'p> {
             (None, None) => return Ok(false),
         };
         let range = shared.chunks(blob).range(chunk);
-        let place = shared.plan.blobs()[blob].offset;
         let mut crc = crc32fast::Hasher::new();
         let mut at = range.start;
         while at < range.end {
@@ -122,9 +121,9 @@ impl<'p> Worker<'p> {
                     if lender.read_at(part, offset + at).is_err() {
                         return Ok(false);
                     }
-                    shared.file.write_at(part, place + at)?;
+                    shared.store.write_at(blob, part, at)?;
                 }
-                _ => shared.file.read_at(part, place + at)?,
+                _ => shared.store.read_at(blob, part, at)?,
             }
             crc.update(part);
             if let Some(hasher) = hasher.as_deref_mut() {
@@ -134,8 +133,8 @@ impl<'p> Worker<'p> {
         }
         let right = crc.finalize() == claim;
         match (right, from) {
-            (true, Some(_)) => shared.file.mark(blob, chunk, claim)?,
-            (false, None) => shared.file.unmark(blob, chunk)?,
+            (true, Some(_)) => shared.store.mark(blob, chunk, claim)?,
+            (false, None) => shared.store.unmark(blob, chunk)?,
             _ => {}
         }
         Ok(right)
@@ -164,9 +163,7 @@ impl<'p> Worker<'p> {
                 while at < range.end {
                     let length = (range.end - at).min(BUFFER as u64) as usize;
                     let part = &mut self.buffer[..length];
-                    shared
-                        .file
-                        .read_at(part, shared.plan.blobs()[blob].offset + at)?;
+                    shared.store.read_at(blob, part, at)?;
                     front.hasher.update(part);
                     at += length as u64;
                 }
@@ -192,6 +189,7 @@ impl<'p> Worker<'p> {
         }
         let found = front.hasher.clone().finish();
         if found == descriptor.digest {
+            shared.store.settle(blob)?;
             let kept = shared.progress.close(blob);
             shared.tell(Event::Layer {
                 layer: blob,
@@ -204,7 +202,7 @@ impl<'p> Worker<'p> {
         }
         let chunks = shared.chunks(blob);
         for chunk in 0..chunks.count() {
-            shared.file.unmark(blob, chunk)?;
+            shared.store.unmark(blob, chunk)?;
         }
         let mirrored = shared.client.leave_mirrors();
         if !mirrored && (front.second || chunks.count() == 0) {

@@ -1,0 +1,37 @@
+//! Where blobs grow until they are true: what the workers of a pull need of an output, be it one
+//! file or a directory.
+
+use super::file::Lender;
+use crate::error::Result;
+use std::path::Path;
+
+/// What an output holds when it is opened.
+pub(crate) struct Opened {
+    pub store: Box<dyn Store>,
+    /// For each blob, the CRC-32 of each chunk that its journal claims.
+    pub claims: Vec<Vec<Option<u32>>>,
+    pub lender: Option<Lender>,
+}
+
+/// An output under way. Blobs are named by their number in the plan, bytes by their place in the
+/// blob; which of them are right is decided by whoever writes them.
+pub(crate) trait Store: Send + Sync {
+    /// Writes bytes of a blob.
+    fn write_at(&self, blob: usize, bytes: &[u8], at: u64) -> Result<()>;
+    /// Reads back what was written.
+    fn read_at(&self, blob: usize, bytes: &mut [u8], at: u64) -> Result<()>;
+    /// Gives a blob its room on the disk, where the file system can.
+    fn reserve(&self, blob: usize, size: u64) -> Result<()>;
+    /// Notes that a chunk is written, and its CRC-32.
+    fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()>;
+    /// Takes a note back.
+    fn unmark(&self, blob: usize, chunk: usize) -> Result<()>;
+    /// The blob is whole and true.
+    fn settle(&self, blob: usize) -> Result<()>;
+    /// Everything is true: brings all to the disk, and gives the name.
+    fn finish(&self) -> Result<()>;
+    /// After a failure: what is there stays if anything in it is worth going on from.
+    fn give_up(&self);
+    /// Where it grows, for messages.
+    fn path(&self) -> &Path;
+}

@@ -1,0 +1,261 @@
+//! What the workers of a pull have in common, and the thread that waits for them and tells the
+//! observer. Which work there is stands in [`super::queue`], how it is done in [`super::worker`].
+
+use super::event::{Event, LayerProgress};
+use super::progress::Progress;
+use super::queue::Queue;
+use super::worker::{Front, Worker};
+use crate::archive::file::Lender;
+use crate::archive::journal::Chunks;
+use crate::archive::layout::{Blob, Plan};
+use crate::archive::store::{Opened, Store};
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::net::retry::Stop;
+use crate::reference::Reference;
+use crate::registry::{Client, Repository};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A worker's stack. Its buffers are on the heap; a TLS handshake takes the most of this.
+pub(super) const STACK: usize = 512 << 10;
+/// How often an observer is told where all stands.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// What the workers of a pull have in common.
+pub(super) struct Shared<'p> {
+    pub client: &'p Client,
+    pub plan: &'p Plan,
+    pub store: Box<dyn Store>,
+    pub queue: Queue,
+    pub fronts: Vec<Mutex<Front>>,
+    pub claims: Vec<Vec<Option<u32>>>,
+    pub lender: Option<Lender>,
+    pub progress: Progress,
+    pub stop: Stop,
+    error: Mutex<Option<Error>>,
+    events: Mutex<Option<Sender<Option<Event>>>>,
+}
+
+impl<'p> Shared<'p> {
+    pub fn new(
+        client: &'p Client,
+        plan: &'p Plan,
+        opened: Opened,
+        events: Sender<Option<Event>>,
+        jobs: usize,
+    ) -> Self {
+        let Opened {
+            store,
+            claims,
+            lender,
+        } = opened;
+        let sizes: Vec<u64> = plan
+            .blobs()
+            .iter()
+            .map(|blob| blob.descriptor.size)
+            .collect();
+        let lent = |digest| {
+            lender
+                .as_ref()
+                .is_some_and(|lender| lender.rows.iter().any(|row| row.digest == digest))
+        };
+        let check: Vec<bool> = plan
+            .blobs()
+            .iter()
+            .zip(&claims)
+            .map(|(blob, claims)| {
+                claims.iter().any(Option::is_some) || lent(blob.descriptor.digest)
+            })
+            .collect();
+        let front =
+            |blob: &Blob| Mutex::new(Front::new(Hasher::new(blob.descriptor.digest.algorithm())));
+        Self {
+            client,
+            plan,
+            store,
+            queue: Queue::new(&sizes, &check, jobs),
+            fronts: plan.blobs().iter().map(front).collect(),
+            claims,
+            lender,
+            progress: Progress::new(sizes.len()),
+            error: Mutex::default(),
+            stop: Stop::default(),
+            events: Mutex::new(Some(events)),
+        }
+    }
+
+    /// Runs the workers and tells the observer, until all is done or has failed.
+    pub fn work(
+        &self,
+        jobs: usize,
+        events: &Receiver<Option<Event>>,
+        observer: &mut dyn FnMut(&Event),
+    ) {
+        // Small images need no more workers than they have blobs or shareable pieces.
+        let useful = self.plan.blobs().len() as u64 + self.plan.download_size() / (4 << 20);
+        let workers = (useful.min(jobs as u64) as usize).max(1);
+        std::thread::scope(|scope| {
+            for number in 0..workers {
+                let builder = std::thread::Builder::new()
+                    .name(format!("worker {number}"))
+                    .stack_size(STACK);
+                let running = Running::new(self);
+                let spawned = builder.spawn_scoped(scope, move || {
+                    let _running = running;
+                    Worker::new(self).run();
+                });
+                match spawned {
+                    Ok(_) => {}
+                    Err(error) if number == 0 => {
+                        self.fail(Error::output(
+                            self.store.path(),
+                            "starting a thread for",
+                            error,
+                        ));
+                    }
+                    // A system short of threads gets the work done with those it has.
+                    Err(_) => break,
+                }
+            }
+            self.attend(events, observer);
+        });
+        observer(&self.snapshot());
+    }
+
+    fn attend(&self, events: &Receiver<Option<Event>>, observer: &mut dyn FnMut(&Event)) {
+        let mut next = Instant::now() + TICK;
+        loop {
+            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Some(event)) => observer(&event),
+                Ok(None) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.client.is_cancelled() {
+                        self.fail(Error::Interrupted(0));
+                    }
+                    observer(&self.snapshot());
+                    next = Instant::now() + TICK;
+                }
+            }
+            if self.progress.running.load(Ordering::SeqCst) == 0 {
+                // No worker is left to send anything: what waits is all there is.
+                events
+                    .try_iter()
+                    .flatten()
+                    .for_each(|event| observer(&event));
+                return;
+            }
+        }
+    }
+
+    pub fn snapshot(&self) -> Event {
+        let count = |atomic: &AtomicU64| atomic.load(Ordering::Relaxed);
+        let blobs = self
+            .plan
+            .blobs()
+            .iter()
+            .zip(&self.progress.blobs)
+            .enumerate();
+        let active = blobs.clone().filter(|(_, (blob, progress))| {
+            let done = count(&progress.done);
+            progress.open.load(Ordering::Relaxed) && done > 0 && done <= blob.descriptor.size
+        });
+        Event::Progress {
+            done: self
+                .progress
+                .blobs
+                .iter()
+                .map(|blob| count(&blob.done))
+                .sum(),
+            total: self.plan.download_size(),
+            downloaded: count(&self.progress.downloaded),
+            active: active
+                .map(|(layer, (blob, progress))| LayerProgress {
+                    layer,
+                    digest: blob.descriptor.digest,
+                    done: count(&progress.done),
+                    size: blob.descriptor.size,
+                })
+                .collect(),
+        }
+    }
+
+    pub fn chunks(&self, blob: usize) -> Chunks {
+        Chunks::of(self.plan.blobs()[blob].descriptor.size)
+    }
+
+    pub fn reference(&self, blob: usize) -> &Reference {
+        &self.plan.references()[self.plan.blobs()[blob].reference]
+    }
+
+    pub fn repository(&self, blob: usize) -> Result<Repository<'p>> {
+        self.client.repository(self.reference(blob))
+    }
+
+    pub fn host(&self, blob: usize) -> String {
+        self.reference(blob).registry()
+    }
+
+    /// The CRC-32 and place of a chunk in the lender's file.
+    pub fn lent(&self, blob: usize, chunk: usize) -> Option<(u32, u64)> {
+        let descriptor = &self.plan.blobs()[blob].descriptor;
+        let rows = &self.lender.as_ref()?.rows;
+        let row = rows
+            .iter()
+            .find(|row| row.digest == descriptor.digest && row.size == descriptor.size)?;
+        Some(((*row.claims.get(chunk)?)?, row.offset))
+    }
+
+    pub fn tell(&self, event: Event) {
+        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Nobody listening is no failure of the pull.
+            let _ = events.send(Some(event));
+        }
+    }
+
+    /// Lets whoever waits for events look whether there is still anybody to wait for.
+    fn wake(&self) {
+        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = events.send(None);
+        }
+    }
+
+    /// The first failure is the pull's; all others follow from it.
+    pub fn fail(&self, error: Error) {
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.queue.stop();
+        self.stop.set();
+        self.client.agent().hang_up();
+    }
+
+    pub fn error(&self) -> Option<Error> {
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// Counts its worker in, and out again, also when that panics.
+struct Running<'p>(&'p Shared<'p>);
+
+impl<'p> Running<'p> {
+    fn new(shared: &'p Shared<'p>) -> Self {
+        shared.progress.running.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.0.progress.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.wake();
+        }
+    }
+}
