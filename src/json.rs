@@ -17,15 +17,24 @@ const VALUES: usize = 200_000;
 
 /// Parses a document, whose name stands in the messages.
 pub(crate) fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
+    parse_within(bytes, document, (CONTAINERS, VALUES))
+}
+
+/// The same with other limits: of objects and arrays, and of values.
+pub(crate) fn parse_within<T: Deserialize>(
+    bytes: &[u8],
+    document: &str,
+    limits: (usize, usize),
+) -> Result<T> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| Error::malformed(document, "is not JSON: not UTF-8"))?;
-    shape(text.as_bytes()).map_err(|why| Error::malformed(document, why))?;
+    shape(text.as_bytes(), limits).map_err(|why| Error::malformed(document, why))?;
     miniserde::json::from_str(text)
         .map_err(|_| Error::malformed(document, "is not JSON, or a field has the wrong type"))
 }
 
 /// Counts without understanding: strings are skipped, brackets and commas are not.
-fn shape(bytes: &[u8]) -> std::result::Result<(), String> {
+fn shape(bytes: &[u8], (most, most_values): (usize, usize)) -> std::result::Result<(), String> {
     match bytes.iter().find(|c| !c.is_ascii_whitespace()) {
         Some(b'{' | b'[') => {}
         Some(b'<') => {
@@ -59,9 +68,9 @@ fn shape(bytes: &[u8]) -> std::result::Result<(), String> {
         if depth > DEPTH {
             return Err(format!("is nested deeper than {DEPTH} levels"));
         }
-        if containers > CONTAINERS || values > VALUES {
+        if containers > most || values > most_values {
             return Err(format!(
-                "has more than {CONTAINERS} objects or {VALUES} values"
+                "has more than {most} objects or {most_values} values"
             ));
         }
     }
