@@ -77,8 +77,10 @@ mod reference;
 mod registry;
 mod time;
 
+use archive::directory::check_target as check_directory;
+use archive::disk::with_suffix;
 use archive::file::{check_target, partial_path};
-pub use archive::layout::{Entry, Plan, PlanOptions};
+pub use archive::layout::{Entry, Format, Plan, PlanOptions};
 pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};

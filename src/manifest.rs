@@ -88,6 +88,17 @@ impl Document {
         expected: Option<&Digest>,
         what: &str,
     ) -> Result<Self> {
+        Self::read(bytes, media_type, expected, what, Kinds::Images)
+    }
+
+    /// The same, where manifests of other things than images may be wanted, too.
+    pub(crate) fn read(
+        bytes: Vec<u8>,
+        media_type: Option<&str>,
+        expected: Option<&Digest>,
+        what: &str,
+        kinds: Kinds,
+    ) -> Result<Self> {
         let digest = Digest::of(
             expected.map_or(Algorithm::Sha256, Digest::algorithm),
             &bytes,
@@ -105,7 +116,7 @@ impl Document {
         let kind = kind(&wire, media_type, expected.is_some(), what)?;
         let (media_type, content) = match kind {
             Kind::Index(media_type) => (media_type, index(wire, what)?),
-            Kind::Manifest(media_type) => (media_type, manifest(wire, what)?),
+            Kind::Manifest(media_type) => (media_type, manifest(wire, what, kinds)?),
         };
         Ok(Self {
             bytes: bytes.into(),
@@ -178,6 +189,15 @@ struct WirePlatform {
 struct WireAnnotations {
     #[serde(rename = "vnd.docker.reference.type")]
     reference_type: Text,
+}
+
+/// Which manifests are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// Those of container images that loaders can open.
+    Images,
+    /// Those of attestations and other companions, too.
+    All,
 }
 
 enum Kind {
@@ -274,7 +294,7 @@ fn index(wire: WireDocument, what: &str) -> Result<Content> {
     Ok(Content::Index(entries.collect::<Result<_>>()?))
 }
 
-fn manifest(wire: WireDocument, what: &str) -> Result<Content> {
+fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
     let Some(config) = wire.config else {
         return Err(Error::malformed(what, "has no config"));
     };
@@ -290,6 +310,7 @@ fn manifest(wire: WireDocument, what: &str) -> Result<Content> {
         OCI_CONFIG
         | "application/vnd.docker.container.image.v1+json"
         | "application/octet-stream" => {}
+        _ if kinds == Kinds::All => {}
         _ if !wire.artifact_type.0.is_empty() => return Err(artifact(&wire.artifact_type.0)),
         other => return Err(artifact(other)),
     }
@@ -302,6 +323,9 @@ fn manifest(wire: WireDocument, what: &str) -> Result<Content> {
     }
     let layers = layers.into_iter().enumerate().map(|(number, layer)| {
         let layer = descriptor(layer, what, &format!("layer {}", number + 1))?;
+        if kinds == Kinds::All {
+            return Ok(layer);
+        }
         if layer.media_type.ends_with("+encrypted") {
             return Err(Error::unsupported(format!(
                 "{what}: layer {} is encrypted ({}), which no loader opens without its key",
@@ -378,7 +402,16 @@ struct WireRootfs {
 
 impl Config {
     pub fn parse(bytes: &[u8], layers: usize, what: &str) -> Result<Self> {
-        let wire: WireConfig = json::parse(bytes, what)?;
+        Self::read(json::parse(bytes, what)?, layers, what)
+    }
+
+    /// The same from an archive, where less memory is given to it.
+    pub fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
+        let wire = json::parse_within(bytes, what, ARCHIVED)?;
+        Ok(Self::read(wire, layers, what)?.diff_ids)
+    }
+
+    fn read(wire: WireConfig, layers: usize, what: &str) -> Result<Self> {
         let diff_ids = wire
             .rootfs
             .and_then(|rootfs| rootfs.diff_ids)
@@ -402,6 +435,42 @@ impl Config {
                 .map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?,
         })
     }
+}
+
+/// How many objects and values a document of an archive may have.
+const ARCHIVED: (usize, usize) = (2 * ENTRIES + 100, 8 * ENTRIES);
+
+/// An image as a docker-archive's manifest.json names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DockerItem {
+    pub config: String,
+    pub tags: Vec<String>,
+    pub layers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct WireItem {
+    #[serde(rename = "Config")]
+    config: Text,
+    #[serde(rename = "RepoTags")]
+    tags: Option<Vec<Text>>,
+    #[serde(rename = "Layers")]
+    layers: Option<Vec<Text>>,
+}
+
+/// What a docker-archive's manifest.json says.
+pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> {
+    let wire: Vec<WireItem> = json::parse_within(bytes, what, ARCHIVED)?;
+    let texts = |list: Option<Vec<Text>>| {
+        let list = list.unwrap_or_default();
+        list.into_iter().map(|text| text.0).collect()
+    };
+    let items = wire.into_iter().map(|item| DockerItem {
+        config: item.config.0,
+        tags: texts(item.tags),
+        layers: texts(item.layers),
+    });
+    Ok(items.collect())
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod manifests;
 mod mirrors;
 // Disks and directories.
 mod output;
+// File, stream and directory: the same in every way.
+mod outputs;
 // Ended at any moment, and run again.
 mod resume;
 // Challenges, tokens, credentials.

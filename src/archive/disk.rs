@@ -1,10 +1,11 @@
 //! What every output does with files: locking, room, names that last. Knows nothing of archives.
 
+use super::read::Place;
 use crate::error::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -46,6 +47,49 @@ pub(super) fn reserve(file: &File, path: &Path, offset: u64, size: u64) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// Copies bytes from a place in another archive, within the kernel or without a copy where file
+/// systems can. `false` where the place cannot be read; a failure is the writing's.
+pub(super) fn copy(
+    from: &Place,
+    at: u64,
+    to: &File,
+    mut place: u64,
+    length: u64,
+) -> io::Result<bool> {
+    let Ok(source) = from.file() else {
+        return Ok(false);
+    };
+    let (mut offset, mut left) = (from.offset() + at, length);
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(source, Some(&mut offset), to, Some(&mut place), most) {
+            // An end where there should be none, or a kernel or a file system that cannot.
+            Ok(0) => break,
+            Ok(copied) => left -= copied as u64,
+            Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => {
+                return Err(error.into());
+            }
+            Err(_) => break,
+        }
+    }
+    let mut buffer = vec![0; (64 << 10).min(left) as usize];
+    while left > 0 {
+        let room = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        if from
+            .read_at(&mut buffer[..room], at + (length - left))
+            .is_err()
+        {
+            return Ok(false);
+        }
+        to.write_all_at(&buffer[..room], place)?;
+        place += room as u64;
+        left -= room as u64;
+    }
+    Ok(true)
 }
 
 /// A name is on the disk once its directory is. Some file systems cannot say so.
@@ -103,4 +147,67 @@ pub(super) fn open_locked(path: &Path) -> Result<File> {
 /// The kernel's inode numbers are of different widths on different targets.
 fn into_u64(number: impl Into<u64>) -> u64 {
     number.into()
+}
+
+/// A file that is written from its beginning to its end and gets its name then; given up before
+/// that, it is gone. Whoever makes it holds the lock of the partial file beside it.
+pub(crate) struct NewFile {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    finished: bool,
+}
+
+impl NewFile {
+    /// Begins a file that is to become `target`.
+    pub fn create(target: &Path) -> Result<Self> {
+        let path = with_suffix(target, ".partial.new");
+        let flags = OFlags::WRONLY
+            | OFlags::CREATE
+            | OFlags::TRUNC
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
+            .map_err(|error| Error::output(&path, "making", error))?;
+        Ok(Self {
+            file: file.into(),
+            path,
+            target: target.to_owned(),
+            finished: false,
+        })
+    }
+
+    /// Brings it to the disk and gives it its name; returns its size.
+    pub fn finish(mut self) -> Result<u64> {
+        let size = self
+            .file
+            .sync_all()
+            .and_then(|()| self.file.metadata())
+            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?
+            .len();
+        std::fs::rename(&self.path, &self.target)
+            .map_err(|error| Error::output(&self.target, "naming", error))?;
+        self.finished = true;
+        sync_folder(&self.target);
+        Ok(size)
+    }
+}
+
+impl io::Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }

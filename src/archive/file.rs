@@ -4,9 +4,10 @@
 //! What is worth keeping of an earlier file of another plan is lent to the new one by digest.
 //! Which bytes are right is decided by whoever writes them.
 
-use super::disk::{check_room, folder, open_locked, reserve, sync_folder, with_suffix};
+use super::disk::{check_room, copy, folder, open_locked, reserve, sync_folder, with_suffix};
 use super::journal::{self, Journal, Marks, Row};
 use super::layout::Plan;
+use super::read::Place;
 use super::store::{Opened, Store};
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
@@ -41,10 +42,15 @@ pub(crate) fn partial_path(target: &Path) -> PathBuf {
 /// Can a file of this name be made? Asked before the first request, so that nobody waits for a
 /// download that has nowhere to go.
 pub(crate) fn check_target(target: &Path) -> Result<()> {
-    let folder = folder(target);
     if target.is_dir() {
         return Err(Error::output(target, "writing", rustix::io::Errno::ISDIR));
     }
+    check_folder(target)
+}
+
+/// Can anything be made beside this name?
+pub(super) fn check_folder(target: &Path) -> Result<()> {
+    let folder = folder(target);
     if folder.exists() && !folder.is_dir() {
         return Err(Error::output(target, "writing", rustix::io::Errno::NOTDIR));
     }
@@ -142,6 +148,12 @@ impl Store for Partial {
             .map_err(|error| Error::output(&self.path, "reading back", error))
     }
 
+    fn copy_from(&self, blob: usize, at: u64, from: &Place, length: u64) -> Result<bool> {
+        let place = self.offsets[blob] + at;
+        copy(from, at, &self.file, place, length)
+            .map_err(|error| Error::output(&self.path, "writing", error))
+    }
+
     fn reserve(&self, blob: usize, size: u64) -> Result<()> {
         reserve(&self.file, &self.path, self.offsets[blob], size)
     }
@@ -173,9 +185,13 @@ impl Store for Partial {
         Ok(())
     }
 
+    fn discard(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+
     fn give_up(&self) {
         if !self.marks.worth() {
-            let _ = std::fs::remove_file(&self.path);
+            self.discard();
         }
     }
 

@@ -7,10 +7,10 @@
 //! not there. All sizes are known from the manifests, so that every blob has its place before its
 //! first byte is asked for.
 
+use super::documents::{distinct, index_json, manifest_json, with_layers};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::json::quoted;
-use crate::manifest::{Content, Descriptor, OCI_INDEX};
+use crate::manifest::{Content, Descriptor};
 use crate::reference::Reference;
 use crate::registry::Image;
 use std::borrow::Cow;
@@ -20,16 +20,45 @@ use std::sync::Arc;
 /// A tar's unit.
 const BLOCK: u64 = 512;
 
-/// What the archive shall hold beyond the images.
+/// What loaders the archive is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// A docker-archive and an OCI layout at once.
+    #[default]
+    Docker,
+    /// An OCI layout alone: without `manifest.json`.
+    Oci,
+}
+
+/// How the archive shall be laid out.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct PlanOptions {}
+pub struct PlanOptions {
+    format: Format,
+}
+
+impl PlanOptions {
+    /// For which loaders (default: [`Format::Docker`]). Where an image has several platforms, the
+    /// archive is an OCI layout all the same: a docker-archive has no place for them.
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+}
 
 /// Where an entry's bytes come from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Memory(Arc<Vec<u8>>),
     /// The blob of this number.
+    Blob(usize),
+}
+
+/// A run of the archive's bytes.
+pub(crate) enum Part<'p> {
+    Bytes(Cow<'p, [u8]>),
+    /// All of the blob of this number.
     Blob(usize),
 }
 
@@ -59,6 +88,10 @@ impl Entry {
         matches!(self.source, Source::Blob(_))
     }
 
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
     fn data_start(&self) -> u64 {
         self.start + header_size(&self.path)
     }
@@ -70,8 +103,8 @@ pub(crate) struct Blob {
     pub descriptor: Descriptor,
     /// Of its first byte in the archive.
     pub offset: u64,
-    /// Which of the plan's references it belongs to.
-    pub reference: usize,
+    /// The number of the first image it belongs to.
+    pub image: usize,
 }
 
 /// The archive before it exists.
@@ -79,7 +112,8 @@ pub(crate) struct Blob {
 pub struct Plan {
     entries: Vec<Entry>,
     blobs: Vec<Blob>,
-    references: Vec<Reference>,
+    images: Vec<Image>,
+    options: PlanOptions,
     size: u64,
     digest: Digest,
 }
@@ -91,23 +125,64 @@ impl Plan {
     ///
     /// [`Error::Malformed`] where two descriptors give the same digest different sizes, or the
     /// sizes add up to more than a file can have.
-    pub fn new(images: &[Image], _options: &PlanOptions) -> Result<Self> {
+    pub fn new(images: &[Image], options: &PlanOptions) -> Result<Self> {
         let mut builder = Builder::default();
         builder.memory("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
         builder.memory("index.json", index_json(images).into_bytes());
-        builder.memory("manifest.json", manifest_json(images).into_bytes());
-        for image in images {
-            builder.document(image.manifest.digest(), image.manifest.shared())?;
+        let single = |image: &Image| matches!(image.manifest.content(), Content::Manifest { .. });
+        if options.format == Format::Docker && images.iter().all(single) {
+            builder.memory("manifest.json", manifest_json(images).into_bytes());
         }
         for image in images {
-            builder.document(&image.config.digest, image.config_bytes.clone())?;
+            for document in std::iter::once(&image.manifest).chain(&image.documents) {
+                builder.document(document.digest(), document.shared())?;
+            }
+        }
+        for image in images {
+            if let Some(bytes) = &image.config_bytes {
+                builder.document(&image.config.digest, bytes.clone())?;
+            }
         }
         for (number, image) in images.iter().enumerate() {
             for layer in &image.layers {
                 builder.blob(layer, number)?;
             }
         }
-        builder.finish(images.iter().map(|image| image.reference.clone()).collect())
+        builder.finish(images, options)
+    }
+
+    /// The plan of the same images with uncompressed layers, of which `inflated` gives the digest
+    /// and the size for each blob of this plan.
+    pub(crate) fn inflated(&self, inflated: &[(Digest, u64)]) -> Result<Self> {
+        let number = |layer: &Descriptor| {
+            let known = |blob: &Blob| blob.descriptor.digest == layer.digest;
+            self.blobs.iter().position(known)
+        };
+        let images = self.images.iter().map(|image| {
+            let layers = image.layers.iter().filter_map(number);
+            let layers: Vec<(Digest, u64)> = layers.map(|number| inflated[number]).collect();
+            let manifest = with_layers(&image.manifest, &layers)?;
+            let layers = match manifest.content() {
+                Content::Manifest { layers, .. } => layers.clone(),
+                Content::Index(_) => Vec::new(),
+            };
+            Ok(Image {
+                manifest,
+                layers,
+                ..image.clone()
+            })
+        });
+        Self::new(&images.collect::<Result<Vec<_>>>()?, &self.options)
+    }
+
+    /// The images, in the order they were given.
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    /// Each manifest or index that the archive names, with the references to it.
+    pub fn named(&self) -> Vec<(&Image, Vec<&Reference>)> {
+        distinct(&self.images)
     }
 
     /// The size of the archive in bytes.
@@ -129,8 +204,9 @@ impl Plan {
         &self.blobs
     }
 
-    pub(crate) fn references(&self) -> &[Reference] {
-        &self.references
+    /// The reference that a blob is asked for by.
+    pub(crate) fn reference(&self, blob: usize) -> &Reference {
+        &self.images[self.blobs[blob].image].reference
     }
 
     /// What tells this plan from any other: two plans of the same digest give the same archive.
@@ -138,28 +214,38 @@ impl Plan {
         &self.digest
     }
 
-    /// Everything but the blobs, as pieces with their places: headers, documents, padding, end.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Cow<'_, [u8]>)> {
+    /// All of the archive, in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let entries = self.entries.iter().flat_map(|entry| {
-            let data = entry.data_start();
-            let known: &[u8] = match &entry.source {
-                Source::Memory(bytes) => bytes,
-                Source::Blob(_) => &[],
-            };
             [
-                (entry.start, Cow::Owned(header(&entry.path, entry.size))),
-                (data, Cow::Borrowed(known)),
-                (
-                    data + entry.size,
-                    Cow::Owned(vec![0; padding(entry.size) as usize]),
-                ),
+                Part::Bytes(Cow::Owned(header(&entry.path, entry.size))),
+                match &entry.source {
+                    Source::Memory(bytes) => Part::Bytes(Cow::Borrowed(bytes)),
+                    Source::Blob(number) => Part::Blob(*number),
+                },
+                Part::Bytes(Cow::Owned(vec![0; padding(entry.size) as usize])),
             ]
         });
-        let end = (
-            self.size - 2 * BLOCK,
-            Cow::Owned(vec![0; 2 * BLOCK as usize]),
-        );
-        entries.chain([end]).filter(|(_, piece)| !piece.is_empty())
+        let end = Part::Bytes(Cow::Owned(vec![0; 2 * BLOCK as usize]));
+        entries.chain([end])
+    }
+
+    /// Everything but the blobs, as pieces with their places: headers, documents, padding, end.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Cow<'_, [u8]>)> {
+        let mut at = 0;
+        self.parts().filter_map(move |part| {
+            let place = at;
+            match part {
+                Part::Blob(number) => {
+                    at += self.blobs[number].descriptor.size;
+                    None
+                }
+                Part::Bytes(bytes) => {
+                    at += bytes.len() as u64;
+                    (!bytes.is_empty()).then_some((place, bytes))
+                }
+            }
+        })
     }
 }
 
@@ -207,7 +293,7 @@ impl Builder {
         Ok(())
     }
 
-    fn blob(&mut self, descriptor: &Descriptor, reference: usize) -> Result<()> {
+    fn blob(&mut self, descriptor: &Descriptor, image: usize) -> Result<()> {
         if self.is_new(&descriptor.digest, descriptor.size)? {
             self.push(
                 descriptor.digest.path(),
@@ -217,13 +303,13 @@ impl Builder {
             self.blobs.push(Blob {
                 descriptor: descriptor.clone(),
                 offset: 0,
-                reference,
+                image,
             });
         }
         Ok(())
     }
 
-    fn finish(mut self, references: Vec<Reference>) -> Result<Plan> {
+    fn finish(mut self, images: &[Image], options: &PlanOptions) -> Result<Plan> {
         let too_large = || {
             Error::malformed(
                 "the image",
@@ -256,91 +342,12 @@ impl Builder {
         Ok(Plan {
             entries: self.entries,
             blobs: self.blobs,
-            references,
+            images: images.to_vec(),
+            options: options.clone(),
             size: at + 2 * BLOCK,
             digest: hasher.finish(),
         })
     }
-}
-
-/// `manifest.json` of a docker-archive: one item an image, its tags in the familiar form.
-fn manifest_json(images: &[Image]) -> String {
-    let items = distinct(images).into_iter().map(|(image, references)| {
-        let tags: Vec<String> = references
-            .iter()
-            .filter_map(|r| r.familiar_tag())
-            .map(|tag| quoted(&tag))
-            .collect();
-        let tags = if tags.is_empty() {
-            "null".to_owned()
-        } else {
-            format!("[{}]", tags.join(","))
-        };
-        let layers: Vec<String> = image
-            .layers
-            .iter()
-            .map(|layer| quoted(&layer.digest.path()))
-            .collect();
-        format!(
-            r#"{{"Config":{},"RepoTags":{tags},"Layers":[{}]}}"#,
-            quoted(&image.config.digest.path()),
-            layers.join(",")
-        )
-    });
-    format!("[{}]\n", items.collect::<Vec<_>>().join(","))
-}
-
-/// `index.json` of an OCI layout: one entry a tag, naming the image's manifest itself. An index
-/// with absent platforms would break `ctr --all-platforms`.
-fn index_json(images: &[Image]) -> String {
-    let mut entries = Vec::new();
-    for (image, references) in distinct(images) {
-        let descriptor = format!(
-            r#""mediaType":{},"digest":"{}","size":{}"#,
-            quoted(image.manifest.media_type()),
-            image.manifest.digest(),
-            image.manifest.bytes().len()
-        );
-        let named: Vec<_> = references
-            .iter()
-            .filter_map(|r| Some((r.full_tag()?, r.tag()?)))
-            .collect();
-        if named.is_empty() {
-            entries.push(format!("{{{descriptor}}}"));
-        }
-        for (name, tag) in named {
-            entries.push(format!(
-                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}}}}}"#,
-                quoted(&name),
-                quoted(tag)
-            ));
-        }
-    }
-    format!(
-        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#,
-        entries.join(",")
-    ) + "\n"
-}
-
-/// Each manifest once, with all references to it in their order.
-fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
-    let mut found: Vec<(&Image, Vec<&Reference>)> = Vec::new();
-    for image in images {
-        match found
-            .iter_mut()
-            .find(|(known, _)| known.manifest.digest() == image.manifest.digest())
-        {
-            Some((_, references)) if references.contains(&&image.reference) => {}
-            Some((_, references)) => references.push(&image.reference),
-            None => found.push((image, vec![&image.reference])),
-        }
-    }
-    debug_assert!(
-        found
-            .iter()
-            .all(|(image, _)| matches!(image.manifest.content(), Content::Manifest { .. }))
-    );
-    found
 }
 
 fn padding(size: u64) -> u64 {
@@ -361,7 +368,7 @@ fn header_size(path: &str) -> u64 {
 
 /// The header blocks of a plain file. Sizes from 8 GiB on are in base 256, as GNU tar writes them
 /// and Go and bsdtar read them.
-fn header(path: &str, size: u64) -> Vec<u8> {
+pub(super) fn header(path: &str, size: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(header_size(path) as usize);
     if path.len() > 100 {
         bytes.extend_from_slice(&block(
@@ -389,6 +396,12 @@ fn block(path: &[u8], kind: tar::EntryType, size: u64) -> [u8; BLOCK as usize] {
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
+    // As GNU tar, bsdtar and Go write it: six digits, NUL, blank; the crate writes seven and NUL.
+    // What GNU tar makes of the directory is the same archive then.
+    if let Ok(sum) = header.cksum() {
+        let digits = format!("{sum:06o}\0 ");
+        header.as_old_mut().cksum.copy_from_slice(digits.as_bytes());
+    }
     *header.as_bytes()
 }
 
@@ -419,7 +432,8 @@ pub(crate) mod tests {
             reference: name.parse().unwrap(),
             manifest,
             config,
-            config_bytes: config_bytes.into(),
+            config_bytes: Some(config_bytes.into()),
+            documents: Vec::new(),
             diff_ids: Vec::new(),
             layers,
             platform: None,

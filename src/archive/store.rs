@@ -2,6 +2,7 @@
 //! file or a directory.
 
 use super::file::Lender;
+use super::read::Place;
 use crate::error::Result;
 use std::path::Path;
 
@@ -20,6 +21,8 @@ pub(crate) trait Store: Send + Sync {
     fn write_at(&self, blob: usize, bytes: &[u8], at: u64) -> Result<()>;
     /// Reads back what was written.
     fn read_at(&self, blob: usize, bytes: &mut [u8], at: u64) -> Result<()>;
+    /// Copies bytes of a blob from another file; `false` where those cannot be had.
+    fn copy_from(&self, blob: usize, at: u64, from: &Place, length: u64) -> Result<bool>;
     /// Gives a blob its room on the disk, where the file system can.
     fn reserve(&self, blob: usize, size: u64) -> Result<()>;
     /// Notes that a chunk is written, and its CRC-32.
@@ -30,6 +33,8 @@ pub(crate) trait Store: Send + Sync {
     fn settle(&self, blob: usize) -> Result<()>;
     /// Everything is true: brings all to the disk, and gives the name.
     fn finish(&self) -> Result<()>;
+    /// It has served: takes it away.
+    fn discard(&self);
     /// After a failure: what is there stays if anything in it is worth going on from.
     fn give_up(&self);
     /// Where it grows, for messages.

@@ -3,6 +3,7 @@
 //! A flag is a row; `update` puts its value into [`Low`] and never names the flag, because the
 //! parser prefixes its name to every message.
 
+use crate::Format;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -24,6 +25,15 @@ pub(super) struct Low {
     pub tarname: Option<PathBuf>,
     pub output: Option<PathBuf>,
     pub platform: Option<crate::Platform>,
+    pub all_platforms: bool,
+    pub format: Option<Format>,
+    pub no_tar: bool,
+    pub no_rm: bool,
+    pub layers_dir: Option<PathBuf>,
+    pub gunzip: bool,
+    pub inflate_limit: Option<u64>,
+    pub reuse: Vec<PathBuf>,
+    pub limit_rate: Option<u64>,
     pub mirrors: Vec<String>,
     pub mirror_tags: bool,
     pub jobs: Option<usize>,
@@ -80,6 +90,26 @@ impl Value {
         } else {
             Ok(self.0.into())
         }
+    }
+
+    /// A number of bytes, with a unit as curl has them: powers of 1024.
+    fn bytes(self) -> Result<u64, String> {
+        let text = self.text()?;
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => Some(0),
+            "k" | "kb" | "kib" => Some(10),
+            "m" | "mb" | "mib" => Some(20),
+            "g" | "gb" | "gib" => Some(30),
+            "t" | "tb" | "tib" => Some(40),
+            _ => None,
+        };
+        let number: Option<u64> = digits.trim().parse().ok();
+        number
+            .zip(unit)
+            .and_then(|(number, unit)| number.checked_mul(1 << unit))
+            .filter(|bytes| *bytes > 0)
+            .ok_or_else(|| format!("{text:?} is no number of bytes, such as 500k, 20M or 3G"))
     }
 
     fn number(self, least: u64, most: u64) -> Result<u64, String> {
@@ -149,6 +179,9 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, value| { low.platform = Some(value.text()?.parse().map_err(|e: crate::Error| e.to_string())?); Ok(()) }),
     flag!("arch" None, Some("ARCH"), 0, "short for --platform linux/ARCH", "",
         |low, value| { low.platform = Some(format!("linux/{}", value.text()?).parse().map_err(|e: crate::Error| e.to_string())?); Ok(()) }),
+    flag!("all-platforms" None, None, 0, "the images of all platforms, as an OCI layout",
+        "The index stays as it is, and so do the attestations in it.",
+        |low, _| { low.all_platforms = true; Ok(()) }),
     flag!("metadata" None, None, 0, "print the image's manifest, and stop", "",
         |low, _| query(low, Query::Metadata)),
     flag!("sha" None, None, 0, "print the manifest's digest, and stop", "The digest is what the registry names: of the index, for a multi-platform image.",
@@ -159,12 +192,30 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, _| query(low, Query::Platforms)),
     flag!("dry-run" None, None, 0, "say what would be downloaded, and stop", "",
         |low, _| query(low, Query::DryRun)),
-    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path", "Instead of --working-dir and --tarname.",
+    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Instead of --working-dir and --tarname. To standard output goes the same archive, in order and without any disk: dockersave debian -o - | docker load.",
         |low, value| { low.output = Some(value.path()?); Ok(()) }),
     flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
         |low, value| { low.working_dir = Some(value.path()?); Ok(()) }),
     flag!("tarname" None, Some("NAME"), 1, "the archive's name (default: library-debian-latest.tar for debian)", "",
         |low, value| { low.tarname = Some(value.path()?); Ok(()) }),
+    flag!("no-tar" None, None, 1, "leave a directory instead of an archive", "It is an OCI layout with manifest.json in it: skopeo copy oci:DIR takes it, and so does docker load what tar makes of it.",
+        |low, _| { low.no_tar = true; Ok(()) }),
+    flag!("no-rm" None, None, 1, "leave the directory beside the archive", "",
+        |low, _| { low.no_rm = true; Ok(()) }),
+    flag!("layers-dir" None, Some("NAME"), 1, "the directory's name (default: the archive's without .tar)", "",
+        |low, value| { low.layers_dir = Some(value.path()?); Ok(()) }),
+    Flag {
+        choices: &["docker", "oci"],
+        ..flag!("format" None, Some("FORMAT"), 1, "docker: for all loaders (default); oci: an OCI layout alone",
+        "An archive of format docker is a docker-archive and an OCI layout at once; oci leaves manifest.json out.",
+        |low, value| { low.format = Some(if value.text()? == "oci" { Format::Oci } else { Format::Docker }); Ok(()) })
+    },
+    flag!("gunzip" None, None, 1, "store layers uncompressed", "Layers in gzip and zstd are inflated and checked against the config's diff IDs. The manifest is another one then, and so is its digest. Until the archive is finished the disk holds the layers as they came, too; with --output - they are downloaded twice instead.",
+        |low, _| { low.gunzip = true; Ok(()) }),
+    flag!("inflate-limit" None, Some("SIZE"), 1, "the most a layer may have uncompressed", "Without it: a hundred times what it has compressed, and 1 GiB in any case.",
+        |low, value| { low.inflate_limit = Some(value.bytes()?); Ok(()) }),
+    flag!("reuse" None, Some("ARCHIVE"), 1, "take from this archive or directory what it has", "May be given more than once. What is taken is hashed first; only the rest is downloaded. The archive that is about to be replaced serves without being named.",
+        |low, value| { low.reuse.push(value.path()?); Ok(()) }),
     flag!("restart" None, None, 1, "forget a partial download", "",
         |low, _| { low.restart = true; Ok(()) }),
     flag!("user" None, Some("USER"), 2, "user at the registry", "",
@@ -196,6 +247,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("mirror-tags" None, None, 4, "let mirrors say what a tag stands for, too",
         "For where the real registry cannot be reached. A mirror is then trusted as the registry is.",
         |low, _| { low.mirror_tags = true; Ok(()) }),
+    flag!("limit-rate" None, Some("RATE"), 4, "at most so many bytes a second, all connections together", "A number of bytes, or one with k, M or G behind it.",
+        |low, value| { low.limit_rate = Some(value.bytes()?); Ok(()) }),
     flag!("jobs" Some('j'), Some("N"), 4, "the most connections at once (default 6)", "",
         |low, value| { low.jobs = Some(value.number(1, 64)? as usize); Ok(()) }),
     flag!("retries" None, Some("N"), 4, "how often to try again without progress in between (default 5)", "",

@@ -9,13 +9,14 @@ mod options;
 mod parse;
 mod progress;
 mod prompt;
+mod pull;
 mod query;
 mod signal;
 
+use crate::Client;
 use crate::error::{Error, Result};
-use crate::{Client, Image, Plan, PlanOptions, Pull};
 use flags::{Help, Low, Mode};
-use options::Options;
+use options::{Options, Target};
 use progress::Progress;
 use signal::Signals;
 use std::ffi::OsString;
@@ -31,10 +32,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => {
             let status = error.status();
-            if let Error::Interrupted(signal) = error {
-                signal::die_by(signal);
-            } else {
-                tell_failure(&error, mode);
+            match error {
+                Error::Interrupted(signal) => signal::die_by(signal),
+                // Whoever read has had enough: head(1) is no reason to complain.
+                Error::Output { path, source, .. }
+                    if path == Path::new("standard output")
+                        && source.kind() == std::io::ErrorKind::BrokenPipe => {}
+                error => tell_failure(&error, mode),
             }
             status
         }
@@ -63,7 +67,7 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     }
     let outcome = match options.low.query {
         Some(query) => query::answer(query, &client, &options),
-        None => pull(&client, &options, &progress),
+        None => pull::pull(&client, &options, &progress),
     };
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
@@ -103,6 +107,9 @@ fn client(options: &Options, progress: &Arc<Mutex<Progress>>) -> Result<Client> 
     if let Some(retries) = low.retries {
         builder = builder.retries(retries);
     }
+    if let Some(rate) = low.limit_rate {
+        builder = builder.limit_rate(rate);
+    }
     if let Some(timeout) = low.timeout {
         builder = builder.timeout(Duration::from_secs(timeout));
     }
@@ -129,61 +136,9 @@ fn watch(running: &Running) -> Option<Signals> {
     .ok()
 }
 
-fn pull(client: &Client, options: &Options, progress: &Arc<Mutex<Progress>>) -> Result<()> {
-    crate::check_target(&options.target)?;
-    let images = resolve(client, options, progress)?;
-    let plan = Plan::new(&images, &PlanOptions::default())?;
-    let report = Pull::new(client, plan)
-        .jobs(options.low.jobs.unwrap_or(6))
-        .restart(options.low.restart)
-        .observer(|event| lock(progress).event(event))
-        .to_file(&options.target)?;
-    // The path stays on the terminal below what was said, not in the bar's place.
-    lock(progress).end();
-    if options.progress == Mode::Json {
-        let path = crate::json::quoted(&report.path.to_string_lossy());
-        let _ = writeln!(
-            std::io::stderr(),
-            r#"{{"event":"done","path":{path},"size":{},"downloaded":{},"kept":{}}}"#,
-            report.size,
-            report.downloaded,
-            report.kept
-        );
-    }
-    print_path(&report.path)
-}
-
-fn resolve(
-    client: &Client,
-    options: &Options,
-    progress: &Arc<Mutex<Progress>>,
-) -> Result<Vec<Image>> {
-    let mut images = Vec::new();
-    for reference in &options.references {
-        let image = client
-            .repository(reference)?
-            .image(options.platform.as_ref())?;
-        for warning in image.warnings() {
-            lock(progress).note(&format!("dockersave: warning: {warning}"));
-        }
-        images.push(image);
-    }
-    Ok(images)
-}
-
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::output(Path::new("standard output"), "writing to", error))
-}
-
-fn print_path(path: &Path) -> Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut line = path.as_os_str().as_bytes().to_vec();
-    line.push(b'\n');
-    let mut out = std::io::stdout().lock();
-    out.write_all(&line)
         .and_then(|()| out.flush())
         .map_err(|error| Error::output(Path::new("standard output"), "writing to", error))
 }
@@ -202,15 +157,20 @@ fn tell_failure(error: &Error, mode: Mode) {
 }
 
 fn interrupted(options: &Options) {
-    let partial = crate::partial_path(&options.target);
+    let partial = match &options.target {
+        _ if options.low.query.is_some() => None,
+        // Layers that are to be inflated are pulled to a file first.
+        Target::Directory(path) if options.low.gunzip => Some(crate::with_suffix(path, ".tar")),
+        target => target.path().map(Path::to_owned),
+    };
+    let partial = partial.map(|path| crate::partial_path(&path));
     let mut err = std::io::stderr();
-    let _ = if options.low.query.is_none() && partial.exists() {
-        writeln!(
+    let _ = match partial.filter(|partial| partial.exists()) {
+        Some(partial) => writeln!(
             err,
             "dockersave: interrupted; {} is kept: run the same command again to go on from there",
             partial.display()
-        )
-    } else {
-        writeln!(err, "dockersave: interrupted")
+        ),
+        None => writeln!(err, "dockersave: interrupted"),
     };
 }

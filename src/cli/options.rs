@@ -4,17 +4,36 @@
 use super::flags::{Low, Mode, Query};
 use super::prompt;
 use crate::error::{Error, Result};
-use crate::{Platform, Reference};
+use crate::{Format, Platform, Reference};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 pub(super) struct Options {
     pub references: Vec<Reference>,
     pub credentials: Option<Login>,
-    pub target: PathBuf,
+    pub target: Target,
     pub platform: Option<Platform>,
     pub progress: Mode,
     pub low: Low,
+}
+
+/// Where the image goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// An archive, and a directory beside it.
+    File(PathBuf, Option<PathBuf>),
+    Directory(PathBuf),
+    Stdout,
+}
+
+impl Target {
+    /// What is made, beside which a partial one grows.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path, _) | Self::Directory(path) => Some(path),
+            Self::Stdout => None,
+        }
+    }
 }
 
 pub(super) struct Login {
@@ -72,19 +91,8 @@ impl Options {
         if low.quiet && low.verbose {
             return wrong("--quiet and --verbose", "contradict each other");
         }
-        let target = match &low.output {
-            Some(path) => path.clone(),
-            None => {
-                let name = low
-                    .tarname
-                    .clone()
-                    .unwrap_or_else(|| format!("{}.tar", references[0].archive_stem()).into());
-                low.working_dir
-                    .as_deref()
-                    .unwrap_or(Path::new(""))
-                    .join(name)
-            }
-        };
+        refuse_contradictions(&low)?;
+        let target = target(&low, &references[0]);
         let credentials = login(&low)?;
         let progress = match low.progress.unwrap_or(Mode::Auto) {
             _ if low.quiet => Mode::None,
@@ -105,6 +113,88 @@ impl Options {
             progress,
             low,
         })
+    }
+}
+
+/// What would be ignored in silence, or cannot be had together.
+fn refuse_contradictions(low: &Low) -> Result<()> {
+    let stdout = low.output.as_deref() == Some(Path::new("-"));
+    let rules = [
+        (
+            low.output.is_some() && low.no_tar,
+            "--output",
+            "is the archive's path, and --no-tar makes none; name the directory with --layers-dir",
+        ),
+        (
+            stdout && low.no_rm,
+            "--no-rm",
+            "leaves a directory beside the archive, which --output - does not put anywhere",
+        ),
+        (
+            stdout && low.restart,
+            "--restart",
+            "forgets a partial download; --output - keeps none",
+        ),
+        (
+            low.all_platforms && low.platform.is_some(),
+            "--all-platforms",
+            "takes all of them; leave --platform and --arch out",
+        ),
+        (
+            low.all_platforms && low.format == Some(Format::Docker),
+            "--format docker",
+            "has no place for several platforms; with --all-platforms it is oci",
+        ),
+        (
+            low.all_platforms && low.gunzip,
+            "--gunzip",
+            "makes other manifests, and --all-platforms keeps the index that names them as they are",
+        ),
+        (
+            low.inflate_limit.is_some() && !low.gunzip,
+            "--inflate-limit",
+            "is for --gunzip",
+        ),
+    ];
+    match rules.into_iter().find(|(broken, ..)| *broken) {
+        Some((_, what, why)) => Err(Error::usage(what, why)),
+        None => Ok(()),
+    }
+}
+
+fn target(low: &Low, first: &Reference) -> Target {
+    let folder = low.working_dir.as_deref().unwrap_or(Path::new(""));
+    let archive = match (&low.output, &low.tarname) {
+        (Some(path), _) if path == Path::new("-") => return Target::Stdout,
+        (Some(path), _) => path.clone(),
+        (None, Some(name)) => folder.join(name),
+        (None, None) => folder.join(format!("{}.tar", first.archive_stem())),
+    };
+    let directory = || match &low.layers_dir {
+        Some(name) => folder.join(name),
+        None => without_extension(&archive),
+    };
+    match (low.no_tar, low.no_rm) {
+        (true, _) => Target::Directory(directory()),
+        (false, true) => {
+            let directory = directory();
+            Target::File(archive, Some(directory))
+        }
+        (false, false) => Target::File(archive, None),
+    }
+}
+
+/// The archive's name without what says that it is one; never the archive's own name.
+fn without_extension(archive: &Path) -> PathBuf {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = archive.as_os_str().as_bytes();
+    let bare = [".tar", ".tar.xz", ".tar.zst"]
+        .iter()
+        .find_map(|extension| bytes.strip_suffix(extension.as_bytes()))
+        .filter(|bare| !bare.is_empty() && !bare.ends_with(b"/"));
+    match bare {
+        Some(bare) => std::ffi::OsString::from_vec(bare.to_vec()).into(),
+        None => crate::with_suffix(archive, ".layers"),
     }
 }
 
@@ -179,20 +269,56 @@ mod tests {
 
     #[test]
     fn the_archives_place_follows_from_the_flags() {
-        for (args, path) in [
-            (&["debian"][..], "library-debian-latest.tar"),
-            (&["ghcr.io/a/b:c"], "a-b-c.tar"),
+        let file =
+            |path: &str, beside: Option<&str>| Target::File(path.into(), beside.map(Into::into));
+        let directory = |path: &str| Target::Directory(path.into());
+        for (args, target) in [
+            (&["debian"][..], file("library-debian-latest.tar", None)),
+            (&["ghcr.io/a/b:c"], file("a-b-c.tar", None)),
             (
                 &["debian", "--working-dir", "/tmp"],
-                "/tmp/library-debian-latest.tar",
+                file("/tmp/library-debian-latest.tar", None),
             ),
             (
                 &["debian", "--tarname", "x.tar", "--working-dir", "d"],
-                "d/x.tar",
+                file("d/x.tar", None),
             ),
-            (&["debian", "-o", "y/z.tar"], "y/z.tar"),
+            (&["debian", "-o", "y/z.tar"], file("y/z.tar", None)),
+            (&["debian", "-o", "-"], Target::Stdout),
+            (&["debian", "--no-tar"], directory("library-debian-latest")),
+            (
+                &["debian", "--no-tar", "--no-rm"],
+                directory("library-debian-latest"),
+            ),
+            (
+                &[
+                    "debian",
+                    "--no-tar",
+                    "--layers-dir",
+                    "l",
+                    "--working-dir",
+                    "d",
+                ],
+                directory("d/l"),
+            ),
+            (
+                &["debian", "--layers-dir", "l"],
+                file("library-debian-latest.tar", None),
+            ),
+            (
+                &["debian", "--no-rm", "--tarname", "x.tar.xz"],
+                file("x.tar.xz", Some("x")),
+            ),
+            (
+                &["debian", "--no-rm", "-o", "a/b"],
+                file("a/b", Some("a/b.layers")),
+            ),
+            (
+                &["debian", "--no-rm", "-o", ".tar"],
+                file(".tar", Some(".tar.layers")),
+            ),
         ] {
-            assert_eq!(options(args).ok().unwrap().target, Path::new(path));
+            assert_eq!(options(args).ok().unwrap().target, target);
         }
     }
 
@@ -208,6 +334,16 @@ mod tests {
             &["a", "-q", "-v"],
             &["a", "--mirror-tags"],
             &["a", "--password", "p"],
+            &["a", "--no-tar", "-o", "x"],
+            &["a", "--no-tar", "-o", "-"],
+            &["a", "--no-rm", "-o", "-"],
+            &["a", "--restart", "-o", "-"],
+            &["a", "--all-platforms", "--arch", "arm"],
+            &["a", "--all-platforms", "--format", "docker"],
+            &["a", "--all-platforms", "--gunzip"],
+            &["a", "--inflate-limit", "1G"],
+            &["a", "--gunzip", "--inflate-limit", "1X"],
+            &["a", "--limit-rate", "0"],
             &["a", "--user", "u"],
             &["a", "--user", "u", "--password", "p", "--password-stdin"],
         ] {

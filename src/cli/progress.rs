@@ -19,6 +19,8 @@ pub(super) struct Progress {
     /// When, and how much had come by then.
     marks: Vec<(Instant, u64)>,
     last: Option<Instant>,
+    /// The stage behind the download.
+    doing: Option<&'static str>,
 }
 
 impl Progress {
@@ -30,6 +32,7 @@ impl Progress {
             shown: 0,
             marks: Vec::new(),
             last: None,
+            doing: None,
         }
     }
 
@@ -92,6 +95,10 @@ impl Progress {
                 ));
             }
             Event::Note(text) => self.note(text),
+            Event::Stage { doing, total } => {
+                self.stage(doing);
+                write(&format!("{doing} {}\n", size(*total)));
+            }
             _ => {}
         }
     }
@@ -132,6 +139,10 @@ impl Progress {
                 )
             }
             Event::Note(text) => return self.note(text),
+            Event::Stage { doing, total } => {
+                self.stage(doing);
+                format!(r#"{{"event":"stage","doing":"{doing}","total":{total}}}"#)
+            }
             Event::Finishing => r#"{"event":"finishing"}"#.to_owned(),
         };
         write(&(line + "\n"));
@@ -147,8 +158,16 @@ impl Progress {
                 ..
             } => self.draw(*done, *total, active),
             Event::Note(text) => self.note(text),
+            Event::Stage { doing, .. } => self.stage(doing),
             Event::Layer { .. } | Event::Finishing => {}
         }
+    }
+
+    /// What is counted from now on is counted from zero.
+    fn stage(&mut self, doing: &'static str) {
+        self.doing = Some(doing);
+        self.marks.clear();
+        self.last = None;
     }
 
     fn draw(&mut self, done: u64, total: u64, active: &[LayerProgress]) {
@@ -167,10 +186,12 @@ impl Progress {
         let left = (total - done.min(total))
             .checked_div(rate)
             .map_or(String::new(), |seconds| format!(", {} left", time(seconds)));
+        let what = match self.doing {
+            Some(doing) => doing.to_owned(),
+            None => format!("{}/{} layers", self.finished, self.layers),
+        };
         let text = format!(
-            "{}/{} layers  {} of {}  {}/s{left}",
-            self.finished,
-            self.layers,
+            "{what}  {} of {}  {}/s{left}",
             size(done),
             size(total),
             size(rate)

@@ -5,6 +5,7 @@ use super::options::Options;
 use super::print;
 use super::progress::size;
 use crate::error::Result;
+use crate::manifest::Kinds;
 use crate::{Client, Content, Plan, PlanOptions, Platform};
 use std::fmt::Write as _;
 
@@ -43,7 +44,7 @@ pub(super) fn answer(query: Query, client: &Client, options: &Options) -> Result
             let document = repository.manifest()?;
             let mut text = String::new();
             for candidate in repository.candidates(&document)? {
-                let child = repository.child(&candidate.descriptor)?;
+                let child = repository.child(&candidate.descriptor, Kinds::Images)?;
                 let platform = candidate
                     .platform
                     .map_or("unknown".to_owned(), |platform| told(&platform));

@@ -8,6 +8,7 @@ mod certificate;
 mod connect;
 pub(crate) mod failure;
 pub(crate) mod http;
+mod limit;
 pub(crate) mod proxy;
 pub(crate) mod retry;
 pub(crate) mod stream;
@@ -19,6 +20,7 @@ use connect::Resolver;
 use failure::Failure;
 pub(crate) use http::Head;
 use http::{Connection, Framing};
+use limit::Limit;
 use proxy::{Proxies, Proxy};
 use retry::Stop;
 use std::net::TcpStream;
@@ -126,6 +128,7 @@ pub(crate) struct Agent {
     timeouts: Timeouts,
     idle: Mutex<Vec<(Connection, Instant)>>,
     live: Mutex<Vec<Weak<TcpStream>>>,
+    limit: Option<Limit>,
     pub stop: Stop,
 }
 
@@ -144,8 +147,14 @@ impl Agent {
             timeouts,
             idle: Mutex::default(),
             live: Mutex::default(),
+            limit: None,
             stop: Stop::default(),
         }
+    }
+
+    /// Reads at most so many bytes a second, over all connections.
+    pub fn limit_rate(&mut self, rate: u64) {
+        self.limit = Some(Limit::new(rate));
     }
 
     /// Ends every exchange under way, and every later one.
@@ -336,6 +345,11 @@ impl<'a> Body<'a> {
         let Some(connection) = &mut self.connection else {
             return Ok(0);
         };
+        let most = match &self.agent.limit {
+            Some(limit) => buffer.len().min(limit.portion()),
+            None => buffer.len(),
+        };
+        let buffer = &mut buffer[..most];
         let read = match connection.body(&mut self.framing, buffer, idle) {
             Ok(read) => read,
             Err(failure) => {
@@ -348,6 +362,14 @@ impl<'a> Body<'a> {
             }
         };
         self.received += read as u64;
+        if let Some(limit) = &self.agent.limit {
+            // Time spent waiting here is not the sender's.
+            let wait = limit.take(read as u64);
+            self.window.0 += wait;
+            if !self.agent.stop.sleep(wait) {
+                return Err(Error::Interrupted(0).into());
+            }
+        }
         self.check_rate(idle)?;
         self.give_back();
         Ok(read)

@@ -52,6 +52,13 @@ pub enum Event {
     },
     /// Something that a person may want to know; the pull goes on.
     Note(String),
+    /// What was pulled is brought into another form, beginning now.
+    Stage {
+        /// What is done: `inflating`, `compressing`, `writing`.
+        doing: &'static str,
+        /// Bytes of blobs that have to go through; [`Event::Progress`] counts them from zero.
+        total: u64,
+    },
     /// All blobs are there; the archive is brought to the disk.
     Finishing,
 }
@@ -63,6 +70,7 @@ impl fmt::Display for Event {
             Self::Progress { done, total, .. } => write!(f, "{done} of {total} bytes"),
             Self::Layer { digest, size, .. } => write!(f, "{digest}: {size} bytes"),
             Self::Note(text) => f.write_str(text),
+            Self::Stage { doing, total } => write!(f, "{doing} {total} bytes"),
             Self::Finishing => f.write_str("bringing the archive to the disk"),
         }
     }

@@ -1,22 +1,28 @@
-//! From a plan to a finished archive: workers, their progress, and the end of all.
+//! From a plan to a finished archive: how it is to be made, and what came of it. The outputs stand
+//! in [`output`] and [`in_order`], the workers that fill one in place in [`worker`] and [`queue`],
+//! what reads ahead for one in order in [`ahead`].
 
+mod ahead;
+mod convert;
 mod event;
+mod in_order;
+mod output;
 mod progress;
 mod queue;
+mod reuse;
+mod shape;
 mod shared;
+mod teller;
 mod transfer;
 mod worker;
 
 pub use event::{Event, LayerProgress};
 
-use crate::archive::file::{Partial, check_target};
 use crate::archive::layout::Plan;
 use crate::error::Result;
 use crate::registry::Client;
-use shared::Shared;
+use convert::Inflate;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 
 type Observer<'c> = Box<dyn FnMut(&Event) + 'c>;
 
@@ -26,6 +32,9 @@ pub struct Pull<'c> {
     plan: Plan,
     jobs: usize,
     restart: bool,
+    inflate: Option<Inflate>,
+    beside: Option<PathBuf>,
+    reuse: Vec<PathBuf>,
     observer: Option<Observer<'c>>,
 }
 
@@ -33,9 +42,9 @@ pub struct Pull<'c> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The archive.
+    /// The archive or the directory; empty where the archive went to a writer.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// The archive's size in bytes; of a directory, what an archive of it has.
     pub size: u64,
     /// Bytes of blobs that came from the network in this run.
     pub downloaded: u64,
@@ -51,6 +60,9 @@ impl<'c> Pull<'c> {
             plan,
             jobs: 6,
             restart: false,
+            inflate: None,
+            beside: None,
+            reuse: Vec::new(),
             observer: None,
         }
     }
@@ -67,6 +79,35 @@ impl<'c> Pull<'c> {
         self
     }
 
+    /// Stores layers uncompressed (gzip and zstd), each checked against its diff ID. The image's
+    /// manifest is another one then, and so is its digest.
+    ///
+    /// `limit`: the most bytes that a layer may have then; unset, a hundred times what it has
+    /// compressed, and 1 GiB in any case.
+    ///
+    /// How large an archive becomes is known only when each layer was inflated once. A file or a
+    /// directory takes disk for the layers as they came, too, until it is finished; a writer gets
+    /// them downloaded twice.
+    pub fn inflate(mut self, limit: Option<u64>) -> Self {
+        self.inflate = Some(Inflate { limit });
+        self
+    }
+
+    /// Leaves the archive's entries as files in a directory, too.
+    pub fn directory(mut self, path: &Path) -> Self {
+        self.beside = Some(path.to_owned());
+        self
+    }
+
+    /// Takes from an archive or directory what it has of the images, each blob checked, and
+    /// downloads only the rest. May be called repeatedly.
+    ///
+    /// A file or directory that is about to be replaced is looked into without being asked.
+    pub fn reuse(mut self, path: &Path) -> Self {
+        self.reuse.push(path.to_owned());
+        self
+    }
+
     /// Is told what happens, on the thread that calls the pull.
     pub fn observer(mut self, observer: impl FnMut(&Event) + 'c) -> Self {
         self.observer = Some(Box::new(observer));
@@ -78,43 +119,32 @@ impl<'c> Pull<'c> {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Output`] for the disk, [`crate::Error::Network`] and [`crate::Error::Refused`] for the registry,
-    /// [`crate::Error::Mismatch`] for wrong content, [`crate::Error::Interrupted`] after [`Client::cancel`].
-    pub fn to_file(mut self, path: &Path) -> Result<Report> {
-        check_target(path)?;
-        let opened = Partial::open(path, &self.plan, self.restart)?;
-        let (sender, receiver) = channel();
-        let shared = Shared::new(self.client, &self.plan, opened, sender, self.jobs);
-        let mut observer = self.observer.take().unwrap_or_else(|| Box::new(|_| {}));
-        observer(&Event::Started {
-            total: self.plan.download_size(),
-            layers: self.plan.blobs().len(),
-        });
-        shared.work(self.jobs, &receiver, &mut *observer);
-        let outcome = match shared.error() {
-            Some(error) => Err(error),
-            None => {
-                observer(&Event::Finishing);
-                shared.store.finish()
-            }
-        };
-        if let Err(error) = outcome {
-            shared.store.give_up();
-            return Err(error);
-        }
-        if let Some(lender) = &shared.lender {
-            lender.remove();
-        }
-        Ok(Report {
-            path: path.to_owned(),
-            size: self.plan.size(),
-            downloaded: shared.progress.downloaded.load(Ordering::Relaxed),
-            kept: shared
-                .progress
-                .blobs
-                .iter()
-                .map(|blob| blob.kept.load(Ordering::Relaxed))
-                .sum(),
-        })
+    /// [`crate::Error::Output`] for the disk, [`crate::Error::Network`] and
+    /// [`crate::Error::Refused`] for the registry, [`crate::Error::Mismatch`] for wrong content,
+    /// [`crate::Error::Input`] for an archive to be reused that cannot be,
+    /// [`crate::Error::Interrupted`] after [`Client::cancel`].
+    pub fn to_file(self, path: &Path) -> Result<Report> {
+        output::to_file(self, path)
+    }
+
+    /// Makes the directory: an OCI layout, with `manifest.json` unless the plan leaves it out. It
+    /// grows in `PATH.partial` and goes on as [`Pull::to_file`] does. A directory of that name is
+    /// replaced if it holds nothing but an image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pull::to_file`].
+    pub fn to_directory(self, path: &Path) -> Result<Report> {
+        output::to_directory(self, path)
+    }
+
+    /// Writes the archive in order, the same bytes as in the file. Nothing is kept: what was
+    /// written is checked blob by blob, and after a failure the archive has no end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pull::to_file`]; [`crate::Error::Output`] where the writer fails.
+    pub fn to_writer(self, out: &mut dyn std::io::Write) -> Result<Report> {
+        in_order::to_writer(self, out)
     }
 }

@@ -42,6 +42,17 @@ impl Progress {
         self.blobs[blob].kept.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes of a blob that are there.
+    pub fn of(&self, blob: usize) -> u64 {
+        self.blobs[blob].done.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of a blob are there, and none of them came from the network.
+    pub fn set(&self, blob: usize, bytes: u64) {
+        self.blobs[blob].done.store(bytes, Ordering::Relaxed);
+        self.blobs[blob].kept.store(bytes, Ordering::Relaxed);
+    }
+
     pub fn reset(&self, blob: usize) {
         self.blobs[blob].done.store(0, Ordering::Relaxed);
         self.blobs[blob].kept.store(0, Ordering::Relaxed);

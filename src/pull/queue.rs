@@ -230,6 +230,12 @@ impl Queue {
         }
     }
 
+    /// A blob may be there already, in part or whole: it is checked before it is fetched. Said
+    /// before the workers begin.
+    pub fn look_at(&self, blob: usize) {
+        self.lock().blobs[blob].check = Check::Wanted;
+    }
+
     /// A blob was checked; these chunks of it are there.
     pub fn checked(&self, blob: usize, present: &[usize]) {
         let mut state = self.lock();

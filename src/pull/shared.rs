@@ -5,18 +5,21 @@ use super::event::{Event, LayerProgress};
 use super::progress::Progress;
 use super::queue::Queue;
 use super::worker::{Front, Worker};
+use super::{Pull, Report, reuse};
 use crate::archive::file::Lender;
 use crate::archive::journal::Chunks;
 use crate::archive::layout::{Blob, Plan};
+use crate::archive::read::{Existing, Place};
 use crate::archive::store::{Opened, Store};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::net::retry::Stop;
 use crate::reference::Reference;
 use crate::registry::{Client, Repository};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A worker's stack. Its buffers are on the heap; a TLS handshake takes the most of this.
@@ -33,6 +36,10 @@ pub(super) struct Shared<'p> {
     pub fronts: Vec<Mutex<Front>>,
     pub claims: Vec<Vec<Option<u32>>>,
     pub lender: Option<Lender>,
+    /// For each blob, where another archive may have it.
+    places: OnceLock<Vec<Vec<Place>>>,
+    /// For each blob, where another archive has it uncompressed: then it is not pulled.
+    raw: OnceLock<Vec<Option<Place>>>,
     pub progress: Progress,
     pub stop: Stop,
     error: Mutex<Option<Error>>,
@@ -40,13 +47,8 @@ pub(super) struct Shared<'p> {
 }
 
 impl<'p> Shared<'p> {
-    pub fn new(
-        client: &'p Client,
-        plan: &'p Plan,
-        opened: Opened,
-        events: Sender<Option<Event>>,
-        jobs: usize,
-    ) -> Self {
+    pub fn new(pull: &'p Pull<'_>, opened: Opened, events: Sender<Option<Event>>) -> Self {
+        let (client, plan, jobs) = (pull.client, &pull.plan, pull.jobs);
         let Opened {
             store,
             claims,
@@ -80,10 +82,54 @@ impl<'p> Shared<'p> {
             fronts: plan.blobs().iter().map(front).collect(),
             claims,
             lender,
+            places: OnceLock::new(),
+            raw: OnceLock::new(),
             progress: Progress::new(sizes.len()),
             error: Mutex::default(),
             stop: Stop::default(),
             events: Mutex::new(Some(events)),
+        }
+    }
+
+    /// Looks which blobs other archives may have; `inflated`: or have uncompressed.
+    pub fn look(&self, existing: &[Existing], inflated: bool) {
+        let raw = reuse::layers(existing, self.plan, inflated);
+        let blobs = self.plan.blobs().iter().zip(&raw).enumerate();
+        let places = blobs.map(|(number, (blob, raw))| {
+            let descriptor = &blob.descriptor;
+            let places: Vec<Place> = match raw {
+                None if descriptor.size > 0 => {
+                    reuse::candidates(existing, &descriptor.digest, Some(descriptor.size)).collect()
+                }
+                _ => Vec::new(),
+            };
+            if raw.is_some() || !places.is_empty() {
+                self.queue.look_at(number);
+            }
+            places
+        });
+        let _ = self.places.set(places.collect());
+        let _ = self.raw.set(raw);
+    }
+
+    /// Where else a blob may be.
+    pub fn places(&self, blob: usize) -> &[Place] {
+        self.places.get().map_or(&[], |places| &places[blob])
+    }
+
+    /// For each blob, where it is uncompressed.
+    pub fn raw(&self) -> &[Option<Place>] {
+        self.raw.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// What a finished pull did.
+    pub fn report(&self, path: &Path, size: u64) -> Report {
+        let kept = self.progress.blobs.iter();
+        Report {
+            path: path.to_owned(),
+            size,
+            downloaded: self.progress.downloaded.load(Ordering::Relaxed),
+            kept: kept.map(|blob| blob.kept.load(Ordering::Relaxed)).sum(),
         }
     }
 
@@ -188,7 +234,7 @@ impl<'p> Shared<'p> {
     }
 
     pub fn reference(&self, blob: usize) -> &Reference {
-        &self.plan.references()[self.plan.blobs()[blob].reference]
+        self.plan.reference(blob)
     }
 
     pub fn repository(&self, blob: usize) -> Result<Repository<'p>> {

@@ -8,9 +8,10 @@ use super::shared::Shared;
 use super::worker::{BUFFER, Front, Worker};
 use crate::archive::journal::Chunks;
 use crate::digest::Hasher;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::net::Response;
 use crate::net::failure::Failure;
+use crate::registry::blob::{Answer, short, wrong_size};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
@@ -127,33 +128,12 @@ impl<'p> Worker<'p> {
         let whole = (transfer.whole && transfer.at == 0) || !shared.queue.serves_ranges(blob);
         let range = (!whole).then_some((transfer.at, end - 1));
         transfer.mirrored = false;
-        let (response, mirrored) = match shared.repository(blob)?.blob(descriptor, range) {
-            // Some registries answer 400 or 416 to ranges: then once without.
-            Err(Failure::Status(status))
-                if range.is_some() && matches!(status.status, 400 | 416) && !status.redirected =>
-            {
-                return self.without_range(transfer);
-            }
-            other => other?,
-        };
+        let (answer, mirrored) = shared.repository(blob)?.answer(descriptor, range)?;
         transfer.mirrored = mirrored;
-        match (range, response.status()) {
-            (None, 206) => Err(Failure::Protocol {
-                host: shared.host(blob),
-                why: "sends a part that nobody asked for".into(),
-            }),
-            (Some(range), 206) if !is_range(&response, range, descriptor.size) => {
-                self.without_range(transfer)
-            }
-            (Some(_), 206) => self.receive(transfer, response, None),
-            (_, _) => {
-                if response
-                    .body
-                    .length()
-                    .is_some_and(|length| length != descriptor.size)
-                {
-                    return Err(wrong_size(descriptor, response.body.length().unwrap_or(0)));
-                }
+        match answer {
+            Answer::NoRange => self.without_range(transfer),
+            Answer::Part(response) => self.receive(transfer, response, None),
+            Answer::Whole(response) => {
                 if range.is_some() && !shared.queue.no_ranges(&transfer.segment) {
                     return Ok(Outcome::Lost);
                 }
@@ -313,49 +293,4 @@ impl Shared<'_> {
         }
         Ok(())
     }
-}
-
-/// Is this answer exactly the range that was asked for (RFC 9110, section 14.4)?
-fn is_range(response: &Response<'_>, (first, last): (u64, u64), size: u64) -> bool {
-    let mut fields = response.head.fields.all("content-range");
-    let (Some(field), None) = (fields.next(), fields.next()) else {
-        return false;
-    };
-    let Some((range, total)) = field
-        .trim()
-        .strip_prefix("bytes ")
-        .and_then(|rest| rest.split_once('/'))
-    else {
-        return false;
-    };
-    let total = total.trim() == "*" || total.trim().parse() == Ok(size);
-    let exact = range
-        .split_once('-')
-        .is_some_and(|(a, b)| a.trim().parse() == Ok(first) && b.trim().parse() == Ok(last));
-    exact
-        && total
-        && response
-            .body
-            .length()
-            .is_none_or(|length| length == last - first + 1)
-}
-
-fn short(host: &str) -> Failure {
-    Failure::Closed {
-        host: host.to_owned(),
-        why: "ended the answer too early".into(),
-    }
-}
-
-fn wrong_size(descriptor: &crate::Descriptor, found: u64) -> Failure {
-    let more = if found == descriptor.size + 1 {
-        "more".to_owned()
-    } else {
-        format!("{found} bytes")
-    };
-    Failure::Final(Error::Mismatch {
-        blob: format!("layer {}", descriptor.digest),
-        expected: format!("{} bytes", descriptor.size),
-        found: more,
-    })
 }

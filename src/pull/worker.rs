@@ -7,9 +7,12 @@
 
 use super::event::Event;
 use super::queue::Task;
+use super::reuse;
 use super::shared::Shared;
+use crate::archive::read::Place;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
+use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError};
 
 /// What one read and one write move at most, in bytes.
@@ -73,6 +76,12 @@ impl<'p> Worker<'p> {
     fn check(&mut self, blob: usize) -> Result<()> {
         let shared = self.shared;
         let chunks = shared.chunks(blob);
+        if let Some(Some(_)) = shared.raw().get(blob) {
+            let size = shared.plan.blobs()[blob].descriptor.size;
+            shared.progress.kept(blob, size);
+            self.finish(blob);
+            return Ok(());
+        }
         let mut front = self.front(blob);
         let mut present = Vec::new();
         for chunk in 0..chunks.count() {
@@ -90,6 +99,13 @@ impl<'p> Worker<'p> {
             present.push(chunk);
             let range = chunks.range(chunk);
             shared.progress.kept(blob, range.end - range.start);
+        }
+        if present.len() < chunks.count()
+            && let Some(hasher) = self.take_over(blob, !present.is_empty())?
+        {
+            present = (0..chunks.count()).collect();
+            front.hasher = hasher;
+            front.next = chunks.count();
         }
         drop(front);
         shared.queue.checked(blob, &present);
@@ -140,6 +156,72 @@ impl<'p> Worker<'p> {
         Ok(right)
     }
 
+    /// Copies a blob from another archive that has it. `partly`: what is there already must not
+    /// be written over by anything else.
+    fn take_over(&mut self, blob: usize, partly: bool) -> Result<Option<Hasher>> {
+        let shared = self.shared;
+        let digest = shared.plan.blobs()[blob].descriptor.digest;
+        for place in shared.places(blob) {
+            if shared.queue.is_stopped() {
+                break;
+            }
+            if partly && !reuse::holds(place, &digest) {
+                continue;
+            }
+            if let Some(hasher) = self.copy(blob, place)? {
+                return Ok(Some(hasher));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies a whole blob and hashes the copy; it stays only if it is right.
+    fn copy(&mut self, blob: usize, from: &Place) -> Result<Option<Hasher>> {
+        let shared = self.shared;
+        let (chunks, before) = (shared.chunks(blob), shared.progress.of(blob));
+        let digest = shared.plan.blobs()[blob].descriptor.digest;
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut checksums = Vec::with_capacity(chunks.count());
+        for chunk in 0..chunks.count() {
+            let range = chunks.range(chunk);
+            let length = range.end - range.start;
+            if shared.queue.is_stopped()
+                || !shared.store.copy_from(blob, range.start, from, length)?
+            {
+                shared.progress.set(blob, before);
+                return Ok(None);
+            }
+            checksums.push(self.read_back(blob, range, &mut hasher)?);
+            shared.progress.kept(blob, length);
+        }
+        let right = hasher.clone().finish() == digest;
+        shared.progress.set(blob, before);
+        if !right {
+            return Ok(None);
+        }
+        for (chunk, crc) in checksums.into_iter().enumerate() {
+            shared.store.mark(blob, chunk, crc)?;
+        }
+        let size = shared.plan.blobs()[blob].descriptor.size;
+        shared.progress.set(blob, size);
+        Ok(Some(hasher))
+    }
+
+    /// Hashes bytes of a blob that were written; returns their CRC-32.
+    fn read_back(&mut self, blob: usize, range: Range<u64>, hasher: &mut Hasher) -> Result<u32> {
+        let mut crc = crc32fast::Hasher::new();
+        let mut at = range.start;
+        while at < range.end {
+            let length = (range.end - at).min(BUFFER as u64) as usize;
+            let part = &mut self.buffer[..length];
+            self.shared.store.read_at(blob, part, at)?;
+            crc.update(part);
+            hasher.update(part);
+            at += length as u64;
+        }
+        Ok(crc.finalize())
+    }
+
     /// Hashes on from the front as far as chunks are there, and ends the blob at its end.
     pub(super) fn advance(&mut self, blob: usize) -> Result<()> {
         let shared = self.shared;
@@ -180,6 +262,19 @@ impl<'p> Worker<'p> {
         }
     }
 
+    /// Nothing more is to be done about a blob.
+    fn finish(&self, blob: usize) {
+        let shared = self.shared;
+        let descriptor = &shared.plan.blobs()[blob].descriptor;
+        shared.tell(Event::Layer {
+            layer: blob,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            kept: shared.progress.close(blob),
+        });
+        shared.queue.finish(blob);
+    }
+
     /// All of a blob is hashed: is it what its descriptor names?
     fn judge(&self, blob: usize, mut front: MutexGuard<'_, Front>) -> Result<()> {
         let shared = self.shared;
@@ -190,14 +285,7 @@ impl<'p> Worker<'p> {
         let found = front.hasher.clone().finish();
         if found == descriptor.digest {
             shared.store.settle(blob)?;
-            let kept = shared.progress.close(blob);
-            shared.tell(Event::Layer {
-                layer: blob,
-                digest: descriptor.digest,
-                size: descriptor.size,
-                kept,
-            });
-            shared.queue.finish(blob);
+            self.finish(blob);
             return Ok(());
         }
         let chunks = shared.chunks(blob);

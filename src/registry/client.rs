@@ -27,6 +27,7 @@ pub struct ClientBuilder {
     trust: TrustOptions,
     retries: u32,
     timeout: Duration,
+    rate: Option<u64>,
     mirrors: Vec<String>,
     mirror_tags: bool,
     credentials: Credentials,
@@ -109,6 +110,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Reads at most so many bytes a second, over all connections.
+    pub fn limit_rate(mut self, rate: u64) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
     /// Is told each step and request, without any secret, from several threads.
     pub fn log(mut self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.log = Some(Arc::new(log));
@@ -154,8 +161,12 @@ impl ClientBuilder {
             Trust::new(&options).map(Arc::new)
         };
         let timeouts = Timeouts::from_idle(self.timeout);
+        let mut agent = Agent::new(timeouts, proxies, Box::new(trust));
+        if let Some(rate) = self.rate {
+            agent.limit_rate(rate);
+        }
         Ok(Client {
-            agent: Agent::new(timeouts, proxies, Box::new(trust)),
+            agent,
             registries,
             insecure: self.insecure,
             mirrors,
@@ -197,6 +208,7 @@ impl Client {
             trust: TrustOptions::default(),
             retries: 5,
             timeout: Duration::from_secs(30),
+            rate: None,
             mirrors: Vec::new(),
             mirror_tags: false,
             credentials: Credentials::default(),

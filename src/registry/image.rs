@@ -7,7 +7,7 @@
 use super::Repository;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest::{CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry};
+use crate::manifest::{CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use std::sync::Arc;
@@ -16,13 +16,18 @@ use std::sync::Arc;
 const DEPTH: usize = 4;
 const FETCHES: usize = 64;
 
-/// An image that can be pulled: its manifest, its config, its layers.
+/// An image that can be pulled: its manifest, its config, its layers; or all images of an index.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(crate) reference: Reference,
+    /// The manifest; for several platforms, the index.
     pub(crate) manifest: Document,
+    /// The manifests and indexes that the index leads to.
+    pub(crate) documents: Vec<Document>,
     pub(crate) config: Descriptor,
-    pub(crate) config_bytes: Arc<Vec<u8>>,
+    /// Missing where the config is among the layers.
+    pub(crate) config_bytes: Option<Arc<Vec<u8>>>,
+    /// Whatever is to be downloaded, the lowest layer first.
     pub(crate) layers: Vec<Descriptor>,
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) platform: Option<Platform>,
@@ -35,17 +40,17 @@ impl Image {
         &self.reference
     }
 
-    /// Its manifest.
+    /// Its manifest; for several platforms, the index.
     pub fn manifest(&self) -> &Document {
         &self.manifest
     }
 
-    /// The bytes of its config.
-    pub fn config(&self) -> &[u8] {
-        &self.config_bytes
+    /// The bytes of its config; of several platforms there is none that could be meant.
+    pub fn config(&self) -> Option<&[u8]> {
+        self.config_bytes.as_ref().map(|bytes| bytes.as_slice())
     }
 
-    /// Its layers, the lowest first.
+    /// Its layers, the lowest first; for several platforms, all their configs and layers.
     pub fn layers(&self) -> &[Descriptor] {
         &self.layers
     }
@@ -102,7 +107,7 @@ impl Repository<'_> {
             .filter_map(|c| Some((wanted.rank(c.platform.as_ref()?)?, c)))
             .min_by_key(|(rank, _)| *rank);
         if let Some((_, best)) = best {
-            let mut image = self.complete(self.child(&best.descriptor)?)?;
+            let mut image = self.complete(self.child(&best.descriptor, Kinds::Images)?)?;
             self.judge_entry(&mut image, best, &wanted);
             return Ok(image);
         }
@@ -116,7 +121,7 @@ impl Repository<'_> {
             match &candidate.platform {
                 Some(platform) => available.push(platform.to_string()),
                 None => {
-                    let image = self.complete(self.child(&candidate.descriptor)?)?;
+                    let image = self.complete(self.child(&candidate.descriptor, Kinds::Images)?)?;
                     match &image.platform {
                         Some(platform) if wanted.rank(platform).is_some() => return Ok(image),
                         Some(platform) => available.push(platform.to_string()),
@@ -164,7 +169,7 @@ impl Repository<'_> {
                     ));
                 }
                 seen.push(entry.descriptor.digest);
-                let nested = self.child(&entry.descriptor)?;
+                let nested = self.child(&entry.descriptor, Kinds::Images)?;
                 self.flatten(&nested, depth + 1, seen, found)?;
             } else if is_manifest(entry) {
                 found.push(Candidate {
@@ -190,8 +195,9 @@ impl Repository<'_> {
         Ok(Image {
             reference: self.reference.clone(),
             manifest: document,
+            documents: Vec::new(),
             config,
-            config_bytes: bytes.into(),
+            config_bytes: Some(bytes.into()),
             layers,
             diff_ids: parsed.diff_ids,
             platform: parsed.platform,
@@ -247,7 +253,7 @@ fn bare(entry: &IndexEntry) -> &str {
         .trim()
 }
 
-fn is_index(entry: &IndexEntry) -> bool {
+pub(super) fn is_index(entry: &IndexEntry) -> bool {
     matches!(
         bare(entry),
         crate::manifest::OCI_INDEX | crate::manifest::DOCKER_LIST
@@ -255,7 +261,7 @@ fn is_index(entry: &IndexEntry) -> bool {
 }
 
 /// Entries of unknown types are no error (image-index.md), but no images either.
-fn is_manifest(entry: &IndexEntry) -> bool {
+pub(super) fn is_manifest(entry: &IndexEntry) -> bool {
     matches!(
         bare(entry),
         crate::manifest::OCI_MANIFEST | crate::manifest::DOCKER_MANIFEST

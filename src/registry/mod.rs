@@ -6,12 +6,14 @@
 
 pub(crate) mod answer;
 pub(crate) mod auth;
+pub(crate) mod blob;
 mod client;
 pub(crate) mod credentials;
 mod exchange;
 mod helper;
 pub(crate) mod image;
 mod mirror;
+mod platforms;
 mod tags;
 
 pub use client::{Client, ClientBuilder};
@@ -20,7 +22,8 @@ pub use tags::Tags;
 
 use crate::error::{Error, Result};
 use crate::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST,
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Kinds, MANIFEST_LIMIT, OCI_INDEX,
+    OCI_MANIFEST,
 };
 use crate::net::Response;
 use crate::net::failure::Failure;
@@ -108,11 +111,12 @@ impl<'a> Repository<'a> {
     /// finds wrong with it.
     pub fn manifest(&self) -> Result<Document> {
         let what = format!("image {}", self.reference);
-        self.fetch_document(&self.reference.target(), self.reference.digest(), &what)
+        let target = self.reference.target();
+        self.fetch_document(&target, self.reference.digest(), &what, Kinds::Images)
     }
 
     /// The index or manifest of an index's entry; its size and digest are checked.
-    pub(crate) fn child(&self, descriptor: &Descriptor) -> Result<Document> {
+    pub(crate) fn child(&self, descriptor: &Descriptor, kinds: Kinds) -> Result<Document> {
         let what = format!(
             "manifest {} of {}",
             descriptor.digest,
@@ -122,6 +126,7 @@ impl<'a> Repository<'a> {
             &descriptor.digest.to_string(),
             Some(&descriptor.digest),
             &what,
+            kinds,
         )?;
         let found = document.bytes().len() as u64;
         if found != descriptor.size {
@@ -139,6 +144,7 @@ impl<'a> Repository<'a> {
         target: &str,
         expected: Option<&crate::Digest>,
         what: &str,
+        kinds: Kinds,
     ) -> Result<Document> {
         let path = format!("/manifests/{target}");
         for mirror in self.client.mirrors(expected) {
@@ -151,11 +157,12 @@ impl<'a> Repository<'a> {
                 there
                     .document(&there.url(&path), ask, what)
                     .and_then(|(bytes, media_type)| {
-                        Ok(Document::parse(
+                        Ok(Document::read(
                             bytes,
                             media_type.as_deref(),
                             expected,
                             what,
+                            kinds,
                         )?)
                     });
             match document {
@@ -178,7 +185,7 @@ impl<'a> Repository<'a> {
                 self.document(&url, ask, what)
             });
             let parsed = fetched.and_then(|(bytes, media_type)| {
-                Document::parse(bytes, media_type.as_deref(), expected, what)
+                Document::read(bytes, media_type.as_deref(), expected, what, kinds)
             });
             // Harbor 1.1 reads only the first type of a joined field (containerd#5632).
             match parsed {
@@ -277,72 +284,6 @@ impl<'a> Repository<'a> {
             }
             again = false;
         }
-    }
-
-    /// One try at a blob or a closed range of it, and whether a mirror answered. A range is always
-    /// asked for here, at the registry: where it sends us may be good for one answer only.
-    pub(crate) fn blob(
-        &self,
-        descriptor: &Descriptor,
-        range: Option<(u64, u64)>,
-    ) -> std::result::Result<(Response<'a>, bool), Failure> {
-        let digest = Some(&descriptor.digest);
-        for mirror in self.client.mirrors(digest) {
-            match self.at(mirror).own_blob(descriptor, range) {
-                Ok(response) => return Ok((response, true)),
-                Err(failure) => self.client.pass_over(mirror, digest, &failure)?,
-            }
-        }
-        Ok((self.own_blob(descriptor, range)?, false))
-    }
-
-    fn own_blob(
-        &self,
-        descriptor: &Descriptor,
-        range: Option<(u64, u64)>,
-    ) -> std::result::Result<Response<'a>, Failure> {
-        let url = self.url(&format!("/blobs/{}", descriptor.digest));
-        let ask = Ask {
-            accept: &["*/*"],
-            range,
-            ..Ask::default()
-        };
-        match self.send(&url, ask) {
-            Err(Failure::Status(failure))
-                if failure.status == 404 && !descriptor.urls.is_empty() && !self.mirror =>
-            {
-                self.foreign(descriptor, range)
-                    .unwrap_or(Err(Failure::Status(failure)))
-            }
-            other => other,
-        }
-    }
-
-    /// A layer from where its descriptor says, without credentials and without answering a
-    /// challenge (CVE-2020-15157).
-    fn foreign(
-        &self,
-        descriptor: &Descriptor,
-        range: Option<(u64, u64)>,
-    ) -> Option<std::result::Result<Response<'a>, Failure>> {
-        let usable = |url: &String| {
-            Url::parse(url)
-                .ok()
-                .filter(|url| url.origin.secure || self.client.insecure())
-        };
-        let ask = Ask {
-            accept: &["*/*"],
-            range,
-            ..Ask::default()
-        };
-        let mut outcome = None;
-        for url in descriptor.urls.iter().filter_map(usable).take(4) {
-            outcome = Some(self.follow(&url, ask, false));
-            if matches!(outcome, Some(Ok(_))) {
-                break;
-            }
-        }
-        outcome
     }
 
     /// One request to the registry, with whatever authentication and redirects it takes.

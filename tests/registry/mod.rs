@@ -166,6 +166,11 @@ impl Registry {
         self.state().seen.clone()
     }
 
+    /// Behaves from now on.
+    pub fn behave(&self) {
+        self.state().faults.clear();
+    }
+
     pub fn forget(&self) {
         self.state().seen.clear();
     }

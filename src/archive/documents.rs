@@ -1,0 +1,122 @@
+//! The documents of an archive that no registry serves: `index.json`, `manifest.json`, and the
+//! manifest of an image whose layers were inflated. Pure text; where it goes is the plan's.
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::json::quoted;
+use crate::manifest::{Document, OCI_INDEX};
+use crate::reference::Reference;
+use crate::registry::Image;
+use miniserde::json::{Number, Value};
+
+/// `manifest.json` of a docker-archive: one item an image, its tags in the familiar form.
+pub(super) fn manifest_json(images: &[Image]) -> String {
+    let items = distinct(images).into_iter().map(|(image, references)| {
+        let tags: Vec<String> = references
+            .iter()
+            .filter_map(|r| r.familiar_tag())
+            .map(|tag| quoted(&tag))
+            .collect();
+        let tags = if tags.is_empty() {
+            "null".to_owned()
+        } else {
+            format!("[{}]", tags.join(","))
+        };
+        let layers: Vec<String> = image
+            .layers
+            .iter()
+            .map(|layer| quoted(&layer.digest.path()))
+            .collect();
+        format!(
+            r#"{{"Config":{},"RepoTags":{tags},"Layers":[{}]}}"#,
+            quoted(&image.config.digest.path()),
+            layers.join(",")
+        )
+    });
+    format!("[{}]\n", items.collect::<Vec<_>>().join(","))
+}
+
+/// `index.json` of an OCI layout: one entry a tag, naming the image's manifest itself. An index
+/// with absent platforms would break `ctr --all-platforms`.
+pub(super) fn index_json(images: &[Image]) -> String {
+    let mut entries = Vec::new();
+    for (image, references) in distinct(images) {
+        let descriptor = format!(
+            r#""mediaType":{},"digest":"{}","size":{}"#,
+            quoted(image.manifest.media_type()),
+            image.manifest.digest(),
+            image.manifest.bytes().len()
+        );
+        let named: Vec<_> = references
+            .iter()
+            .filter_map(|r| Some((r.full_tag()?, r.tag()?)))
+            .collect();
+        if named.is_empty() {
+            entries.push(format!("{{{descriptor}}}"));
+        }
+        for (name, tag) in named {
+            entries.push(format!(
+                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}}}}}"#,
+                quoted(&name),
+                quoted(tag)
+            ));
+        }
+    }
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#,
+        entries.join(",")
+    ) + "\n"
+}
+
+/// Each manifest once, with all references to it in their order.
+pub(super) fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
+    let mut found: Vec<(&Image, Vec<&Reference>)> = Vec::new();
+    for image in images {
+        match found
+            .iter_mut()
+            .find(|(known, _)| known.manifest.digest() == image.manifest.digest())
+        {
+            Some((_, references)) if references.contains(&&image.reference) => {}
+            Some((_, references)) => references.push(&image.reference),
+            None => found.push((image, vec![&image.reference])),
+        }
+    }
+    found
+}
+
+/// A manifest that names these layers, digest and size, in the place of its own, uncompressed;
+/// all else stays.
+pub(super) fn with_layers(manifest: &Document, layers: &[(Digest, u64)]) -> Result<Document> {
+    let what = format!("manifest {}", manifest.digest());
+    let wrong = || Error::malformed(what.clone(), "has layers that cannot be told apart");
+    let mut value: Value = crate::json::parse(manifest.bytes(), &what)?;
+    let Value::Object(object) = &mut value else {
+        return Err(wrong());
+    };
+    let Some(Value::Array(items)) = object.get_mut("layers") else {
+        return Err(wrong());
+    };
+    for (item, (digest, size)) in items.iter_mut().zip(layers) {
+        let Value::Object(item) = item else {
+            return Err(wrong());
+        };
+        let media_type = match item.get("mediaType") {
+            Some(Value::String(media_type)) => uncompressed(media_type),
+            _ => return Err(wrong()),
+        };
+        item.insert("mediaType".to_owned(), Value::String(media_type));
+        item.insert("digest".to_owned(), Value::String(digest.to_string()));
+        item.insert("size".to_owned(), Value::Number(Number::U64(*size)));
+        item.remove("urls");
+    }
+    let bytes = miniserde::json::to_string(&value).into_bytes();
+    Document::parse(bytes, Some(manifest.media_type()), None, &what)
+}
+
+/// The media type of a layer when its compression is undone (image-spec, layer.md).
+fn uncompressed(media_type: &str) -> String {
+    let plain = media_type.split(';').next().unwrap_or_default().trim();
+    let plain = plain.split('+').next().unwrap_or_default();
+    let plain = plain.strip_suffix(".gzip").unwrap_or(plain);
+    plain.replace(".foreign.", ".")
+}

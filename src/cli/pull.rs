@@ -1,0 +1,115 @@
+//! A pull as the command line asks for one: resolve, plan, fill the output, say where it is.
+
+use super::flags::Mode;
+use super::lock;
+use super::options::{Options, Target};
+use super::progress::Progress;
+use crate::error::{Error, Result};
+use crate::{Client, Image, Plan, PlanOptions, Pull, Report};
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+pub(super) fn pull(
+    client: &Client,
+    options: &Options,
+    progress: &Arc<Mutex<Progress>>,
+) -> Result<()> {
+    check(&options.target)?;
+    let images = resolve(client, options, progress)?;
+    let format = options.low.format.unwrap_or_default();
+    let plan = Plan::new(&images, &PlanOptions::default().format(format))?;
+    let mut pull = Pull::new(client, plan)
+        .jobs(options.low.jobs.unwrap_or(6))
+        .restart(options.low.restart)
+        .observer(|event| lock(progress).event(event));
+    for path in &options.low.reuse {
+        pull = pull.reuse(path);
+    }
+    if options.low.gunzip {
+        pull = pull.inflate(options.low.inflate_limit);
+    }
+    let report = match &options.target {
+        Target::File(path, None) => pull.to_file(path),
+        Target::File(path, Some(beside)) => pull.directory(beside).to_file(path),
+        Target::Directory(path) => pull.to_directory(path),
+        Target::Stdout => pull.to_writer(&mut standard_output()?),
+    }?;
+    // The path stays on the terminal below what was said, not in the bar's place.
+    lock(progress).end();
+    if options.progress == Mode::Json {
+        told(&report);
+    }
+    match options.target {
+        Target::Stdout => Ok(()),
+        _ => print_path(&report.path),
+    }
+}
+
+/// Can what is asked for be put there? Asked before the first request.
+fn check(target: &Target) -> Result<()> {
+    match target {
+        Target::File(path, beside) => {
+            crate::check_target(path)?;
+            beside.as_deref().map_or(Ok(()), crate::check_directory)
+        }
+        Target::Directory(path) => crate::check_directory(path),
+        Target::Stdout if std::io::stdout().is_terminal() => Err(Error::usage(
+            "--output -",
+            "writes an archive to standard output, which is a terminal; send it to a file or a program: dockersave debian -o - | docker load",
+        )),
+        Target::Stdout => Ok(()),
+    }
+}
+
+/// Standard output without the standard library's buffer, which looks for ends of lines.
+fn standard_output() -> Result<File> {
+    let fd = std::io::stdout().as_fd().try_clone_to_owned();
+    fd.map(File::from)
+        .map_err(|error| Error::output(Path::new("standard output"), "opening", error))
+}
+
+fn resolve(
+    client: &Client,
+    options: &Options,
+    progress: &Arc<Mutex<Progress>>,
+) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for reference in &options.references {
+        let repository = client.repository(reference)?;
+        let image = if options.low.all_platforms {
+            repository.all_platforms()?
+        } else {
+            repository.image(options.platform.as_ref())?
+        };
+        for warning in image.warnings() {
+            lock(progress).note(&format!("dockersave: warning: {warning}"));
+        }
+        images.push(image);
+    }
+    Ok(images)
+}
+
+fn told(report: &Report) {
+    let path = crate::json::quoted(&report.path.to_string_lossy());
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(
+        std::io::stderr(),
+        r#"{{"event":"done","path":{path},"size":{},"downloaded":{},"kept":{}}}"#,
+        report.size,
+        report.downloaded,
+        report.kept
+    );
+}
+
+fn print_path(path: &Path) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut line = path.as_os_str().as_bytes().to_vec();
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line)
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::output(Path::new("standard output"), "writing to", error))
+}

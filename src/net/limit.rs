@@ -1,0 +1,57 @@
+//! How fast bodies are read where a rate is not to be exceeded: one account for all connections.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How much may come at once after a pause.
+const BURST: Duration = Duration::from_millis(200);
+
+/// An account of bytes a second.
+pub(super) struct Limit {
+    rate: u64,
+    /// Until when the bytes that were taken are paid for.
+    paid: Mutex<Instant>,
+}
+
+impl Limit {
+    /// `rate`: bytes a second, at least one.
+    pub fn new(rate: u64) -> Self {
+        Self {
+            rate: rate.max(1),
+            paid: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// The most that one read should take, so that what comes is spread over time.
+    pub fn portion(&self) -> usize {
+        usize::try_from(self.rate / 20)
+            .unwrap_or(usize::MAX)
+            .max(1024)
+    }
+
+    /// So many bytes came; says how long to wait before the next read.
+    pub fn take(&self, bytes: u64) -> Duration {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let begin = (*paid).max(now.checked_sub(BURST).unwrap_or(now));
+        // An hour at most: a read takes no more than a portion.
+        let cost = (bytes as f64 / self.rate as f64).min(3600.0);
+        *paid = begin + Duration::from_secs_f64(cost);
+        paid.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_has_to_be_waited_for() {
+        let limit = Limit::new(1000);
+        let waits: Vec<Duration> = (0..10).map(|_| limit.take(1000)).collect();
+        assert!(waits.is_sorted());
+        assert!((Duration::from_secs(8)..Duration::from_secs(11)).contains(&waits[9]));
+        assert!(Limit::new(u64::MAX).take(1 << 40) < Duration::from_secs(1));
+        assert!(limit.portion() >= 1 && Limit::new(0).take(1) > Duration::ZERO);
+    }
+}

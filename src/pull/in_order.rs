@@ -1,0 +1,131 @@
+//! An output that gets everything in order: the archive goes to a writer while its blobs arrive.
+
+use super::ahead::{Ahead, READERS, Wanted};
+use super::convert::here;
+use super::event::Event;
+use super::shape::{Pulled, Shape};
+use super::shared::STACK;
+use super::teller::Teller;
+use super::{Pull, Report, reuse};
+use crate::archive::read::Place;
+use crate::archive::stream::Layers;
+use crate::error::{Error, Result};
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the writer is called in messages.
+const NAME: &str = "standard output";
+
+pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Report> {
+    let existing = reuse::open(&pull.reuse, None, pull.client)?;
+    let mut observer = pull.observer.take().unwrap_or_else(|| Box::new(|_| {}));
+    let here = Here {
+        blobs: reuse::blobs(&existing, &pull.plan),
+        raw: reuse::layers(&existing, &pull.plan, pull.inflate.is_some()),
+    };
+    let downloaded = AtomicU64::new(0);
+    let teller = Teller::new(&mut *observer, &downloaded);
+    teller.start(&pull.plan);
+    let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
+    let shape = match pull.inflate {
+        None => Shape::default(),
+        Some(inflate) => pull.in_order(&all, &here, &teller, |pulled| {
+            teller.stage(pulled.plan, "inflating", true);
+            Shape::of(Some(inflate), pulled, &teller)
+        })?,
+    };
+    let plan = shape.plan(&pull.plan);
+    pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
+        if !shape.is_plain() {
+            teller.stage(plan, "writing", false);
+        }
+        shape.write(pulled, &teller, out, Path::new(NAME))
+    })?;
+    teller.tell(&teller.snapshot());
+    teller.tell(&Event::Finishing);
+    let kept = here.blobs.iter().chain(&here.raw).flatten();
+    Ok(Report {
+        path: PathBuf::new(),
+        size: plan.size(),
+        downloaded: downloaded.load(Ordering::Relaxed),
+        kept: kept.map(Place::size).sum(),
+    })
+}
+
+/// What need not be downloaded, for each blob.
+struct Here {
+    blobs: Vec<Option<Place>>,
+    raw: Vec<Option<Place>>,
+}
+
+impl Here {
+    fn is_missing(&self, blob: usize) -> bool {
+        self.blobs[blob].is_none() && self.raw[blob].is_none()
+    }
+}
+
+impl Pull<'_> {
+    /// Reads blobs in order, ahead of `run`, which gets them as layers.
+    fn in_order<T>(
+        &self,
+        wanted: &[usize],
+        here: &Here,
+        teller: &Teller<'_>,
+        run: impl FnOnce(Pulled<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut distant = Vec::new();
+        for number in wanted.iter().filter(|number| here.is_missing(**number)) {
+            distant.push(Wanted {
+                repository: self.client.repository(self.plan.reference(*number))?,
+                descriptor: &self.plan.blobs()[*number].descriptor,
+            });
+        }
+        let readers = self.jobs.min(distant.len()).clamp(1, READERS);
+        let ahead = Ahead::new(self.client, distant, readers, teller.downloaded);
+        std::thread::scope(|scope| {
+            for number in 0..readers {
+                let builder = std::thread::Builder::new()
+                    .name(format!("reader {number}"))
+                    .stack_size(STACK);
+                let spawned = builder.spawn_scoped(scope, || ahead.read());
+                if let (Err(error), 0) = (spawned, number) {
+                    ahead.stop();
+                    return Err(Error::output(
+                        Path::new(NAME),
+                        "starting a thread for",
+                        error,
+                    ));
+                }
+            }
+            let waiting = || teller.tick();
+            let outcome = run(Pulled {
+                plan: &self.plan,
+                layers: &mut InOrder {
+                    ahead: &ahead,
+                    here: &here.blobs,
+                    waiting: &waiting,
+                },
+                raw: &here.raw,
+            });
+            ahead.stop();
+            outcome
+        })
+    }
+}
+
+/// Blobs in order, from the line or from where they are here.
+struct InOrder<'o> {
+    ahead: &'o Ahead<'o>,
+    here: &'o [Option<Place>],
+    waiting: &'o dyn Fn(),
+}
+
+impl Layers for InOrder<'_> {
+    fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
+        Ok(match &self.here[blob] {
+            Some(place) => here(place),
+            None => self.ahead.blob(self.waiting),
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Blobs that are here already, in an archive or a directory: found by digest, and hashed before
+//! they are taken.
+
+use super::convert::diff_id;
+use crate::archive::layout::Plan;
+use crate::archive::read::{Existing, Place};
+use crate::digest::{Digest, Hasher};
+use crate::error::Result;
+use crate::registry::Client;
+use std::path::{Path, PathBuf};
+
+/// What one read moves at most, in bytes.
+const BUFFER: usize = 128 << 10;
+
+/// The archives that a pull may take from. One that was named has to be usable; the one that is
+/// about to be replaced may be anything.
+pub(super) fn open(
+    named: &[PathBuf],
+    replaced: Option<&Path>,
+    client: &Client,
+) -> Result<Vec<Existing>> {
+    let mut found = Vec::new();
+    for path in named {
+        found.push(Existing::open(path)?);
+    }
+    let replaced = replaced.filter(|path| path.exists());
+    if let Some(path) = replaced {
+        match Existing::open(path) {
+            Ok(existing) => found.push(existing),
+            Err(error) => client.note(&format!("nothing is taken from what is there: {error}")),
+        }
+    }
+    Ok(found)
+}
+
+/// Places that may hold a blob.
+pub(super) fn candidates<'e>(
+    existing: &'e [Existing],
+    digest: &'e Digest,
+    size: Option<u64>,
+) -> impl Iterator<Item = Place> + 'e {
+    existing.iter().flat_map(move |one| one.find(digest, size))
+}
+
+/// For each blob of a plan, a place that holds it, by digest.
+pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
+    let blobs = plan.blobs().iter().map(|blob| {
+        let descriptor = &blob.descriptor;
+        if descriptor.size == 0 {
+            return None;
+        }
+        candidates(existing, &descriptor.digest, Some(descriptor.size))
+            .find(|place| holds(place, &descriptor.digest))
+    });
+    blobs.collect()
+}
+
+/// For each blob of a plan, a place that holds it uncompressed, by diff ID; none, unless that is
+/// `wanted`.
+pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Option<Place>> {
+    let layers = (0..plan.blobs().len()).map(|blob| {
+        let diff_id = diff_id(plan, blob).filter(|_| wanted)?;
+        candidates(existing, &diff_id, None).find(|place| holds(place, &diff_id))
+    });
+    layers.collect()
+}
+
+/// Are these the bytes of this digest?
+pub(super) fn holds(place: &Place, digest: &Digest) -> bool {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut buffer = vec![0; BUFFER];
+    let mut at = 0;
+    while at < place.size() {
+        let length = (place.size() - at).min(BUFFER as u64) as usize;
+        if place.read_at(&mut buffer[..length], at).is_err() {
+            return false;
+        }
+        hasher.update(&buffer[..length]);
+        at += length as u64;
+    }
+    hasher.finish() == *digest
+}
