@@ -316,7 +316,7 @@ fn a_second_interrupt_ends_at_once() {
 }
 
 /// Runs the program on a terminal of its own, with this typed into it; what the terminal showed.
-fn on_a_terminal(dir: &Dir, command: &str, typed: &str) -> Option<String> {
+pub fn on_a_terminal(dir: &Dir, command: &str, typed: &str) -> Option<String> {
     use std::io::Write;
     let binary = std::env::var("DOCKERSAVE_TEST_BINARY")
         .unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());

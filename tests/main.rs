@@ -11,6 +11,8 @@ mod registry;
 mod util;
 // Flags, messages, exit statuses, progress.
 mod cli;
+// The bar and its absence, on terminals of all kinds.
+mod terminal;
 // Documents good and bad.
 mod manifests;
 // Mirrors: asked first, trusted with nothing.

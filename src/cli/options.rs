@@ -98,7 +98,8 @@ impl Options {
             _ if low.quiet => Mode::None,
             Mode::Auto
                 if std::io::stderr().is_terminal()
-                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb") =>
+                    && std::env::var_os("TERM")
+                        .is_some_and(|term| !term.is_empty() && term != "dumb") =>
             {
                 Mode::Bar
             }

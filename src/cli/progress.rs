@@ -14,8 +14,8 @@ pub(super) struct Progress {
     mode: Mode,
     layers: usize,
     finished: usize,
-    /// Lines of the bar that stand on the terminal.
-    shown: usize,
+    /// The widths of the bar's lines that stand on the terminal.
+    shown: Vec<usize>,
     /// When, and how much had come by then.
     marks: Vec<(Instant, u64)>,
     last: Option<Instant>,
@@ -29,7 +29,7 @@ impl Progress {
             mode,
             layers: 0,
             finished: 0,
-            shown: 0,
+            shown: Vec::new(),
             marks: Vec::new(),
             last: None,
             doing: None,
@@ -174,42 +174,49 @@ impl Progress {
         let (width, height) = terminal();
         let mut lines = Vec::new();
         for layer in active.iter().take(height.saturating_sub(2).min(16)) {
-            let text = format!(
-                "{}  {:>9} of {:>9}",
-                short(&layer.digest),
-                size(layer.done),
-                size(layer.size)
-            );
-            lines.push(with_bar(&text, layer.done, layer.size, width));
+            let name = short(&layer.digest);
+            let forms = [
+                row(&name, layer.done, layer.size, width),
+                format!("{name} {:>3} %", percent(layer.done, layer.size)),
+                format!("{} %", percent(layer.done, layer.size)),
+            ];
+            lines.push(fit(&forms, width));
         }
         let rate = self.rate(done);
-        let left = (total - done.min(total))
-            .checked_div(rate)
-            .map_or(String::new(), |seconds| format!(", {} left", time(seconds)));
-        let what = match self.doing {
-            Some(doing) => doing.to_owned(),
-            None => format!("{}/{} layers", self.finished, self.layers),
-        };
-        let text = format!(
-            "{what}  {} of {}  {}/s{left}",
-            size(done),
-            size(total),
-            size(rate)
-        );
-        lines.push(with_bar(&text, done, total, width));
+        lines.push(fit(&self.summary(done, total, rate, width), width));
         let mut out = self.clear();
         for line in &lines {
             let _ = writeln!(out, "{line}");
         }
-        self.shown = lines.len();
+        self.shown = lines.iter().map(|line| line.chars().count()).collect();
         write(&out);
     }
 
+    /// Where all stands, in as many words as may have room, and in fewer.
+    fn summary(&self, done: u64, total: u64, rate: u64, width: usize) -> [String; 4] {
+        let what = match self.doing {
+            Some(doing) => doing.to_owned(),
+            None => format!("{}/{} layers", self.finished, self.layers),
+        };
+        let percent = percent(done, total);
+        let (mut speed, mut left) = (String::new(), String::new());
+        if rate > 0 {
+            speed = format!("  {}/s", size(rate));
+            left = format!(", {} left", time((total - done.min(total)) / rate));
+        }
+        [
+            format!("{}{speed}{left}", row(&what, done, total, width)),
+            format!("{what}  {percent} %{left}"),
+            format!("{percent} %{speed}"),
+            format!("{percent} %"),
+        ]
+    }
+
     fn clear(&mut self) -> String {
-        match std::mem::take(&mut self.shown) {
+        match rows(&std::mem::take(&mut self.shown), terminal().0) {
             0 => String::new(),
             // Up to the bar's first line, and clear from there to the screen's end.
-            lines => format!("\x1b[{lines}A\x1b[J"),
+            rows => format!("\x1b[{rows}A\x1b[J"),
         }
     }
 
@@ -239,17 +246,46 @@ fn terminal() -> (usize, usize) {
     }
 }
 
-/// The text, and as much of a bar as the line has room for.
-fn with_bar(text: &str, done: u64, total: u64, width: usize) -> String {
-    let room = width.saturating_sub(text.chars().count() + 4);
+/// The rows that lines take: a terminal that has become narrower has broken them anew.
+fn rows(lines: &[usize], width: usize) -> usize {
+    lines
+        .iter()
+        .map(|line| line.div_ceil(width.max(1)).max(1))
+        .sum()
+}
+
+/// What each line begins with, and what the last one may have behind its bar.
+const HEAD: usize = 36;
+const TAIL: usize = 25;
+
+/// A name, how much of it is there, and as much of a bar as leaves room for what may follow, the
+/// same in each line.
+fn row(name: &str, done: u64, total: u64, width: usize) -> String {
+    let text = format!("{name:<14}{:>9} of {:>9}", size(done), size(total));
+    let room = width.saturating_sub(1 + HEAD + 3 + TAIL).min(40);
     if room < 8 {
-        return text.chars().take(width.saturating_sub(1)).collect();
+        return text;
     }
-    let room = room.min(40);
     let full = (done.min(total) as u128 * room as u128)
         .checked_div(total.into())
         .unwrap_or(room as u128) as usize;
     format!("{text} [{}{}]", "#".repeat(full), " ".repeat(room - full))
+}
+
+/// The first of the texts that fits. The last column stays free: some terminals go on to the next
+/// line once it is written.
+fn fit(texts: &[String], width: usize) -> String {
+    let most = width.saturating_sub(1);
+    let fits = texts.iter().find(|text| text.chars().count() <= most);
+    let text = fits.or(texts.last()).map_or("", String::as_str);
+    text.chars().take(most).collect()
+}
+
+/// Rounded down: 100 is what is done.
+fn percent(done: u64, total: u64) -> u64 {
+    (done.min(total) as u128 * 100)
+        .checked_div(total.into())
+        .unwrap_or(100) as u64
 }
 
 fn short(digest: &crate::Digest) -> String {
@@ -290,11 +326,57 @@ mod tests {
             [0, 999, 1000, 999_400, 106_000_000, 5_000_000_000_000].map(size),
             ["0 B", "999 B", "1.0 kB", "999.4 kB", "106.0 MB", "5.0 TB"]
         );
-        for width in [1, 10, 20, 40, 80, 200] {
-            for done in [0, 50, 100, 200] {
-                assert!(with_bar("abcdef", done, 100, width).chars().count() < width.max(2));
+        assert_eq!(
+            [(0, 0), (0, 9), (8, 9), (9, 9), (10, 9)].map(|(a, b)| percent(a, b)),
+            [100, 0, 88, 100, 100]
+        );
+        let progress = Progress {
+            layers: 12,
+            finished: 3,
+            ..Progress::new(Mode::Bar)
+        };
+        for width in [0, 1, 5, 10, 20, 40, 80, 200] {
+            for (done, total) in [(0, 100), (50_000_000, 106_000_000), (u64::MAX, u64::MAX)] {
+                for rate in [0, 1, 12_300_000] {
+                    let line = fit(&progress.summary(done, total, rate, width), width);
+                    assert!(line.len() < width.max(1), "{width}: {line:?}");
+                }
             }
         }
-        assert_eq!(with_bar("a", 1, 0, 20), "a [###############]");
+        let at = |width| {
+            fit(
+                &progress.summary(53_000_000, 106_000_000, 5_300_000, width),
+                width,
+            )
+        };
+        assert_eq!(
+            at(80),
+            "3/12 layers     53.0 MB of  106.0 MB [#######        ]  5.3 MB/s, 10 s left"
+        );
+        assert_eq!(
+            at(60),
+            "3/12 layers     53.0 MB of  106.0 MB  5.3 MB/s, 10 s left"
+        );
+        assert_eq!(at(40), "3/12 layers  50 %, 10 s left");
+        assert_eq!(at(20), "50 %  5.3 MB/s");
+        assert_eq!(at(8), "50 %");
+        assert_eq!(at(4), "50 ");
+        assert_eq!(
+            row("0123456789ab", 1, 0, 72),
+            "0123456789ab        1 B of       0 B"
+        );
+        assert_eq!(
+            row("0123456789ab", 1, 0, 73),
+            "0123456789ab        1 B of       0 B [########]"
+        );
+    }
+
+    #[test]
+    fn the_bar_is_taken_away_from_a_narrower_terminal_too() {
+        assert_eq!(rows(&[], 80), 0);
+        assert_eq!(rows(&[79, 0, 40], 80), 3);
+        assert_eq!(rows(&[79, 0, 40], 40), 4);
+        assert_eq!(rows(&[79, 40], 20), 6);
+        assert_eq!(rows(&[3], 0), 3);
     }
 }
