@@ -102,11 +102,7 @@ impl Repository<'_> {
             return Ok(image);
         }
         let candidates = self.candidates(&document)?;
-        let best = candidates
-            .iter()
-            .filter_map(|c| Some((wanted.rank(c.platform.as_ref()?)?, c)))
-            .min_by_key(|(rank, _)| *rank);
-        if let Some((_, best)) = best {
+        if let Some(best) = best(&candidates, &wanted) {
             let mut image = self.complete(self.child(&best.descriptor, Kinds::Images)?)?;
             self.judge_entry(&mut image, best, &wanted);
             return Ok(image);
@@ -241,6 +237,15 @@ impl Repository<'_> {
             }
         }
     }
+}
+
+/// The candidate that serves a platform best.
+pub(super) fn best<'c>(candidates: &'c [Candidate], wanted: &Platform) -> Option<&'c Candidate> {
+    candidates
+        .iter()
+        .filter_map(|candidate| Some((wanted.rank(candidate.platform.as_ref()?)?, candidate)))
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, candidate)| candidate)
 }
 
 fn bare(entry: &IndexEntry) -> &str {

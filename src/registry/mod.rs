@@ -13,6 +13,7 @@ mod exchange;
 mod helper;
 pub(crate) mod image;
 mod mirror;
+mod named;
 mod platforms;
 mod tags;
 

@@ -329,6 +329,12 @@ impl Shared {
             headers: vec![format!("Content-Type: {media_type}")],
             body: content.clone(),
         };
+        if let (Content::Bytes(bytes), true) = (content, path.contains("/manifests/")) {
+            let digest = image::sha256(bytes);
+            reply
+                .headers
+                .push(format!("Docker-Content-Digest: {digest}"));
+        }
         if let Some(range) = seen
             .header("range")
             .filter(|_| !actions.iter().any(|a| matches!(a, Action::NoRange)))
