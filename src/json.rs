@@ -306,6 +306,75 @@ pub(crate) fn quoted(text: &str) -> String {
     miniserde::json::to_string(text)
 }
 
+/// An object for a program that reads standard output. It is ASCII, so that text from outside
+/// arrives as it was and yet moves no terminal.
+pub(crate) struct Object(String);
+
+impl Object {
+    pub fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    pub fn text(self, key: &str, value: &str) -> Self {
+        let value = ascii(value);
+        self.raw(key, &value)
+    }
+
+    /// A text, or null for none.
+    pub fn maybe(self, key: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.raw(key, "null"),
+        }
+    }
+
+    pub fn number(self, key: &str, value: u64) -> Self {
+        self.raw(key, &value.to_string())
+    }
+
+    /// A value that is JSON already.
+    pub fn raw(mut self, key: &str, value: &str) -> Self {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.0.push_str(&quoted(key));
+        self.0.push(':');
+        self.0.push_str(value);
+        self
+    }
+
+    /// What there is so far, for whoever writes the rest bit by bit.
+    pub fn open(&self) -> &str {
+        &self.0
+    }
+
+    pub fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+/// `[a,b]` of values that are JSON already.
+pub(crate) fn array(values: &[String]) -> String {
+    format!("[{}]", values.join(","))
+}
+
+/// Quoted, and all but printable ASCII escaped.
+pub(crate) fn ascii(text: &str) -> String {
+    let quoted = quoted(text);
+    let mut out = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        if matches!(c, ' '..='~') {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +439,24 @@ mod tests {
         ] {
             assert!(texts(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn objects_are_ascii_and_mean_what_was_given() {
+        let object = Object::new()
+            .text("a\"b", "\u{e4}\u{1f4e6}\u{202e}\u{7f}\x1b\n\"")
+            .number("n", u64::MAX)
+            .maybe("none", None)
+            .raw("list", &array(&["1".into(), ascii("x")]))
+            .finish();
+        assert_eq!(
+            object,
+            r#"{"a\"b":"\u00e4\ud83d\udce6\u202e\u007f\u001b\n\"","n":18446744073709551615,"none":null,"list":[1,"x"]}"#
+        );
+        assert_eq!(Object::new().finish(), "{}");
+        let text = "\u{e4}\u{1f4e6}\u{202e}\u{7f}\x1b\n\"";
+        let back: String = miniserde::json::from_str(&ascii(text)).unwrap();
+        assert_eq!(back, text);
     }
 
     #[test]

@@ -79,13 +79,14 @@ mod time;
 
 use archive::directory::check_target as check_directory;
 use archive::disk::with_suffix;
-use archive::file::{check_target, partial_path};
+use archive::file::{check_target, claimed, partial_path};
 pub use archive::layout::{Entry, Format, Plan, PlanOptions};
 pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;
+use pull::reusable;
 pub use pull::{Event, LayerProgress, Pull, Report};
 pub use reference::Reference;
 pub use registry::{Client, ClientBuilder, Image, Repository, Tags};

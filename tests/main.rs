@@ -11,6 +11,8 @@ mod registry;
 mod util;
 // Flags, messages, exit statuses, progress.
 mod cli;
+// Questions, their answers as text and as JSON, and what they cost.
+mod queries;
 // The bar and its absence, on terminals of all kinds.
 mod terminal;
 // Documents good and bad.

@@ -21,7 +21,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-const JOURNAL: &str = "journal";
+/// The journal's name in a directory under way.
+pub(super) const JOURNAL: &str = "journal";
 
 /// A directory under way, locked.
 pub(crate) struct Directory {

@@ -5,7 +5,7 @@
 //! Which bytes are right is decided by whoever writes them.
 
 use super::disk::{check_room, copy, folder, open_locked, reserve, sync_folder, with_suffix};
-use super::journal::{self, Journal, Marks, Row};
+use super::journal::{self, Chunks, Journal, Marks, Row};
 use super::layout::Plan;
 use super::read::Place;
 use super::store::{Opened, Store};
@@ -59,6 +59,49 @@ pub(super) fn check_folder(target: &Path) -> Result<()> {
         rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
     )
     .map_err(|error| Error::output(folder, "writing to", error))
+}
+
+/// How many bytes of each blob of a plan an earlier run's files claim to hold. They are only
+/// looked at: nothing is locked, changed or checked.
+pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
+    let path = partial_path(target);
+    let mut own = None;
+    let mut lent = look(&with_suffix(&path, ".old"));
+    let journal = look(&path).or_else(|| look(&path.join(super::directory::JOURNAL)));
+    match journal {
+        Some(journal) if journal.plan == *plan.digest() => own = Some(journal),
+        // What a pull would set aside.
+        Some(journal) => lent = Some(journal),
+        None => {}
+    }
+    let own = own.map_or_else(Vec::new, |journal| journal.rows);
+    let lent = lent.map_or_else(Vec::new, |journal| journal.rows);
+    let blobs = plan.blobs().iter().enumerate();
+    blobs
+        .map(|(number, blob)| {
+            let of = &blob.descriptor;
+            let other = lent
+                .iter()
+                .find(|row| row.digest == of.digest && row.size == of.size);
+            let chunks = Chunks::of(of.size);
+            let holds = |row: Option<&Row>, chunk: usize| {
+                row.is_some_and(|row| matches!(row.claims.get(chunk), Some(Some(_))))
+            };
+            (0..chunks.count())
+                .filter(|chunk| holds(own.get(number), *chunk) || holds(other, *chunk))
+                .map(|chunk| chunks.range(chunk))
+                .map(|bytes| bytes.end - bytes.start)
+                .sum()
+        })
+        .collect()
+}
+
+/// The journal of the file of this name, if it is one.
+fn look(path: &Path) -> Option<Journal> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    file.metadata().ok()?.is_file().then_some(())?;
+    read_journal(&file)
 }
 
 impl Partial {

@@ -44,6 +44,7 @@ pub(super) struct Low {
     pub quiet: bool,
     pub progress: Option<Mode>,
     pub query: Option<Query>,
+    pub json: bool,
     pub help: Option<Help>,
 }
 
@@ -67,6 +68,7 @@ pub(super) enum Query {
     DryRun,
 }
 
+/// What is printed without looking at anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Help {
     Short,
@@ -122,13 +124,14 @@ impl Value {
 }
 
 /// The groups of `--help`, in order.
-pub(super) const GROUPS: [&str; 6] = [
+pub(super) const GROUPS: [&str; 7] = [
     "What to pull",
     "Where to put it",
     "Credentials",
     "Trust",
     "Transfer",
     "Messages",
+    "Instead of a pull",
 ];
 
 /// A row of the table.
@@ -182,16 +185,6 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("all-platforms" None, None, 0, "the images of all platforms, as an OCI layout",
         "The index stays as it is, and so do the attestations in it.",
         |low, _| { low.all_platforms = true; Ok(()) }),
-    flag!("metadata" None, None, 0, "print the image's manifest, and stop", "",
-        |low, _| query(low, Query::Metadata)),
-    flag!("sha" None, None, 0, "print the manifest's digest, and stop", "The digest is what the registry names: of the index, for a multi-platform image.",
-        |low, _| query(low, Query::Sha)),
-    flag!("tags" None, None, 0, "print the repository's tags, one a line, and stop", "",
-        |low, _| query(low, Query::Tags)),
-    flag!("platforms" None, None, 0, "list the image's platforms with digests and sizes, and stop", "",
-        |low, _| query(low, Query::Platforms)),
-    flag!("dry-run" None, None, 0, "say what would be downloaded, and stop", "",
-        |low, _| query(low, Query::DryRun)),
     flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Instead of --working-dir and --tarname. To standard output goes the same archive, in order and without any disk: dockersave debian -o - | docker load.",
         |low, value| { low.output = Some(value.path()?); Ok(()) }),
     flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
@@ -279,9 +272,26 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, _| { low.quiet = true; Ok(()) }),
     flag!("verbose" Some('v'), None, 5, "say each step and request, never a secret", "",
         |low, _| { low.verbose = true; Ok(()) }),
-    flag!("version" Some('V'), None, 5, "print version, target and commit", "",
+    flag!("json" None, None, 5, "answer in JSON on standard output",
+        "For a pull: one object instead of the path, with path, size, downloaded, kept and images.",
+        |low, _| { low.json = true; Ok(()) }),
+    flag!("metadata" None, None, 6, "print the image's manifest",
+        "As the registry has it: the index, for a multi-platform image. With --platform, that platform's manifest.",
+        |low, _| query(low, Query::Metadata)),
+    flag!("sha" None, None, 6, "print the manifest's digest",
+        "The digest is what the registry names: of the index, for a multi-platform image. With --platform, of that platform's manifest. Without it the registry is asked by HEAD, which Docker Hub does not count as a pull.",
+        |low, _| query(low, Query::Sha)),
+    flag!("tags" None, None, 6, "print the repository's tags, one a line", "Each as it comes, from all pages.",
+        |low, _| query(low, Query::Tags)),
+    flag!("platforms" None, None, 6, "list the image's platforms with digests and sizes",
+        "The size is that of the layers. One request for the index and one for each manifest in it; each may count as a pull.",
+        |low, _| query(low, Query::Platforms)),
+    flag!("dry-run" None, None, 6, "say what would be downloaded, and what is there",
+        "One line an entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and what a partial file claims to hold is checked only when the pull goes on.",
+        |low, _| query(low, Query::DryRun)),
+    flag!("version" Some('V'), None, 6, "print version, target and commit", "",
         |low, _| { low.help = Some(Help::Version); Ok(()) }),
-    flag!("help" Some('h'), None, 5, "print this help; -h prints it short", "",
+    flag!("help" Some('h'), None, 6, "print this help; -h prints it short", "",
         |low, _| { low.help = Some(Help::Long); Ok(()) }),
 ];
 
@@ -313,6 +323,8 @@ mod tests {
                     .bytes()
                     .all(|c| c.is_ascii_lowercase() || c == b'-')
             );
+            assert!(flag.line.is_ascii() && flag.more.is_ascii());
+            assert!(flag.choices.is_empty() || flag.value.is_some());
         }
     }
 }

@@ -1,32 +1,51 @@
-//! The flag table as text: `-h`, `--help`, `--version`.
+//! The flag table as text: `-h`, `--help`, `--version`. What the manual page says, too, is data
+//! here; how it looks there is [`super::man`]'s business.
 
 use super::flags::{FLAGS, Flag, GROUPS};
 use std::fmt::Write as _;
 
-const USAGE: &str = "Usage: dockersave [FLAGS] IMAGE...
+pub(super) const USAGE: &str = "[FLAGS] IMAGE...";
 
-Downloads a container image from its registry straight into a tar that
-docker load takes.
+pub(super) const WHAT: &str =
+    "Downloads a container image from its registry straight into a tar that docker load takes.";
 
-";
+/// What there is to know beside the flags, a paragraph each.
+pub(super) const NOTES: &[&str] = &[
+    "IMAGE is a name as Docker takes it: debian, debian:12, ghcr.io/o/r:t, host:5000/r@sha256:... Standard output carries the archive's path, or what was asked for; everything for people goes to standard error, without colours. A bar is drawn on terminals only, and not where TERM is dumb.",
+    "An interrupted download goes on when the same command runs again.",
+];
 
-const EXAMPLES: &str = "
-Examples:
-  dockersave debian                        library-debian-latest.tar
-  dockersave ghcr.io/owner/app:1.2 -o app.tar
-  dockersave --arch arm64 alpine:3.20
-  dockersave --user me --password-stdin registry.example/app < password
-  dockersave --insecure localhost:5000/app
-  dockersave --tags debian
+/// Command lines without the program's name, and what each is for.
+pub(super) const EXAMPLES: &[(&str, &str)] = &[
+    ("debian", "library-debian-latest.tar"),
+    ("ghcr.io/owner/app:1.2 -o app.tar", "another name"),
+    ("--arch arm64 alpine:3.20", "for another machine"),
+    ("debian alpine -o both.tar", "each layer once"),
+    (
+        "--user me --password-stdin registry.example/app < password",
+        "",
+    ),
+    ("--insecure localhost:5000/app", "plain HTTP"),
+    ("--tags debian", "what there is"),
+    ("--dry-run debian", "what it would take"),
+];
 
-IMAGE is a name as Docker takes it: debian, debian:12, ghcr.io/o/r:t,
-host:5000/r@sha256:... Standard output carries the archive's path, or what was
-asked for. An interrupted download goes on when the same command runs again.
-
-Exit status: 0 done, 1 other failure, 2 wrong usage, 3 refused (credentials),
-4 no such image, tag or platform, 5 network (worth running again: what arrived
-is kept), 6 what came is not what was named, 7 the disk or output failed.
-";
+pub(super) const STATUSES: &[(u8, &str)] = &[
+    (0, "done"),
+    (
+        1,
+        "another failure: a document or certificate that cannot be used",
+    ),
+    (2, "wrong usage"),
+    (3, "refused: credentials"),
+    (4, "no such image, tag or platform"),
+    (5, "network: worth running again, what arrived is kept"),
+    (6, "what came is not what was named: digest or size"),
+    (
+        7,
+        "the disk or the output failed; a closed pipe, without a message",
+    ),
+];
 
 fn head(flag: &Flag) -> String {
     let short = flag
@@ -39,7 +58,7 @@ fn head(flag: &Flag) -> String {
 }
 
 pub(super) fn text(long: bool) -> String {
-    let mut out = USAGE.to_owned();
+    let mut out = format!("Usage: dockersave {USAGE}\n\n{}\n\n", wrap(WHAT, 0));
     for (number, group) in GROUPS.iter().enumerate() {
         let _ = writeln!(out, "{group}:");
         for flag in FLAGS.iter().filter(|flag| flag.group == number) {
@@ -57,12 +76,27 @@ pub(super) fn text(long: bool) -> String {
         }
         out.push('\n');
     }
-    out.truncate(out.trim_end().len());
-    out.push('\n');
     if long {
-        out.push_str(EXAMPLES);
+        end(&mut out);
+    } else {
+        out.push_str("--help says more, with examples and exit statuses.\n");
     }
     out
+}
+
+fn end(out: &mut String) {
+    out.push_str("Examples:\n");
+    for (command, what) in EXAMPLES {
+        let line = format!("  dockersave {command:<36}{what}");
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    for note in NOTES {
+        let _ = writeln!(out, "\n{}", wrap(note, 0));
+    }
+    out.push_str("\nExit status:\n");
+    for (status, what) in STATUSES {
+        let _ = writeln!(out, "  {status}  {what}");
+    }
 }
 
 fn wrap(text: &str, indent: usize) -> String {
@@ -104,9 +138,17 @@ mod tests {
         for flag in FLAGS {
             assert!(text.contains(&format!("--{}", flag.long)));
         }
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 79),
-            "a line is too long"
-        );
+        for line in text.lines().chain(super::text(false).lines()) {
+            assert!(line.len() <= 79, "{line:?} is too long");
+        }
+        for (number, group) in GROUPS.iter().enumerate() {
+            assert!(text.contains(&format!("\n{group}:\n")));
+            assert!(FLAGS.iter().any(|flag| flag.group == number), "{group}");
+        }
+        // No flag beside those of the table.
+        let heads = text
+            .lines()
+            .filter(|line| line.starts_with("  -") || line.starts_with("      -"));
+        assert_eq!(heads.count(), FLAGS.len());
     }
 }

@@ -16,11 +16,11 @@ mod signal;
 use crate::Client;
 use crate::error::{Error, Result};
 use flags::{Help, Low, Mode};
-use options::{Options, Target};
+use options::Options;
 use progress::Progress;
 use signal::Signals;
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -32,13 +32,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => {
             let status = error.status();
-            match error {
-                Error::Interrupted(signal) => signal::die_by(signal),
-                // Whoever read has had enough: head(1) is no reason to complain.
-                Error::Output { path, source, .. }
-                    if path == Path::new("standard output")
-                        && source.kind() == std::io::ErrorKind::BrokenPipe => {}
-                error => tell_failure(&error, mode),
+            match &error {
+                Error::Interrupted(signal) => signal::die_by(*signal),
+                // Whoever read it has gone, and knows.
+                Error::Output { source, .. }
+                    if source.kind() == ErrorKind::BrokenPipe && mode != Mode::Json => {}
+                _ => tell_failure(status, &error.to_string(), mode),
             }
             status
         }
@@ -54,11 +53,14 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
             Help::Version => help::version(),
         });
     }
+    if low.progress == Some(Mode::Json) {
+        *mode = Mode::Json;
+    }
     let running = Running::default();
     let signals = watch(&running);
     let options = Options::from_low(low)?;
     *mode = options.progress;
-    let progress = Arc::new(Mutex::new(Progress::new(options.progress)));
+    let progress: Shown = Arc::new(Mutex::new(Progress::new(options.progress)));
     let client = Arc::new(client(&options, &progress)?);
     let _ = running.set(client.clone());
     if signals.as_ref().and_then(Signals::received).is_some() {
@@ -66,24 +68,27 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
         client.cancel();
     }
     let outcome = match options.low.query {
-        Some(query) => query::answer(query, &client, &options),
+        Some(query) => query::answer(query, &client, &options, &progress),
         None => pull::pull(&client, &options, &progress),
     };
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
         (Err(Error::Interrupted(_)), Some(signal)) => {
-            interrupted(&options);
+            interrupted(signal, &options);
             Err(Error::Interrupted(signal))
         }
         (outcome, _) => outcome,
     }
 }
 
+/// What is shown on standard error, for all who have something to say there.
+type Shown = Arc<Mutex<Progress>>;
+
 fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn client(options: &Options, progress: &Arc<Mutex<Progress>>) -> Result<Client> {
+fn client(options: &Options, progress: &Shown) -> Result<Client> {
     let low: &Low = &options.low;
     let mut builder = Client::builder()
         .insecure(low.insecure)
@@ -137,40 +142,44 @@ fn watch(running: &Running) -> Option<Signals> {
 }
 
 fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_path(path: &Path) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut line = path.as_os_str().as_bytes().to_vec();
+    line.push(b'\n');
+    print_bytes(&line)
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(bytes)
         .and_then(|()| out.flush())
         .map_err(|error| Error::output(Path::new("standard output"), "writing to", error))
 }
 
-fn tell_failure(error: &Error, mode: Mode) {
+fn tell_failure(status: u8, text: &str, mode: Mode) {
     let mut err = std::io::stderr();
     let _ = match mode {
         Mode::Json => writeln!(
             err,
-            r#"{{"event":"failed","status":{},"text":{}}}"#,
-            error.status(),
-            crate::json::quoted(&error.to_string())
+            r#"{{"event":"failed","status":{status},"text":{}}}"#,
+            crate::json::quoted(text)
         ),
-        _ => writeln!(err, "dockersave: {error}"),
+        _ => writeln!(err, "dockersave: {text}"),
     };
 }
 
-fn interrupted(options: &Options) {
-    let partial = match &options.target {
-        _ if options.low.query.is_some() => None,
-        // Layers that are to be inflated are pulled to a file first.
-        Target::Directory(path) if options.low.gunzip => Some(crate::with_suffix(path, ".tar")),
-        target => target.path().map(Path::to_owned),
-    };
+fn interrupted(signal: i32, options: &Options) {
+    let partial = options.partial().filter(|_| options.low.query.is_none());
     let partial = partial.map(|path| crate::partial_path(&path));
-    let mut err = std::io::stderr();
-    let _ = match partial.filter(|partial| partial.exists()) {
-        Some(partial) => writeln!(
-            err,
-            "dockersave: interrupted; {} is kept: run the same command again to go on from there",
+    let text = match partial.filter(|partial| partial.exists()) {
+        Some(partial) => format!(
+            "interrupted; {} is kept: run the same command again to go on from there",
             partial.display()
         ),
-        None => writeln!(err, "dockersave: interrupted"),
+        None => "interrupted".to_owned(),
     };
+    tell_failure(Error::Interrupted(signal).status(), &text, options.progress);
 }

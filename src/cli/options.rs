@@ -36,6 +36,17 @@ impl Target {
     }
 }
 
+impl Options {
+    /// What the output grows beside: the archive or directory, or the file that layers are pulled
+    /// to before they are inflated into a directory.
+    pub fn partial(&self) -> Option<PathBuf> {
+        match &self.target {
+            Target::Directory(path) if self.low.gunzip => Some(crate::with_suffix(path, ".tar")),
+            target => target.path().map(Path::to_owned),
+        }
+    }
+}
+
 pub(super) struct Login {
     pub user: String,
     pub password: String,
@@ -67,7 +78,7 @@ impl Options {
                 "is the whole path; leave --tarname and --working-dir out",
             );
         }
-        if low.query.is_some() && references.len() > 1 {
+        if low.query.is_some_and(|query| query != Query::DryRun) && references.len() > 1 {
             return wrong("IMAGE", "only one image can be asked about at a time");
         }
         if low.query == Some(Query::Tags) && low.platform.is_some() {
@@ -75,6 +86,9 @@ impl Options {
                 "--tags",
                 "are the repository's, whatever the platform; leave --platform out",
             );
+        }
+        if low.query == Some(Query::Platforms) && low.platform.is_some() {
+            return wrong("--platforms", "lists them all; leave --platform out");
         }
         if low.cert.is_some() != low.key.is_some() {
             return wrong("--cert and --key", "need each other");
@@ -330,6 +344,7 @@ mod tests {
             &["debian", "-o", "x", "--tarname", "y"],
             &["a", "b", "--sha"],
             &["a", "--tags", "--arch", "arm"],
+            &["a", "--platforms", "--arch", "arm"],
             &["a", "--cert", "c"],
             &["a", "--insecure", "--cacert", "c"],
             &["a", "-q", "-v"],

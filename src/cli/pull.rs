@@ -1,26 +1,22 @@
 //! A pull as the command line asks for one: resolve, plan, fill the output, say where it is.
 
 use super::flags::Mode;
-use super::lock;
 use super::options::{Options, Target};
-use super::progress::Progress;
+use super::{Shown, lock, print, print_path, query};
 use crate::error::{Error, Result};
 use crate::{Client, Image, Plan, PlanOptions, Pull, Report};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-pub(super) fn pull(
-    client: &Client,
-    options: &Options,
-    progress: &Arc<Mutex<Progress>>,
-) -> Result<()> {
-    check(&options.target)?;
-    let images = resolve(client, options, progress)?;
-    let format = options.low.format.unwrap_or_default();
-    let plan = Plan::new(&images, &PlanOptions::default().format(format))?;
+pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Result<()> {
+    check(options)?;
+    let plan = plan(client, options, progress)?;
+    let members = query::members(plan.images());
+    if let Some(folder) = &options.low.working_dir {
+        std::fs::create_dir_all(folder).map_err(|error| Error::output(folder, "making", error))?;
+    }
     let mut pull = Pull::new(client, plan)
         .jobs(options.low.jobs.unwrap_or(6))
         .restart(options.low.restart)
@@ -44,13 +40,36 @@ pub(super) fn pull(
     }
     match options.target {
         Target::Stdout => Ok(()),
+        _ if options.low.json => {
+            let object = query::archive(&report.path, report.size, &members)
+                .number("downloaded", report.downloaded)
+                .number("kept", report.kept);
+            print(&(object.finish() + "\n"))
+        }
         _ => print_path(&report.path),
     }
 }
 
-/// Can what is asked for be put there? Asked before the first request.
-fn check(target: &Target) -> Result<()> {
-    match target {
+/// What is to be pulled, laid out.
+pub(super) fn plan(client: &Client, options: &Options, progress: &Shown) -> Result<Plan> {
+    let images = resolve(client, options, progress)?;
+    let format = options.low.format.unwrap_or_default();
+    Plan::new(&images, &PlanOptions::default().format(format))
+}
+
+/// Can what is asked for be put there? Asked before the first request. A working directory that is
+/// not there yet will be.
+pub(super) fn check(options: &Options) -> Result<()> {
+    match &options.target {
+        Target::File(..) | Target::Directory(_)
+            if options
+                .low
+                .working_dir
+                .as_ref()
+                .is_some_and(|folder| !folder.exists()) =>
+        {
+            Ok(())
+        }
         Target::File(path, beside) => {
             crate::check_target(path)?;
             beside.as_deref().map_or(Ok(()), crate::check_directory)
@@ -71,11 +90,7 @@ fn standard_output() -> Result<File> {
         .map_err(|error| Error::output(Path::new("standard output"), "opening", error))
 }
 
-fn resolve(
-    client: &Client,
-    options: &Options,
-    progress: &Arc<Mutex<Progress>>,
-) -> Result<Vec<Image>> {
+fn resolve(client: &Client, options: &Options, progress: &Shown) -> Result<Vec<Image>> {
     let mut images = Vec::new();
     for reference in &options.references {
         let repository = client.repository(reference)?;
@@ -102,14 +117,4 @@ fn told(report: &Report) {
         report.downloaded,
         report.kept
     );
-}
-
-fn print_path(path: &Path) -> Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut line = path.as_os_str().as_bytes().to_vec();
-    line.push(b'\n');
-    let mut out = std::io::stdout().lock();
-    out.write_all(&line)
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::output(Path::new("standard output"), "writing to", error))
 }

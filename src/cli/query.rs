@@ -1,93 +1,161 @@
-//! Questions: each answer goes to standard output, and nothing else does.
+//! Questions: each answer goes to standard output, and nothing else does. As text for people, or
+//! as one JSON value for programs; the README lists its members.
 
 use super::flags::Query;
 use super::options::Options;
-use super::print;
 use super::progress::size;
-use crate::error::Result;
+use super::{Shown, print};
+use crate::error::{Error, Result, printable};
+use crate::json::{Object, array, ascii};
 use crate::manifest::Kinds;
-use crate::{Client, Content, Plan, PlanOptions, Platform};
+use crate::{Client, Content, Digest, Image, Plan, Platform, Repository};
 use std::fmt::Write as _;
+use std::path::Path;
 
-pub(super) fn answer(query: Query, client: &Client, options: &Options) -> Result<()> {
-    let reference = &options.references[0];
-    let repository = client.repository(reference)?;
+pub(super) fn answer(
+    query: Query,
+    client: &Client,
+    options: &Options,
+    shown: &Shown,
+) -> Result<()> {
+    let repository = client.repository(&options.references[0])?;
     match query {
-        Query::Tags => {
-            for tag in repository.tags() {
-                // One at a time: a repository may have a hundred thousand.
-                print(&format!("{}\n", crate::error::printable(&tag?, 128)))?;
-            }
-            Ok(())
-        }
-        Query::Sha if options.platform.is_none() => {
-            print(&format!("{}\n", repository.manifest()?.digest()))
-        }
-        Query::Sha => print(&format!(
-            "{}\n",
-            repository
-                .image(options.platform.as_ref())?
-                .manifest()
-                .digest()
-        )),
-        Query::Metadata => {
-            let document = match &options.platform {
-                None => repository.manifest()?,
-                Some(platform) => repository.image(Some(platform))?.manifest().clone(),
-            };
-            print(&format!(
-                "{}\n",
-                String::from_utf8_lossy(document.bytes()).trim_end()
-            ))
-        }
-        Query::Platforms => {
-            let document = repository.manifest()?;
-            let mut text = String::new();
-            for candidate in repository.candidates(&document)? {
-                let child = repository.child(&candidate.descriptor, Kinds::Images)?;
-                let platform = candidate
-                    .platform
-                    .map_or("unknown".to_owned(), |platform| told(&platform));
-                let _ = writeln!(
-                    text,
-                    "{platform}\t{}\t{}",
-                    candidate.descriptor.digest,
-                    total(child.content())
-                );
-            }
-            if let Content::Manifest { .. } = document.content() {
-                let (digest, bytes) = (*document.digest(), total(document.content()));
-                let image = repository.complete(document)?;
-                let platform = image.platform().map_or("unknown".to_owned(), told);
-                let _ = writeln!(text, "{platform}\t{digest}\t{bytes}");
-            }
-            print(&text)
-        }
-        Query::DryRun => {
-            let image = repository.image(options.platform.as_ref())?;
-            let plan = Plan::new(&[image], &PlanOptions::default())?;
-            let mut text = String::new();
-            for entry in plan.entries() {
-                let from = if entry.is_downloaded() {
-                    "download"
-                } else {
-                    "known"
-                };
-                let _ = writeln!(text, "{from}\t{}\t{}", entry.size(), entry.path());
-            }
-            let _ = writeln!(
-                text,
-                "{} to download, an archive of {}",
-                size(plan.download_size()),
-                size(plan.size())
-            );
-            print(&text)
-        }
+        Query::Tags => tags(repository, options.low.json),
+        Query::Sha => sha(&repository, options),
+        Query::Metadata => metadata(&repository, options),
+        Query::Platforms => platforms(&repository, options.low.json),
+        Query::DryRun => dry_run(client, options, shown),
     }
 }
 
-fn told(platform: &Platform) -> String {
-    crate::error::printable(&platform.to_string(), 128)
+/// One at a time, as they come: a repository may have a hundred thousand.
+fn tags(repository: Repository<'_>, json: bool) -> Result<()> {
+    if !json {
+        for tag in repository.tags() {
+            print(&format!("{}\n", printable(&tag?, 128)))?;
+        }
+        return Ok(());
+    }
+    let name = repository.reference().name();
+    let head = Object::new().text("repository", &name).raw("tags", "[");
+    print(head.open())?;
+    let mut comma = "";
+    for tag in repository.tags() {
+        print(&format!("{comma}{}", ascii(&tag?)))?;
+        comma = ",\n";
+    }
+    print("]}\n")
+}
+
+fn sha(repository: &Repository<'_>, options: &Options) -> Result<()> {
+    let platform = options.platform.as_ref();
+    let digest = repository.digest(platform)?.to_string();
+    if !options.low.json {
+        return print(&format!("{digest}\n"));
+    }
+    let object = named(repository, platform).text("digest", &digest);
+    print(&(object.finish() + "\n"))
+}
+
+/// What was asked about.
+fn named(repository: &Repository<'_>, platform: Option<&Platform>) -> Object {
+    Object::new()
+        .text("reference", &repository.reference().to_string())
+        .maybe("platform", platform.map(Platform::to_string).as_deref())
+}
+
+fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
+    let platform = options.platform.as_ref();
+    let document = match platform {
+        None => repository.manifest()?,
+        Some(platform) => repository.manifest_for(platform)?,
+    };
+    let text = String::from_utf8_lossy(document.bytes());
+    if !options.low.json {
+        return print(&format!("{}\n", text.trim_end()));
+    }
+    let object = named(repository, platform)
+        .text("digest", &document.digest().to_string())
+        .text("mediaType", document.media_type())
+        .number("size", document.bytes().len() as u64)
+        .raw("manifest", text.trim());
+    print(&(object.finish() + "\n"))
+}
+
+/// A platform's manifest, and the bytes of its layers where the registry has it.
+struct Listed {
+    platform: Option<Platform>,
+    digest: Digest,
+    size: Option<u64>,
+}
+
+fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
+    let document = repository.manifest()?;
+    let digest = *document.digest();
+    let list = if let Content::Index(_) = document.content() {
+        children(repository, &document)?
+    } else {
+        let size = total(document.content());
+        vec![Listed {
+            platform: repository.complete(document)?.platform().cloned(),
+            digest,
+            size: Some(size),
+        }]
+    };
+    if !json {
+        let mut text = String::new();
+        for one in &list {
+            let platform = one
+                .platform
+                .as_ref()
+                .map_or("unknown".to_owned(), |p| printable(&p.to_string(), 128));
+            let size = one.size.map_or("-".to_owned(), |size| size.to_string());
+            let _ = writeln!(text, "{platform}\t{}\t{size}", one.digest);
+        }
+        return print(&text);
+    }
+    let items: Vec<String> = list
+        .iter()
+        .map(|one| {
+            let platform = one.platform.as_ref().map(Platform::to_string);
+            let size = one.size.map_or("null".to_owned(), |size| size.to_string());
+            Object::new()
+                .maybe("platform", platform.as_deref())
+                .text("digest", &one.digest.to_string())
+                .raw("size", &size)
+                .finish()
+        })
+        .collect();
+    let object = Object::new()
+        .text("reference", &repository.reference().to_string())
+        .text("digest", &digest.to_string())
+        .raw("platforms", &array(&items));
+    print(&(object.finish() + "\n"))
+}
+
+/// The manifests of an index, each asked for once; artifacts among them are no images.
+fn children(repository: &Repository<'_>, index: &crate::Document) -> Result<Vec<Listed>> {
+    let mut list: Vec<Listed> = Vec::new();
+    for candidate in repository.candidates(index)? {
+        let digest = candidate.descriptor.digest;
+        let known = list.iter().find(|one| one.digest == digest);
+        let size = match known {
+            Some(known) => known.size,
+            None => match repository.child(&candidate.descriptor, Kinds::Images) {
+                Ok(child) => Some(total(child.content())),
+                // Mirrors may hold some platforms only.
+                Err(Error::NotFound { .. }) => None,
+                Err(Error::Unsupported { .. }) => continue,
+                Err(error) => return Err(error),
+            },
+        };
+        list.push(Listed {
+            platform: candidate.platform,
+            digest,
+            size,
+        });
+    }
+    Ok(list)
 }
 
 fn total(content: &Content) -> u64 {
@@ -95,4 +163,105 @@ fn total(content: &Content) -> u64 {
         Content::Manifest { layers, .. } => layers.iter().map(|layer| layer.size).sum(),
         Content::Index(_) => 0,
     }
+}
+
+/// The images of an archive, as JSON.
+pub(super) fn members(images: &[Image]) -> String {
+    let items = images.iter().map(|image| {
+        Object::new()
+            .text("reference", &image.reference().to_string())
+            .text("digest", &image.manifest().digest().to_string())
+            .maybe(
+                "platform",
+                image.platform().map(Platform::to_string).as_deref(),
+            )
+            .finish()
+    });
+    array(&items.collect::<Vec<_>>())
+}
+
+/// An archive that is there, or would be.
+pub(super) fn archive(path: &Path, size: u64, images: &str) -> Object {
+    Object::new()
+        .text("path", &path.to_string_lossy())
+        .number("size", size)
+        .raw("images", images)
+}
+
+/// The plan of a pull, and what is there of it.
+fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
+    super::pull::check(options)?;
+    let plan = super::pull::plan(client, options, shown)?;
+    let here = here(client, options, &plan)?;
+    let kept: u64 = here.iter().sum();
+    let left = plan.download_size() - kept;
+    let path = match options.target.path() {
+        Some(path) => path.to_owned(),
+        None => "-".into(),
+    };
+    if options.low.json {
+        let layers: Vec<String> = plan
+            .blobs()
+            .iter()
+            .zip(&here)
+            .map(|(blob, here)| {
+                Object::new()
+                    .text("digest", &blob.descriptor.digest.to_string())
+                    .number("size", blob.descriptor.size)
+                    .number("here", *here)
+                    .finish()
+            })
+            .collect();
+        let object = archive(&path, plan.size(), &members(plan.images()))
+            .number("download", left)
+            .number("here", kept)
+            .raw("layers", &array(&layers));
+        return print(&(object.finish() + "\n"));
+    }
+    let mut text = String::new();
+    let mut blobs = here.iter();
+    for entry in plan.entries() {
+        let here = match entry.is_downloaded() {
+            true => blobs.next().copied(),
+            false => None,
+        };
+        let (what, rest) = match here {
+            None => ("known", String::new()),
+            Some(here) if here == entry.size() => ("here", String::new()),
+            Some(0) => ("download", String::new()),
+            Some(here) => ("partly", format!("\t{here} here")),
+        };
+        let _ = writeln!(text, "{what}\t{}\t{}{rest}", entry.size(), entry.path());
+    }
+    let kept = match kept {
+        0 => String::new(),
+        kept => format!(", {} are here", size(kept)),
+    };
+    let _ = writeln!(
+        text,
+        "{} to download{kept}, an archive of {}: {}",
+        size(left),
+        size(plan.size()),
+        path.display()
+    );
+    print(&text)
+}
+
+/// Bytes of each blob that need not be downloaded, as far as names and journals tell.
+fn here(client: &Client, options: &Options, plan: &Plan) -> Result<Vec<u64>> {
+    let mut here = match options.partial() {
+        Some(path) if !options.low.restart => crate::claimed(&path, plan),
+        _ => vec![0; plan.blobs().len()],
+    };
+    let existing = crate::reusable(&options.low.reuse, options.target.path(), client)?;
+    for (here, blob) in here.iter_mut().zip(plan.blobs()) {
+        let (digest, size) = (&blob.descriptor.digest, blob.descriptor.size);
+        if existing
+            .iter()
+            .any(|one| !one.find(digest, Some(size)).is_empty())
+        {
+            *here = size;
+        }
+    }
+    Ok(here)
 }

@@ -14,7 +14,7 @@ const BUFFER: usize = 128 << 10;
 
 /// The archives that a pull may take from. One that was named has to be usable; the one that is
 /// about to be replaced may be anything.
-pub(super) fn open(
+pub(crate) fn open(
     named: &[PathBuf],
     replaced: Option<&Path>,
     client: &Client,

@@ -5,7 +5,7 @@ use super::image::best;
 use super::{Ask, MANIFEST_TYPES, Repository};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::manifest::{Content, Document};
+use crate::manifest::{Content, Document, Kinds};
 use crate::net::failure::Failure;
 use crate::platform::Platform;
 
@@ -41,7 +41,7 @@ impl Repository<'_> {
     pub fn manifest_for(&self, platform: &Platform) -> Result<Document> {
         let document = self.manifest()?;
         match best(&self.candidates(&document)?, platform) {
-            Some(entry) => match self.child(&entry.descriptor)? {
+            Some(entry) => match self.child(&entry.descriptor, Kinds::Images)? {
                 child if matches!(child.content(), Content::Manifest { .. }) => Ok(child),
                 index => Ok(self.image_of(index, Some(platform))?.manifest),
             },
