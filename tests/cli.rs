@@ -433,3 +433,39 @@ fn short_flags_may_stand_together() {
     archive.holds(&image, Some(&name));
     assert_eq!(archive.outcome.stderr, "");
 }
+
+#[test]
+fn the_readme_answers_for_every_flag_of_the_python_program() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme
+        .split_once("## For users of the Python program")
+        .unwrap();
+    let table = rest.split("\n## ").next().unwrap();
+    for flag in [
+        "user",
+        "password",
+        "working-dir",
+        "layers-dir",
+        "no-rm",
+        "ilogin",
+        "no-tar",
+        "insecure",
+        "tarname",
+        "gunzip",
+        "xz",
+        "verbose",
+        "metadata",
+        "sha",
+        "tags",
+        "arch",
+        "version",
+    ] {
+        let row = |line: &str| {
+            let first = line
+                .strip_prefix("| ")
+                .and_then(|line| line.split('|').next());
+            first.is_some_and(|cell| cell.contains(&format!("`--{flag}`")))
+        };
+        assert!(table.lines().any(row), "--{flag}");
+    }
+}

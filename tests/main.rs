@@ -13,6 +13,8 @@ mod util;
 mod cli;
 // Questions, their answers as text and as JSON, and what they cost.
 mod queries;
+// Completions in real shells, the manual page, and what the README says of the command line.
+mod shells;
 // The bar and its absence, on terminals of all kinds.
 mod terminal;
 // Documents good and bad.

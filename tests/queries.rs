@@ -299,6 +299,7 @@ fn a_reader_that_is_gone_ends_every_answer_quietly() {
         "--dry-run",
         "--json",
         "--help",
+        "--man",
     ] {
         let run = Run::pull(&dir, &registry.name("r")).args(&["-q", flag]);
         let run = run.within("{ sleep 0.2; \"$@\"; echo $? >status; } | :");

@@ -74,6 +74,16 @@ pub(super) enum Help {
     Short,
     Long,
     Version,
+    Completions(Shell),
+    Man,
+}
+
+/// A shell that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// A value as the parser hands it over; flags without one get an empty value.
@@ -148,6 +158,32 @@ pub(super) struct Flag {
     /// What `--help` and the man page say beyond that.
     pub more: &'static str,
     pub update: fn(&mut Low, Value) -> Result<(), String>,
+}
+
+/// What a shell offers for a flag's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    Nothing,
+    File,
+    Directory,
+    Choices(&'static [&'static str]),
+}
+
+impl Flag {
+    /// What a value is called says what it is.
+    pub fn offer(&self) -> Offer {
+        match self.value {
+            _ if !self.choices.is_empty() => Offer::Choices(self.choices),
+            Some("FILE" | "PATH" | "ARCHIVE") => Offer::File,
+            Some("DIR") => Offer::Directory,
+            _ => Offer::Nothing,
+        }
+    }
+
+    /// May it be given more than once, each time with a further value?
+    pub fn repeats(&self) -> bool {
+        self.more.contains("May be given more than once.")
+    }
 }
 
 fn query(low: &mut Low, query: Query) -> Result<(), String> {
@@ -289,6 +325,25 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("dry-run" None, None, 6, "say what would be downloaded, and what is there",
         "One line an entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and what a partial file claims to hold is checked only when the pull goes on.",
         |low, _| query(low, Query::DryRun)),
+    Flag {
+        long: "completions",
+        short: None,
+        value: Some("SHELL"),
+        choices: &["bash", "zsh", "fish"],
+        group: 6,
+        line: "print completions for bash, zsh or fish",
+        more: "",
+        update: |low, value| {
+            low.help = Some(Help::Completions(match value.text()?.as_str() {
+                "bash" => Shell::Bash,
+                "zsh" => Shell::Zsh,
+                _ => Shell::Fish,
+            }));
+            Ok(())
+        },
+    },
+    flag!("man" None, None, 6, "print the manual page", "dockersave --man | man -l - shows it.",
+        |low, _| { low.help = Some(Help::Man); Ok(()) }),
     flag!("version" Some('V'), None, 6, "print version, target and commit", "",
         |low, _| { low.help = Some(Help::Version); Ok(()) }),
     flag!("help" Some('h'), None, 6, "print this help; -h prints it short", "",
@@ -325,6 +380,11 @@ mod tests {
             );
             assert!(flag.line.is_ascii() && flag.more.is_ascii());
             assert!(flag.choices.is_empty() || flag.value.is_some());
+            // Shells tell what to offer by what a value is called.
+            assert!(
+                flag.value
+                    .is_none_or(|value| value.is_ascii() && value == value.to_uppercase())
+            );
         }
     }
 }

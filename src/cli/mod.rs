@@ -3,14 +3,18 @@
 //! Standard output carries only what was asked for: a listing, or the finished archive's path.
 //! Everything for people goes to standard error.
 
+mod complete;
 mod flags;
 mod help;
+mod man;
 mod options;
 mod parse;
 mod progress;
 mod prompt;
 mod pull;
 mod query;
+#[cfg(test)]
+mod readme;
 mod signal;
 
 use crate::Client;
@@ -51,6 +55,8 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
             Help::Short => help::text(false),
             Help::Long => help::text(true),
             Help::Version => help::version(),
+            Help::Completions(shell) => complete::script(shell),
+            Help::Man => man::page(),
         });
     }
     if low.progress == Some(Mode::Json) {

@@ -1,0 +1,166 @@
+//! The flag table as a manual page in roff, for `man`. Pure, and the same for the same version: no
+//! date, no width; what there is to say beside the flags is in [`super::help`].
+
+use super::flags::{FLAGS, Flag, GROUPS};
+use super::help::{EXAMPLES, NOTES, STATUSES, USAGE, WHAT};
+use std::fmt::Write as _;
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "DOCKERSAVE_USER, DOCKERSAVE_PASSWORD",
+        "Credentials for the registry.",
+    ),
+    (
+        "DOCKER_AUTH_CONFIG",
+        "Credentials in the form of Docker's config.json.",
+    ),
+    (
+        "REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR, XDG_CONFIG_HOME",
+        "Where files with credentials are.",
+    ),
+    (
+        "SSL_CERT_FILE, SSL_CERT_DIR",
+        "Certificates to trust beside those built in.",
+    ),
+    (
+        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "Proxies, in capital or small letters.",
+    ),
+    ("TERM", "Where it is dumb or empty, no bar is drawn."),
+];
+
+const FILES: &[(&str, &str)] = &[
+    (
+        "NAME.tar.partial",
+        "A download under way. The same command goes on from it.",
+    ),
+    (
+        "~/.docker/config.json, $XDG_CONFIG_HOME/containers/auth.json",
+        "Credentials, and helpers that have them.",
+    ),
+    (
+        "/etc/docker/certs.d/HOST[:PORT]/, /etc/containers/certs.d/HOST[:PORT]/",
+        "Certificates for one registry: *.crt to trust, X.cert with X.key to identify with.",
+    ),
+];
+
+pub(super) fn page() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut out = format!(
+        ".TH DOCKERSAVE 1 \"\" \"dockersave {version}\" \"User Commands\"\n\
+         .nh\n.ad l\n.ss 12 0\n\
+         .SH NAME\n\
+         dockersave \\- download a container image from its registry as an archive\n\
+         .SH SYNOPSIS\n.B dockersave\n{}\n\
+         .SH DESCRIPTION\n{}\n",
+        roff(USAGE),
+        roff(WHAT)
+    );
+    for note in NOTES {
+        let _ = writeln!(out, ".PP\n{}", roff(note));
+    }
+    out.push_str(".SH OPTIONS\n");
+    for (number, group) in GROUPS.iter().enumerate() {
+        let _ = writeln!(out, ".SS {}", roff(group));
+        FLAGS
+            .iter()
+            .filter(|flag| flag.group == number)
+            .for_each(|flag| option(&mut out, flag));
+    }
+    out.push_str(".SH EXIT STATUS\n");
+    for (status, what) in STATUSES {
+        let _ = writeln!(out, ".TP\n.B {status}\n{}", roff(what));
+    }
+    for (title, items) in [("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)] {
+        let _ = writeln!(out, ".SH {title}");
+        for (name, what) in items {
+            let _ = writeln!(out, ".TP\n.I {}\n{}", roff(name), roff(what));
+        }
+    }
+    out.push_str(".SH EXAMPLES\n.nf\n");
+    for (command, what) in EXAMPLES {
+        let line = format!("dockersave {command:<36}{what}");
+        let _ = writeln!(out, "{}", roff(line.trim_end()));
+    }
+    out.push_str(
+        ".fi\n.SH SEE ALSO\n.BR docker\\-load (1),\n.BR podman\\-load (1),\n.BR skopeo (1)\n",
+    );
+    out
+}
+
+fn option(out: &mut String, flag: &Flag) {
+    let short = flag
+        .short
+        .map_or(String::new(), |short| format!("\\fB\\-{short}\\fR, "));
+    let value = flag
+        .value
+        .map_or(String::new(), |value| format!(" \\fI{}\\fR", roff(value)));
+    let _ = writeln!(
+        out,
+        ".TP\n{short}\\fB\\-\\-{}\\fR{value}\n{}.",
+        roff(flag.long),
+        roff(&sentence(flag.line))
+    );
+    if !flag.more.is_empty() {
+        let _ = writeln!(out, "{}", roff(flag.more));
+    }
+}
+
+fn sentence(line: &str) -> String {
+    let mut chars = line.chars();
+    chars.next().map_or(String::new(), |first| {
+        first.to_ascii_uppercase().to_string() + chars.as_str()
+    })
+}
+
+/// Text that troff takes for nothing else. Hyphens are those of the keyboard, so that what is
+/// copied from the page works; a point or an apostrophe at a line's begin would be a request.
+fn roff(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    if text.starts_with(['.', '\'']) {
+        out.push_str("\\&");
+    }
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\e"),
+            '-' => out.push_str("\\-"),
+            '~' => out.push_str("\\(ti"),
+            '^' => out.push_str("\\(ha"),
+            '`' => out.push_str("\\(ga"),
+            '"' => out.push_str("\\(dq"),
+            '\'' => out.push_str("\\(aq"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_holds_each_flag_and_no_other() {
+        let page = page();
+        let heads: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.split_once("\\fB\\-\\-"))
+            .map(|(_, rest)| rest.split("\\fR").next().unwrap())
+            .collect();
+        let flags: Vec<String> = (0..GROUPS.len())
+            .flat_map(|group| FLAGS.iter().filter(move |flag| flag.group == group))
+            .map(|flag| roff(flag.long))
+            .collect();
+        assert_eq!(heads, flags);
+        for (status, _) in STATUSES {
+            assert!(page.contains(&format!(".TP\n.B {status}\n")));
+        }
+        assert!(page.is_ascii() && page.ends_with('\n'));
+    }
+
+    #[test]
+    fn text_stays_text() {
+        assert_eq!(roff(r"'a' \b -c .d"), r"\&\(aqa\(aq \eb \-c .d");
+        assert_eq!(roff(".TH"), r"\&.TH");
+    }
+}
