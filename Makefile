@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench crash fuzz real static-all static-amd64 static-arm64 static-armv7 static-riscv64 install clean
+.PHONY: help build demo picture test lint bench crash fuzz real static-all static-amd64 static-arm64 static-armv7 static-riscv64 install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ build: ## build the program for this machine
 demo: ## make a sample image, pull it with a progress bar, list it, load it where an engine runs
 	$(CARGO) build --release --locked --bin dockersave --example registry
 	tests/demo $(BINARY) $(REGISTRY)
+
+picture: ## record a pull in a terminal anew: tests/picture.svg
+	$(CARGO) build --release --locked --bin dockersave --example registry
+	tests/picture $(BINARY) $(REGISTRY) tests/picture.svg
 
 test: ## run all tests
 	$(CARGO) test --locked
@@ -50,8 +54,15 @@ static-amd64: ## one of them; likewise static-arm64, static-armv7, static-riscv6
 static-amd64 static-arm64 static-armv7 static-riscv64: static-%:
 	cross/build $*
 
-install: build ## install to $(DESTDIR)$(PREFIX)/bin
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: build ## install to $(DESTDIR)$(PREFIX)/bin, manual page and completions beside it
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dockersave
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions \
+		$(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(BINARY) --man >$(SHARE)/man/man1/dockersave.1
+	$(BINARY) --completions bash >$(SHARE)/bash-completion/completions/dockersave
+	$(BINARY) --completions zsh >$(SHARE)/zsh/site-functions/_dockersave
+	$(BINARY) --completions fish >$(SHARE)/fish/vendor_completions.d/dockersave.fish
 
 clean: ## remove what was built
 	$(CARGO) clean

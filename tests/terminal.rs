@@ -260,3 +260,16 @@ fn a_terminal_that_becomes_narrower_gets_shorter_lines() {
     );
     assert!(path.ends_with("ns-app-1.0.tar"), "{shown:?}");
 }
+
+#[test]
+fn an_interrupt_leaves_nothing_of_the_bar() {
+    let (registry, dir, name) = served();
+    registry.pace(100_000);
+    let command = format!("trap : INT; stty cols 80 rows 24; DOCKERSAVE --insecure {name}");
+    let Some(shown) = on_a_terminal(&dir, &command, "\u{3}") else {
+        return;
+    };
+    assert!(shown.contains("^C"), "{shown:?}");
+    let text = Screen::show(200, &shown).text();
+    assert_eq!(text, ["dockersave: interrupted"], "{shown:?}");
+}

@@ -215,8 +215,9 @@ impl Progress {
     fn clear(&mut self) -> String {
         match rows(&std::mem::take(&mut self.shown), terminal().0) {
             0 => String::new(),
-            // Up to the bar's first line, and clear from there to the screen's end.
-            rows => format!("\x1b[{rows}A\x1b[J"),
+            // Up to the bar's first line, and clear from there to the screen's end. A key that was
+            // typed, as ^C, has moved the cursor away from the line's begin.
+            rows => format!("\r\x1b[{rows}A\x1b[J"),
         }
     }
 
