@@ -59,6 +59,13 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// An archive that was checked has defects, which were told one by one. Status 6.
+    Unsound {
+        /// The archive.
+        archive: String,
+        /// How many there are.
+        defects: usize,
+    },
     /// The disk or the output failed: full, read-only, closed. Status 7.
     Output {
         /// The file, directory or stream.
@@ -115,7 +122,7 @@ impl Error {
             Self::Refused { .. } => 3,
             Self::NotFound { .. } => 4,
             Self::Network { .. } => 5,
-            Self::Mismatch { .. } => 6,
+            Self::Mismatch { .. } | Self::Unsound { .. } => 6,
             Self::Output { .. } => 7,
             Self::Tls { .. }
             | Self::Malformed { .. }
@@ -218,6 +225,11 @@ impl fmt::Display for Error {
                     advice => write!(f, "; {advice}"),
                 }
             }
+            Self::Unsound { archive, defects } => write!(
+                f,
+                "{archive} has {defects} defect{}; pull its images to the same path again: what is sound in it is kept",
+                if *defects == 1 { "" } else { "s" }
+            ),
             Self::Tls { host, why } => write!(f, "{host}: {why}"),
             Self::Malformed { document, why } => write!(f, "{document}: {why}"),
             Self::TooLarge { what, limit } => {

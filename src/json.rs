@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
+use std::borrow::Cow;
 
 /// Levels of nesting: an index with annotations has five.
 const DEPTH: usize = 64;
@@ -177,17 +178,21 @@ impl Visitor for Place<Text> {
 /// The texts of an array that is a member of a document, taken from the document one at a time: as
 /// values of their own, a hundred thousand of them would take three times the memory.
 #[derive(Default)]
-pub(crate) struct Strings {
-    bytes: Vec<u8>,
+pub(crate) struct Strings<'b> {
+    bytes: Cow<'b, [u8]>,
     at: usize,
 }
 
-impl Strings {
-    /// No member, or null for one, is an empty array.
-    pub fn member(bytes: Vec<u8>, name: &str, document: &str) -> Result<Self> {
+impl<'b> Strings<'b> {
+    /// The array is reached by these names, each a member of the object before. No member, or null
+    /// for one, is an empty array.
+    pub fn member(bytes: Cow<'b, [u8]>, names: &[&str], document: &str) -> Result<Self> {
         // Only the syntax is checked here, so that the walk below can trust it.
         parse::<Valid>(&bytes, document)?;
-        let at = member(&bytes, name.as_bytes()).unwrap_or(bytes.len());
+        let at = names.iter().try_fold(0, |at, name| {
+            member(&bytes[at..], name.as_bytes()).map(|further| at + further)
+        });
+        let at = at.unwrap_or(bytes.len());
         let strings = Self { bytes, at };
         match strings.bytes.get(at) {
             Some(b'[') => Ok(Self {
@@ -197,13 +202,13 @@ impl Strings {
             None | Some(b'n') => Ok(Self::default()),
             Some(_) => Err(Error::malformed(
                 document,
-                format!("has no list in {name:?}"),
+                format!("has no list in {:?}", names.join(".")),
             )),
         }
     }
 }
 
-impl Iterator for Strings {
+impl Iterator for Strings<'_> {
     type Item = String;
 
     /// What is no text ends the array.
@@ -222,7 +227,7 @@ impl Iterator for Strings {
     }
 }
 
-/// Where the value of a member of the outermost object begins.
+/// Where the value of a member of the object begins that `bytes` begin with.
 fn member(bytes: &[u8], name: &[u8]) -> Option<usize> {
     let space = |at: usize| {
         let rest = bytes.get(at..)?;
@@ -243,6 +248,9 @@ fn member(bytes: &[u8], name: &[u8]) -> Option<usize> {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
+        }
+        if depth == 0 && !bytes[at].is_ascii_whitespace() {
+            return None;
         }
         at += 1;
     }
@@ -413,10 +421,21 @@ mod tests {
 
     #[test]
     fn texts_are_taken_from_their_document() {
-        let texts = |text: &str| {
-            let strings = Strings::member(text.as_bytes().to_vec(), "tags", "x");
+        let within = |text: &str, names: &[&str]| {
+            let strings = Strings::member(text.as_bytes().into(), names, "x");
             strings.map(|strings| strings.collect::<Vec<_>>().join("|"))
         };
+        let texts = |text: &str| within(text, &["tags"]);
+        for (text, expected) in [
+            (r#"{"x":{"b":[1]},"a":{"c":2, "b":["y"]},"b":["z"]}"#, "y"),
+            (r#"{"a":{},"c":{"b":["x"]},"b":["z"]}"#, ""),
+            (r#"{"a":null,"c":{"b":["x"]}}"#, ""),
+            (r#"{"a":["b",["x"]],"c":{"b":["x"]}}"#, ""),
+            (r#"{"a":"b","b":["x"]}"#, ""),
+            (r#"{"a":1,"b":["x"]}"#, ""),
+        ] {
+            assert_eq!(within(text, &["a", "b"]).unwrap(), expected, "{text}");
+        }
         for (text, expected) in [
             (r#"{"name":"tags","tags":["a","b"]}"#, "a|b"),
             (

@@ -77,10 +77,12 @@ mod reference;
 mod registry;
 mod time;
 
+pub use archive::defect::Defect;
 use archive::directory::check_target as check_directory;
 use archive::disk::with_suffix;
 use archive::file::{check_target, claimed, partial_path};
 pub use archive::layout::{Entry, Format, Plan, PlanOptions};
+pub use archive::verify::{Findings, verify, verify_reader};
 pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};

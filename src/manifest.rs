@@ -189,6 +189,10 @@ struct WirePlatform {
 struct WireAnnotations {
     #[serde(rename = "vnd.docker.reference.type")]
     reference_type: Text,
+    #[serde(rename = "io.containerd.image.name")]
+    name: Text,
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    tag: Text,
 }
 
 /// Which manifests are taken.
@@ -205,7 +209,8 @@ enum Kind {
     Manifest(&'static str),
 }
 
-fn known(media_type: &str) -> Option<&'static str> {
+/// An index's or a manifest's media type, if it is one.
+pub(crate) fn known(media_type: &str) -> Option<&'static str> {
     let bare = media_type.split(';').next().unwrap_or("").trim();
     [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST]
         .into_iter()
@@ -306,11 +311,8 @@ fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
         ))
     };
     match config.media_type.as_str() {
-        // Docker 1.10 called configs octet streams.
-        OCI_CONFIG
-        | "application/vnd.docker.container.image.v1+json"
-        | "application/octet-stream" => {}
         _ if kinds == Kinds::All => {}
+        kind if is_image_config(kind) => {}
         _ if !wire.artifact_type.0.is_empty() => return Err(artifact(&wire.artifact_type.0)),
         other => return Err(artifact(other)),
     }
@@ -333,14 +335,7 @@ fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
                 printable(&layer.media_type, 120)
             )));
         }
-        let image = [
-            "application/vnd.oci.image.layer.",
-            "application/vnd.docker.image.rootfs.",
-        ];
-        if !image
-            .iter()
-            .any(|prefix| layer.media_type.starts_with(prefix))
-        {
+        if !is_image_layer(&layer.media_type) {
             return Err(artifact(&layer.media_type));
         }
         Ok(layer)
@@ -349,6 +344,19 @@ fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
         config,
         layers: layers.collect::<Result<_>>()?,
     })
+}
+
+fn is_image_config(media_type: &str) -> bool {
+    // Docker 1.10 called configs octet streams.
+    matches!(
+        media_type,
+        OCI_CONFIG | "application/vnd.docker.container.image.v1+json" | "application/octet-stream"
+    )
+}
+
+fn is_image_layer(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.")
 }
 
 fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Result<Descriptor> {
@@ -402,16 +410,7 @@ struct WireRootfs {
 
 impl Config {
     pub fn parse(bytes: &[u8], layers: usize, what: &str) -> Result<Self> {
-        Self::read(json::parse(bytes, what)?, layers, what)
-    }
-
-    /// The same from an archive, where less memory is given to it.
-    pub fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
-        let wire = json::parse_within(bytes, what, ARCHIVED)?;
-        Ok(Self::read(wire, layers, what)?.diff_ids)
-    }
-
-    fn read(wire: WireConfig, layers: usize, what: &str) -> Result<Self> {
+        let wire: WireConfig = json::parse(bytes, what)?;
         let diff_ids = wire
             .rootfs
             .and_then(|rootfs| rootfs.diff_ids)
@@ -437,40 +436,101 @@ impl Config {
     }
 }
 
-/// How many objects and values a document of an archive may have.
-const ARCHIVED: (usize, usize) = (2 * ENTRIES + 100, 8 * ENTRIES);
-
-/// An image as a docker-archive's manifest.json names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DockerItem {
-    pub config: String,
-    pub tags: Vec<String>,
-    pub layers: Vec<String>,
+/// The diff IDs of a config, one for each layer, in hardly more memory than its own.
+pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
+    let mut ids = Vec::new();
+    let mut count = 0;
+    for id in json::Strings::member(bytes.into(), &["rootfs", "diff_ids"], what)? {
+        count += 1;
+        if count <= layers {
+            let id = id.parse();
+            ids.push(id.map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?);
+        }
+    }
+    if count == layers {
+        return Ok(ids);
+    }
+    let why = format!("names {count} diff IDs, but the manifest has {layers} layers");
+    Err(Error::malformed(what, why))
 }
 
-#[derive(Deserialize)]
-struct WireItem {
-    #[serde(rename = "Config")]
-    config: Text,
-    #[serde(rename = "RepoTags")]
-    tags: Option<Vec<Text>>,
-    #[serde(rename = "Layers")]
-    layers: Option<Vec<Text>>,
+/// How many objects and values a document of an archive may have: it is given less memory.
+pub(crate) const ARCHIVED: (usize, usize) = (ENTRIES + 200, 8 * ENTRIES);
+
+/// What an index or a manifest refers to, whatever it is for: an archive may hold attestations,
+/// signatures and charts besides images, and all of them can be damaged.
+pub(crate) struct Outline {
+    /// What it calls itself; may be empty.
+    pub media_type: String,
+    pub config: Option<Descriptor>,
+    pub layers: Vec<Descriptor>,
+    /// Of an index.
+    pub manifests: Option<Vec<Child>>,
 }
 
-/// What a docker-archive's manifest.json says.
-pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> {
-    let wire: Vec<WireItem> = json::parse_within(bytes, what, ARCHIVED)?;
-    let texts = |list: Option<Vec<Text>>| {
-        let list = list.unwrap_or_default();
-        list.into_iter().map(|text| text.0).collect()
-    };
-    let items = wire.into_iter().map(|item| DockerItem {
-        config: item.config.0,
-        tags: texts(item.tags),
-        layers: texts(item.layers),
-    });
-    Ok(items.collect())
+/// An entry of an index in an archive.
+pub(crate) struct Child {
+    pub descriptor: Descriptor,
+    pub platform: Option<Platform>,
+    /// The name in full, as containerd takes it; may be empty.
+    pub name: String,
+    /// The tag; may be empty.
+    pub tag: String,
+}
+
+impl Outline {
+    pub fn parse(bytes: &[u8], what: &str) -> Result<Self> {
+        let wire: WireDocument = json::parse_within(bytes, what, ARCHIVED)?;
+        let both = wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some());
+        if both || (wire.manifests.is_none() && wire.layers.is_none()) {
+            let kind = if both {
+                "both an index and a manifest"
+            } else {
+                "no index or manifest"
+            };
+            return Err(Error::malformed(what, format!("is {kind}")));
+        }
+        let children = |list: Vec<WireDescriptor>| {
+            let child = |mut wire: WireDescriptor| {
+                let (platform, names) = (wire.platform.take(), wire.annotations.take());
+                let (name, tag) = names.map_or_else(Default::default, |n| (n.name.0, n.tag.0));
+                let platform = platform.filter(|p| !p.os.0.is_empty());
+                Ok(Child {
+                    descriptor: descriptor(wire, what, "an entry")?,
+                    platform: platform
+                        .map(|p| Platform::new(&p.os.0, &p.architecture.0, &p.variant.0)),
+                    name,
+                    tag,
+                })
+            };
+            list.into_iter().map(child).collect::<Result<_>>()
+        };
+        let layers = wire.layers.unwrap_or_default().into_iter();
+        Ok(Self {
+            media_type: wire.media_type.0,
+            config: wire
+                .config
+                .map(|config| descriptor(config, what, "the config"))
+                .transpose()?,
+            layers: layers
+                .map(|layer| descriptor(layer, what, "a layer"))
+                .collect::<Result<_>>()?,
+            manifests: wire.manifests.map(children).transpose()?,
+        })
+    }
+
+    /// Is it an image, and not something that is stored like one?
+    pub fn is_image(&self) -> bool {
+        let config = self
+            .config
+            .as_ref()
+            .map(|config| config.media_type.as_str());
+        config.is_some_and(is_image_config)
+            && self
+                .layers
+                .iter()
+                .all(|layer| is_image_layer(&layer.media_type))
+    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use super::defect::Defect;
 use super::header::{BLOCK, Header, Kind, Letter, Pax};
 use super::layout;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 /// The longest name or link target taken, and the most bytes of PAX records.
 const LONG: u64 = 64 << 10;
 /// The most zeros behind the end that are read: a tape's record has as many.
 const TRAILER: u64 = 1 << 20;
+const DIRTY: &str = "other bytes than zeros stand in it or behind it";
 
 /// Where an archive's bytes come from, in order.
 pub(crate) trait Input {
@@ -63,7 +64,7 @@ impl Input for FileInput<'_> {
 }
 
 /// A stream, read once from its beginning to its end.
-pub(crate) struct StreamInput<'r>(pub &'r mut dyn io::Read);
+pub(crate) struct StreamInput<'r>(pub &'r mut dyn Read);
 
 impl Input for StreamInput<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -120,6 +121,9 @@ impl Head {
 pub(crate) struct Walker<'i> {
     input: &'i mut dyn Input,
     strict: bool,
+    magic: [u8; 6],
+    /// A sound header was seen, or an end.
+    is_tar: bool,
     /// How many bytes of the archive are behind.
     at: u64,
     /// What is left of the present entry's data.
@@ -147,6 +151,8 @@ impl<'i> Walker<'i> {
         Self {
             input,
             strict,
+            magic: [0; 6],
+            is_tar: false,
             at: 0,
             left: 0,
             padding: 0,
@@ -155,6 +161,16 @@ impl<'i> Walker<'i> {
             done: false,
             raw: Vec::new(),
         }
+    }
+
+    /// Its first bytes.
+    pub fn magic(&self) -> [u8; 6] {
+        self.magic
+    }
+
+    /// Was there any sign of a tar?
+    pub fn is_tar(&self) -> bool {
+        self.is_tar
     }
 
     /// How many bytes of the archive were seen.
@@ -176,7 +192,16 @@ impl<'i> Walker<'i> {
             let name = header.name();
             self.label = String::from_utf8_lossy(&name).into_owned();
             let damaged = match header.check_sum() {
-                Ok(()) => false,
+                Ok(()) => {
+                    self.is_tar = true;
+                    false
+                }
+                Err(_) if header.has_no_sum() => {
+                    // The first block of zeros, less a few.
+                    self.done = true;
+                    tell(Defect::new("the end", DIRTY));
+                    return Ok(None);
+                }
                 Err(why) => {
                     self.tell_header(why, tell);
                     true
@@ -254,15 +279,6 @@ impl<'i> Walker<'i> {
         }))
     }
 
-    /// Reads the present entry's data; nothing more is its end, or the archive's.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let part = self.left.min(buffer.len() as u64) as usize;
-        let read = self.input.fill(&mut buffer[..part])?;
-        self.left -= read as u64;
-        self.at += read as u64;
-        Ok(read)
-    }
-
     /// Goes to the end of the present entry.
     fn leave(&mut self, tell: Tell<'_>) -> io::Result<()> {
         let passed = self.input.pass(self.left)?;
@@ -304,6 +320,9 @@ impl<'i> Walker<'i> {
         }
         let mut block = Box::new([0; BLOCK as usize]);
         let read = self.input.fill(&mut block[..])?;
+        if self.at == 0 {
+            self.magic.copy_from_slice(&block[..6]);
+        }
         self.at += read as u64;
         if read < block.len() {
             self.done = true;
@@ -315,6 +334,7 @@ impl<'i> Walker<'i> {
             return Ok(Next::End);
         }
         if block.iter().all(|byte| *byte == 0) {
+            self.is_tar = true;
             self.done = true;
             if self.strict {
                 self.end(tell)?;
@@ -338,7 +358,7 @@ impl<'i> Walker<'i> {
         }
         self.at += behind;
         let what = if dirty {
-            "other bytes than zeros stand in it or behind it".to_owned()
+            DIRTY.to_owned()
         } else if behind < BLOCK {
             format!(
                 "the archive is cut off at {} bytes: it has two blocks of zeros",
@@ -432,6 +452,17 @@ impl<'i> Walker<'i> {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Reads the present entry's data; nothing more is its end, or the archive's.
+impl Read for Walker<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let part = self.left.min(buffer.len() as u64) as usize;
+        let read = self.input.fill(&mut buffer[..part])?;
+        self.left -= read as u64;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 

@@ -25,10 +25,6 @@ impl Folder {
         Self { descriptor, path }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// A file of it, by a clean name.
     pub fn open(&self, name: &str) -> io::Result<File> {
         let (folder, last) = self.parent(name)?;

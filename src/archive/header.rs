@@ -49,6 +49,11 @@ impl<'b> Header<'b> {
         }
     }
 
+    /// No header is without a checksum.
+    pub fn has_no_sum(&self) -> bool {
+        self.0[148..156] == [0; 8]
+    }
+
     pub fn letter(&self) -> Letter {
         let kind = match self.0[156] {
             b'L' => return Letter::LongName,

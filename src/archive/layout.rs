@@ -92,7 +92,16 @@ impl Entry {
         &self.source
     }
 
-    fn data_start(&self) -> u64 {
+    /// The bytes, if they are here.
+    pub(super) fn known(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Memory(bytes) => Some(bytes),
+            Source::Blob(_) => None,
+        }
+    }
+
+    /// Where its first byte stands.
+    pub(super) fn data_start(&self) -> u64 {
         self.start + header_size(&self.path)
     }
 }

@@ -7,10 +7,11 @@
 use super::entries::{FileInput, Walker};
 use super::folder::Folder;
 use super::header::Kind;
+use super::items::{DockerItem, docker_items};
 use super::table::{Table, clean, named_digest};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::manifest::{CONFIG_LIMIT, Config, DockerItem, docker_items};
+use crate::manifest::diff_ids;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,8 +25,9 @@ use std::sync::{Arc, OnceLock};
 const PLACES: usize = 8;
 /// The most layers whose diff IDs are kept.
 const LAYERS: usize = 8192;
-/// The largest manifest.json that is read: a hundred images of a hundred layers.
-pub(super) const DOCUMENT_LIMIT: u64 = 1 << 20;
+/// The largest manifest.json and config that are looked into: what is beyond that is not known.
+const MANIFEST: u64 = 256 << 10;
+const CONFIG: u64 = 1 << 20;
 
 /// Where the content is.
 pub(super) enum Holder {
@@ -122,24 +124,30 @@ impl Existing {
             let same = layers.filter(|(id, _)| id == digest.as_bytes());
             found.extend(same.map(|(_, row)| *row as usize));
         }
-        let files = || (0..rows.len()).filter(|n| rows[*n].kind == Kind::File && rows[*n].clean);
-        found.extend(
-            files().filter(|n| named_digest(&self.table.name(*n)).as_ref() == Some(digest)),
-        );
-        if let Some(size) = size {
-            found.extend(files().filter(|n| {
-                rows[*n].size == size
-                    && (rows[*n].damaged || named_digest(&self.table.name(*n)).is_none())
-            }));
+        let fits = |number: usize| size.is_none_or(|size| rows[number].size == size);
+        let file = |number: &usize| rows[*number].kind == Kind::File && rows[*number].clean;
+        let files: Vec<usize> = (0..rows.len()).filter(|n| fits(*n) && file(n)).collect();
+        let named = |number: usize| named_digest(&self.table.name(number));
+        found.extend(files.iter().filter(|n| named(**n).as_ref() == Some(digest)));
+        if size.is_some() {
+            let nameless = |n: &&usize| rows[**n].damaged || named(**n).is_none();
+            found.extend(files.iter().filter(nameless));
         }
         let mut seen = Vec::new();
         for number in found {
-            let fits = size.is_none_or(|size| rows[number].size == size);
-            if fits && !seen.contains(&number) && seen.len() < PLACES {
+            if fits(number) && !seen.contains(&number) && seen.len() < PLACES {
                 seen.push(number);
             }
         }
         seen.into_iter().map(|number| self.place(number)).collect()
+    }
+
+    /// The size of a tar.
+    pub fn size(&self) -> Option<u64> {
+        match &self.holder {
+            Holder::Tar(file) => Some(file.metadata().ok()?.len()),
+            Holder::Folder(_) => None,
+        }
     }
 
     /// Bytes at a place that the caller knows from elsewhere: the plan of the same archive.
@@ -163,7 +171,7 @@ impl Existing {
     /// What manifest.json says of layers that have no digest in their names, as far as it can be
     /// read. What a directory holds besides blobs is known from it alone.
     fn read_manifest(&mut self) -> Result<()> {
-        let Some(bytes) = self.document("manifest.json", DOCUMENT_LIMIT) else {
+        let Some(bytes) = self.document("manifest.json", MANIFEST) else {
             return Ok(());
         };
         let Ok(items) = docker_items(&bytes, "manifest.json") else {
@@ -174,10 +182,9 @@ impl Existing {
             folder.add_named(&named_files(&items), &mut self.table)?;
         }
         for item in items {
-            let config = self.document(&item.config, CONFIG_LIMIT);
+            let config = self.document(&item.config, CONFIG);
             let count = item.layers.len();
-            let Some(Ok(ids)) = config.map(|bytes| Config::diff_ids(&bytes, count, "config"))
-            else {
+            let Some(Ok(ids)) = config.map(|bytes| diff_ids(&bytes, count, "config")) else {
                 continue;
             };
             for (name, id) in item.layers.iter().zip(ids) {
@@ -280,10 +287,10 @@ fn tar_table(file: &File, path: &Path) -> Result<Table> {
         }
     }
     table.seal();
-    if table.rows().is_empty() {
+    if !walker.is_tar() {
         return Err(Error::malformed(
             path.display().to_string(),
-            "is no tar archive, or an empty one",
+            "is no tar archive",
         ));
     }
     Ok(table)

@@ -93,6 +93,11 @@ impl Table {
         self.sorted = sorted;
     }
 
+    /// About how much of it there is.
+    pub fn memory(&self) -> usize {
+        self.rows.len() * (size_of::<Row>() + size_of::<u32>()) + self.names.len()
+    }
+
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What was on the command line, each value checked for itself; nothing is done yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Low {
     pub images: Vec<String>,
     pub user: Option<String>,
@@ -45,6 +45,7 @@ pub(super) struct Low {
     pub progress: Option<Mode>,
     pub query: Option<Query>,
     pub json: bool,
+    pub verify: Option<PathBuf>,
     pub help: Option<Help>,
 }
 
@@ -325,6 +326,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("dry-run" None, None, 6, "say what would be downloaded, and what is there",
         "One line an entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and what a partial file claims to hold is checked only when the pull goes on.",
         |low, _| query(low, Query::DryRun)),
+    flag!("verify" None, Some("ARCHIVE"), 6, "check an archive that is there, whoever made it, and stop",
+        "Every byte that a digest covers is hashed, and the tar, index.json, manifest.json, the manifests and configs are compared with each other. Each defect is a line, and the status is then 6. - is standard input, for an archive from a pipe. A directory with an image is taken, too.",
+        |low, value| { low.verify = Some(value.path()?); Ok(()) }),
     Flag {
         long: "completions",
         short: None,

@@ -16,6 +16,7 @@ mod query;
 #[cfg(test)]
 mod readme;
 mod signal;
+mod verify;
 
 use crate::Client;
 use crate::error::{Error, Result};
@@ -61,6 +62,10 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     }
     if low.progress == Some(Mode::Json) {
         *mode = Mode::Json;
+    }
+    if let Some(archive) = &low.verify {
+        options::check_verify(&low)?;
+        return verify::run(archive);
     }
     let running = Running::default();
     let signals = watch(&running);

@@ -213,6 +213,27 @@ fn without_extension(archive: &Path) -> PathBuf {
     }
 }
 
+/// Checking an archive is no pull: what belongs to one is refused.
+pub(super) fn check_verify(low: &Low) -> Result<()> {
+    let wrong = |why: &str| Err(Error::usage("--verify", why));
+    if !low.images.is_empty() {
+        return wrong("takes one archive, and no IMAGE");
+    }
+    let taken = Low {
+        verify: low.verify.clone(),
+        quiet: low.quiet,
+        verbose: low.verbose,
+        progress: low.progress,
+        ..Low::default()
+    };
+    if *low != taken {
+        return wrong(
+            "looks at what is there, and pulls nothing; leave all flags but --quiet, --verbose and --progress out",
+        );
+    }
+    Ok(())
+}
+
 fn login(low: &Low) -> Result<Option<Login>> {
     let wrong = |what: &str, why: &str| {
         Err(Error::Usage {
@@ -334,6 +355,25 @@ mod tests {
             ),
         ] {
             assert_eq!(options(args).ok().unwrap().target, target);
+        }
+    }
+
+    #[test]
+    fn an_archive_is_checked_without_a_pull() {
+        let checked = |args: &[&str]| {
+            let args = ["dockersave", "--verify", "x.tar"].iter().chain(args);
+            check_verify(&parse(args.map(Into::into))?)
+        };
+        assert!(checked(&[]).is_ok() && checked(&["-q"]).is_ok());
+        for args in [
+            &["debian"][..],
+            &["-o", "y.tar"],
+            &["--tags"],
+            &["--jobs", "2"],
+            &["--insecure"],
+            &["--arch", "arm"],
+        ] {
+            assert_eq!(checked(args).err().unwrap().status(), 2, "{args:?}");
         }
     }
 

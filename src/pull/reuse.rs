@@ -2,7 +2,7 @@
 //! they are taken.
 
 use super::convert::diff_id;
-use crate::archive::layout::Plan;
+use crate::archive::layout::{Blob, Plan};
 use crate::archive::read::{Existing, Place};
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
@@ -33,13 +33,21 @@ pub(crate) fn open(
     Ok(found)
 }
 
-/// Places that may hold a blob.
+/// Places that may hold a blob of a plan.
 pub(super) fn candidates<'e>(
     existing: &'e [Existing],
-    digest: &'e Digest,
-    size: Option<u64>,
+    plan: &'e Plan,
+    blob: &'e Blob,
 ) -> impl Iterator<Item = Place> + 'e {
-    existing.iter().flat_map(move |one| one.find(digest, size))
+    let (digest, size) = (&blob.descriptor.digest, blob.descriptor.size);
+    let named = existing
+        .iter()
+        .flat_map(move |one| one.find(digest, Some(size)));
+    // The same archive, perhaps with damaged headers: there the blob is where it will be.
+    let same = existing
+        .iter()
+        .filter(|one| one.size() == Some(plan.size()));
+    named.chain(same.filter_map(move |one| one.at(blob.offset, size)))
 }
 
 /// For each blob of a plan, a place that holds it, by digest.
@@ -49,8 +57,7 @@ pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
         if descriptor.size == 0 {
             return None;
         }
-        candidates(existing, &descriptor.digest, Some(descriptor.size))
-            .find(|place| holds(place, &descriptor.digest))
+        candidates(existing, plan, blob).find(|place| holds(place, &descriptor.digest))
     });
     blobs.collect()
 }
@@ -60,7 +67,8 @@ pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
 pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Option<Place>> {
     let layers = (0..plan.blobs().len()).map(|blob| {
         let diff_id = diff_id(plan, blob).filter(|_| wanted)?;
-        candidates(existing, &diff_id, None).find(|place| holds(place, &diff_id))
+        let mut places = existing.iter().flat_map(|one| one.find(&diff_id, None));
+        places.find(|place| holds(place, &diff_id))
     });
     layers.collect()
 }

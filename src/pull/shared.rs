@@ -99,7 +99,7 @@ impl<'p> Shared<'p> {
             let descriptor = &blob.descriptor;
             let places: Vec<Place> = match raw {
                 None if descriptor.size > 0 => {
-                    reuse::candidates(existing, &descriptor.digest, Some(descriptor.size)).collect()
+                    reuse::candidates(existing, self.plan, blob).collect()
                 }
                 _ => Vec::new(),
             };

@@ -5,6 +5,7 @@ use super::Repository;
 use super::image::{Image, is_index, is_manifest};
 use crate::error::{Error, Result};
 use crate::manifest::{Content, Descriptor, Document, Kinds};
+use crate::reference::Reference;
 
 /// How deep indexes may be nested, how many documents they may lead to, and how many bytes these
 /// may have together: all of them are held until the archive is laid out.
@@ -24,17 +25,33 @@ impl Repository<'_> {
         let Content::Index(_) = document.content() else {
             return self.complete(document);
         };
+        Image::of_index(self.reference.clone(), document, &mut |descriptor| {
+            self.child(descriptor, Kinds::All)
+        })
+    }
+}
+
+/// Gets the document of a descriptor.
+type Fetch<'f> = &'f mut dyn FnMut(&Descriptor) -> Result<Document>;
+
+impl Image {
+    /// All images of an index, whose documents `fetch` gets.
+    pub(crate) fn of_index(
+        reference: Reference,
+        index: Document,
+        fetch: Fetch<'_>,
+    ) -> Result<Self> {
         let mut found = Found::default();
-        self.gather(&document, 1, &mut found)?;
+        found.gather(&reference, &index, 1, fetch)?;
         let Some(config) = found.blobs.first().cloned() else {
             return Err(Error::NotFound {
-                what: format!("the index of {} names no image", self.reference),
+                what: format!("the index of {reference} names no image"),
                 available: Vec::new(),
             });
         };
-        Ok(Image {
-            reference: self.reference.clone(),
-            manifest: document,
+        Ok(Self {
+            reference,
+            manifest: index,
             documents: found.documents,
             config,
             config_bytes: None,
@@ -43,45 +60,6 @@ impl Repository<'_> {
             platform: None,
             warnings: found.warnings,
         })
-    }
-
-    fn gather(&self, index: &Document, depth: usize, found: &mut Found) -> Result<()> {
-        let Content::Index(entries) = index.content() else {
-            return Ok(());
-        };
-        for entry in entries {
-            let digest = &entry.descriptor.digest;
-            if found.documents.iter().any(|known| known.digest() == digest) {
-                continue;
-            }
-            if !is_index(entry) && !is_manifest(entry) {
-                found.warnings.push(format!(
-                    "{digest} in the index of {} is neither index nor manifest ({}) and was left out",
-                    self.reference,
-                    crate::error::printable(&entry.descriptor.media_type, 120)
-                ));
-                continue;
-            }
-            let child = self.child(&entry.descriptor, Kinds::All)?;
-            found.bytes += child.bytes().len();
-            if depth > DEPTH || found.documents.len() >= DOCUMENTS || found.bytes > BYTES {
-                return Err(Error::malformed(
-                    format!("the index of {}", self.reference),
-                    format!(
-                        "is nested deeper than {DEPTH} levels, or leads to more than {DOCUMENTS} documents or {BYTES} bytes of them"
-                    ),
-                ));
-            }
-            found.documents.push(child.clone());
-            match child.content() {
-                Content::Index(_) => self.gather(&child, depth + 1, found)?,
-                Content::Manifest { config, layers } => {
-                    found.blobs.push(config.clone());
-                    found.blobs.extend_from_slice(layers);
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -92,4 +70,50 @@ struct Found {
     /// Configs and layers.
     blobs: Vec<Descriptor>,
     warnings: Vec<String>,
+}
+
+impl Found {
+    fn gather(
+        &mut self,
+        reference: &Reference,
+        index: &Document,
+        depth: usize,
+        fetch: Fetch<'_>,
+    ) -> Result<()> {
+        let Content::Index(entries) = index.content() else {
+            return Ok(());
+        };
+        for entry in entries {
+            let digest = &entry.descriptor.digest;
+            if self.documents.iter().any(|known| known.digest() == digest) {
+                continue;
+            }
+            if !is_index(entry) && !is_manifest(entry) {
+                self.warnings.push(format!(
+                    "{digest} in the index of {reference} is neither index nor manifest ({}) and was left out",
+                    crate::error::printable(&entry.descriptor.media_type, 120)
+                ));
+                continue;
+            }
+            let child = fetch(&entry.descriptor)?;
+            self.bytes += child.bytes().len();
+            if depth > DEPTH || self.documents.len() >= DOCUMENTS || self.bytes > BYTES {
+                return Err(Error::malformed(
+                    format!("the index of {reference}"),
+                    format!(
+                        "is nested deeper than {DEPTH} levels, or leads to more than {DOCUMENTS} documents or {BYTES} bytes of them"
+                    ),
+                ));
+            }
+            self.documents.push(child.clone());
+            match child.content() {
+                Content::Index(_) => self.gather(reference, &child, depth + 1, fetch)?,
+                Content::Manifest { config, layers } => {
+                    self.blobs.push(config.clone());
+                    self.blobs.extend_from_slice(layers);
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -18,7 +18,7 @@ pub struct Tags<'a> {
     pages: usize,
     seen: HashSet<u64>,
     /// What is left of the page; as text it takes a fraction of the memory of its tags.
-    page: Strings,
+    page: Strings<'static>,
     /// The page brought a tag that was not known before.
     news: bool,
 }
@@ -60,7 +60,7 @@ impl Tags<'_> {
                     .collect();
                 Ok((bytes, links))
             })?;
-        self.page = Strings::member(bytes, "tags", &what)?;
+        self.page = Strings::member(bytes.into(), &["tags"], &what)?;
         self.news = false;
         self.pages += 1;
         if let Some(next) = link.iter().find_map(|field| next_link(field)) {

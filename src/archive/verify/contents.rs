@@ -1,0 +1,326 @@
+//! The one pass over all bytes: the tar's structure, the digest of each file, and what is kept of
+//! it for the checks that follow.
+
+use super::tee::Tee;
+use super::{Findings, failed};
+use crate::archive::defect::Defect;
+use crate::archive::entries::{Head, Input, Walker};
+use crate::archive::folder::Folder;
+use crate::archive::header::Kind;
+use crate::archive::items::docker_items;
+use crate::archive::read::{self, Holder};
+use crate::archive::table::{Table, named_digest};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How many bytes of a file are hashed at once.
+const BUFFER: usize = 64 << 10;
+/// The memory for the documents of a stream.
+const KEPT: u64 = 2 << 20;
+/// The memory for a table of entries and the documents that are looked into beside it.
+const ROOM: usize = (4 << 20) + (256 << 10);
+/// How much more memory than bytes a document takes when it becomes a structure, or does not.
+pub(super) const PARSED: usize = 4;
+pub(super) const READ: usize = 1;
+
+/// What was found of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It is no file, or its end is missing.
+    Unknown,
+    /// It is not what its name says.
+    False,
+    Hashed,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Content {
+    pub state: State,
+    pub compressed: bool,
+    pub sha256: [u8; 32],
+}
+
+const NOTHING: Content = Content {
+    state: State::Unknown,
+    compressed: false,
+    sha256: [0; 32],
+};
+
+/// Where documents are taken from.
+enum Store {
+    Place(Holder),
+    Kept(BTreeMap<usize, Vec<u8>>),
+}
+
+/// An archive of which every byte was seen.
+pub(super) struct Archive {
+    pub table: Table,
+    pub contents: Vec<Content>,
+    /// What a compressed layer inflates to: its entry, and the SHA-256.
+    inflated: Vec<(u32, [u8; 32])>,
+    store: Store,
+    /// Of the tar; none for a directory.
+    pub size: Option<u64>,
+}
+
+impl Archive {
+    /// Goes through a tar. Without a holder, documents are kept on the way.
+    pub fn of_tar(
+        input: &mut dyn Input,
+        holder: Option<Holder>,
+        path: &Path,
+        findings: &mut Findings,
+    ) -> Result<Self> {
+        let mut archive = Self {
+            table: Table::default(),
+            contents: Vec::new(),
+            inflated: Vec::new(),
+            store: holder.map_or(Store::Kept(BTreeMap::new()), Store::Place),
+            size: None,
+        };
+        let mut walker = Walker::new(input, true);
+        let mut buffer = vec![0; BUFFER];
+        let mut room = KEPT;
+        while let Some(head) = walker
+            .next(&mut |defect| findings.push(defect))
+            .map_err(failed(path))?
+        {
+            let about = (head.kind, head.data, head.size);
+            let number = archive.table.push(&head.name, &head.link, about, path)?;
+            let row = archive.table.row_mut(number);
+            (row.ours, row.damaged) = (head.ours, head.damaged);
+            archive.judge_entry(number, &head, findings);
+            archive
+                .take(number, &mut walker, &mut buffer, &mut room)
+                .map_err(failed(path))?;
+            if archive.contents[number].state == State::False && !head.damaged {
+                archive.tell_false(number, findings);
+            }
+        }
+        archive.size = Some(walker.at());
+        if !walker.is_tar() {
+            let name = path.display().to_string();
+            return Err(match read::compression(&walker.magic()) {
+                Some(with) => read::compressed(&name, with),
+                None => Error::malformed(
+                    name,
+                    "is no tar archive, or is damaged from its beginning on",
+                ),
+            });
+        }
+        archive.table.seal();
+        for number in archive.table.duplicates() {
+            findings.defect(
+                &archive.table.name(number),
+                "stands in the archive more than once",
+            );
+        }
+        Ok(archive)
+    }
+
+    /// Goes through a directory.
+    pub fn of_folder(folder: &Arc<Folder>, path: &Path, findings: &mut Findings) -> Result<Self> {
+        let mut table = folder.list()?;
+        let holder = Holder::Folder(folder.clone());
+        if let Some(number) = table.file("manifest.json")
+            && table.rows()[number].size <= (ROOM / PARSED) as u64
+            && let Ok(bytes) = read::place(&holder, &table, number).bytes()
+            && let Ok(items) = docker_items(&bytes, "manifest.json")
+        {
+            folder.add_named(&read::named_files(&items), &mut table)?;
+        }
+        let count = table.rows().len();
+        let mut archive = Self {
+            table,
+            contents: Vec::new(),
+            inflated: Vec::new(),
+            store: Store::Place(holder),
+            size: None,
+        };
+        let mut buffer = vec![0; BUFFER];
+        for number in 0..count {
+            let name = archive.table.name(number).into_owned();
+            let kind = archive.table.rows()[number].kind;
+            archive.judge_name(number, &name, kind, findings);
+            if kind != Kind::File {
+                archive.contents.push(NOTHING);
+                continue;
+            }
+            let failed = |error| Error::input(&path.join(&name), "reading", error);
+            let mut file = folder.open(&name).map_err(failed)?;
+            archive
+                .take(number, &mut file, &mut buffer, &mut 0)
+                .map_err(failed)?;
+            if archive.contents[number].state == State::False {
+                archive.tell_false(number, findings);
+            }
+        }
+        Ok(archive)
+    }
+
+    fn judge_entry(&self, number: usize, head: &Head, findings: &mut Findings) {
+        let name = head.label();
+        if !self.table.rows()[number].clean {
+            findings.defect(
+                &name,
+                "has a name that leads out of the archive, or is no text",
+            );
+            return;
+        }
+        self.judge_name(number, &self.table.name(number), head.kind, findings);
+    }
+
+    fn judge_name(&self, number: usize, name: &str, kind: Kind, findings: &mut Findings) {
+        let what = match kind {
+            Kind::Special => "is a device or a FIFO, which no image has",
+            Kind::Sparse => "is stored as a sparse file, which loaders do not read",
+            Kind::Unknown => "is of a type that no loader knows",
+            Kind::File if name.is_empty() => "has no name",
+            Kind::Symlink | Kind::Hardlink if self.table.target(number).is_none() => {
+                "is a link that leads out of the archive"
+            }
+            Kind::File if name.starts_with("blobs/") && named_digest(name).is_none() => {
+                "stands among the blobs, but its name is no digest"
+            }
+            _ => return,
+        };
+        findings.defect(name, what);
+    }
+
+    /// Hashes a file, and keeps it where documents are kept.
+    fn take(
+        &mut self,
+        number: usize,
+        from: &mut dyn Read,
+        buffer: &mut [u8],
+        room: &mut u64,
+    ) -> io::Result<()> {
+        let row = self.table.rows()[number];
+        if row.kind != Kind::File {
+            self.contents.push(NOTHING);
+            return Ok(());
+        }
+        let blob = self.blob(number);
+        let algorithm = blob.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let keep = matches!(self.store, Store::Kept(_)) && row.size <= *room;
+        let passed = Tee::new(from, row.size, algorithm, keep).pass(buffer)?;
+        let found = passed.sha512.unwrap_or(passed.sha256);
+        let state = match blob {
+            _ if !passed.complete => State::Unknown,
+            Some(digest) if digest != found => State::False,
+            _ => State::Hashed,
+        };
+        if let (Store::Kept(kept), Some(bytes), true) =
+            (&mut self.store, passed.kept, passed.complete)
+        {
+            *room -= row.size;
+            kept.insert(number, bytes);
+        }
+        if let Some(digest) = passed.inflated {
+            self.inflated.push((number as u32, raw(&digest)));
+        }
+        self.contents.push(Content {
+            state,
+            compressed: passed.compressed,
+            sha256: raw(&passed.sha256),
+        });
+        Ok(())
+    }
+
+    /// The digest that a blob's path gives it.
+    fn blob(&self, number: usize) -> Option<Digest> {
+        let name = self.table.name(number);
+        name.starts_with("blobs/")
+            .then(|| named_digest(&name))
+            .flatten()
+    }
+
+    fn tell_false(&self, number: usize, findings: &mut Findings) {
+        let found = Digest::from_bytes(Algorithm::Sha256, &self.contents[number].sha256);
+        let what = format!("holds other bytes than its name says (their digest is {found})");
+        findings.push(Defect::new(&self.table.name(number), what));
+    }
+
+    /// The memory that is left beside the table.
+    pub fn room(&self) -> usize {
+        let rows = self.table.rows().len() * (size_of::<Content>() + 1);
+        let kept = match &self.store {
+            Store::Kept(kept) => kept.values().map(Vec::len).sum(),
+            Store::Place(_) => 0,
+        };
+        ROOM.saturating_sub(self.table.memory() + rows + kept)
+    }
+
+    /// The bytes of a document, or why they are not to be had: each takes so much memory.
+    pub fn document(
+        &self,
+        number: usize,
+        weight: usize,
+    ) -> std::result::Result<Cow<'_, [u8]>, String> {
+        let size = self.table.rows()[number].size;
+        let fits = |weight: usize| match self.room().checked_div(weight) {
+            Some(limit) if size > limit as u64 => Err(format!(
+                "has {size} bytes, and {limit} are the most that is looked into"
+            )),
+            _ => Ok(()),
+        };
+        let holder = match &self.store {
+            Store::Place(holder) => holder,
+            Store::Kept(kept) => {
+                let bytes = kept.get(&number).ok_or_else(|| format!(
+                    "could not be kept: the documents of a stream have {KEPT} bytes; check a file instead"
+                ))?;
+                fits(weight - 1)?;
+                return Ok(Cow::Borrowed(bytes));
+            }
+        };
+        fits(weight)?;
+        let bytes = read::place(holder, &self.table, number).bytes();
+        bytes
+            .map(Cow::Owned)
+            .map_err(|error| format!("could not be read again: {}", crate::error::plain(&error)))
+    }
+
+    /// The SHA-256 of an uncompressed layer, where it is known.
+    pub fn diff_id(&self, number: usize) -> Option<[u8; 32]> {
+        let content = &self.contents[number];
+        if !content.compressed {
+            return Some(content.sha256);
+        }
+        let found = self
+            .inflated
+            .iter()
+            .find(|(row, _)| *row as usize == number);
+        found.map(|(_, digest)| *digest)
+    }
+}
+
+/// The 32 bytes of a SHA-256.
+pub(super) fn raw(digest: &Digest) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&digest.as_bytes()[..32]);
+    bytes
+}
+
+/// Which files were referred to.
+pub(super) struct Seen(Vec<bool>);
+
+impl Seen {
+    pub fn new(archive: &Archive) -> Self {
+        Self(vec![false; archive.table.rows().len()])
+    }
+
+    /// Notes a file; says whether it is new.
+    pub fn add(&mut self, number: usize) -> bool {
+        !std::mem::replace(&mut self.0[number], true)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|seen| **seen).count()
+    }
+}

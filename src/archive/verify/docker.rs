@@ -1,0 +1,207 @@
+//! The docker-archive side: what manifest.json names is there, is what its names and its config say,
+//! and agrees with the OCI side where there is one.
+
+use super::Findings;
+use super::contents::{Archive, PARSED, Seen, State, raw};
+use super::oci::{Oci, check_diff_ids, fingerprint, why};
+use crate::archive::items::{DockerItem, docker_items};
+use crate::archive::table::named_digest;
+use crate::digest::Digest;
+use crate::reference::Reference;
+use std::collections::{BTreeMap, BTreeSet};
+
+const NAME: &str = "manifest.json";
+
+/// Is there a manifest.json? If so, checks it.
+pub(super) fn check(
+    archive: &Archive,
+    oci: Option<&Oci>,
+    seen: &mut Seen,
+    findings: &mut Findings,
+) -> bool {
+    let Some(number) = archive.table.file(NAME) else {
+        return false;
+    };
+    if archive.contents[number].state != State::Hashed {
+        return true;
+    }
+    let items = match archive.document(number, PARSED) {
+        Ok(bytes) if oci.is_none() && bytes.trim_ascii_start().starts_with(b"{") => {
+            let why = "is a registry's manifest and no list of images (skopeo's dir:?), which is not looked into";
+            findings.unchecked(NAME, why);
+            return true;
+        }
+        Ok(bytes) => docker_items(&bytes, NAME),
+        Err(why) => {
+            findings.unchecked(NAME, &why);
+            return true;
+        }
+    };
+    let items = match items {
+        Ok(items) => items,
+        Err(error) => {
+            findings.defect(NAME, why(error));
+            return true;
+        }
+    };
+    if items.is_empty() {
+        findings.defect(NAME, "names no image");
+    }
+    let images = findings.images;
+    for item in &items {
+        check_item(archive, item, oci, seen, findings);
+    }
+    match oci {
+        Some(oci) if oci.sound => compare_tags(&items, oci, archive, findings),
+        Some(_) => {}
+        None => findings.images = images + items.len(),
+    }
+    true
+}
+
+fn check_item(
+    archive: &Archive,
+    item: &DockerItem,
+    oci: Option<&Oci>,
+    seen: &mut Seen,
+    findings: &mut Findings,
+) {
+    let label = item.tags.first().unwrap_or(&item.config);
+    for tag in &item.tags {
+        if full_name(tag).is_none() {
+            let what = format!("RepoTags has {tag:?}, which is no name with a tag");
+            findings.defect(NAME, what);
+        }
+    }
+    let before = findings.defects.len();
+    let config = file(archive, &item.config, "its config", label, seen, findings);
+    let layers: Vec<Option<usize>> = item
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let what = format!("layer {}", number + 1);
+            file(archive, name, &what, label, seen, findings)
+        })
+        .collect();
+    let Some(config) = config else { return };
+    let whole: Option<Vec<usize>> = layers.iter().copied().collect();
+    if let (Some(oci), Some(layers)) = (oci.filter(|oci| oci.sound), whole) {
+        let sha256 = archive.contents[config].sha256;
+        let layers = fingerprint(&layers);
+        let mut same = oci
+            .images
+            .iter()
+            .filter(|image| image.config == sha256)
+            .peekable();
+        if same.peek().is_none() {
+            findings.defect(
+                label,
+                "has a config in manifest.json that no image of index.json has",
+            );
+        } else if !same.any(|image| image.layers == layers) {
+            findings.defect(
+                label,
+                "has other layers in manifest.json than in its manifest",
+            );
+        } else {
+            // Everything else was checked there.
+            return;
+        }
+    }
+    if findings.defects.len() == before
+        && let Some(ids) = check_diff_ids(archive, config, &layers, label, findings)
+    {
+        check_name(archive, config, None, label, findings);
+        for (layer, id) in layers.into_iter().zip(ids) {
+            if let Some(layer) = layer.filter(|layer| archive.contents[*layer].compressed) {
+                check_name(archive, layer, Some(id), label, findings);
+            }
+        }
+    }
+}
+
+fn file(
+    archive: &Archive,
+    name: &str,
+    what: &str,
+    label: &str,
+    seen: &mut Seen,
+    findings: &mut Findings,
+) -> Option<usize> {
+    let found = archive.table.file(name);
+    match found {
+        Some(number) => drop(seen.add(number)),
+        None => findings.defect(label, format!("{what} is missing: {name}")),
+    }
+    found
+}
+
+/// Outside `blobs/`, a digest in a name is a habit: that of the file as it stands (crane) or of
+/// what it inflates to (skopeo, whose layers are checked by that). Otherwise the file is not what
+/// it was.
+fn check_name(
+    archive: &Archive,
+    number: usize,
+    diff_id: Option<Digest>,
+    label: &str,
+    findings: &mut Findings,
+) {
+    let name = archive.table.name(number);
+    let found = archive.contents[number].sha256;
+    let Some(named) = named_digest(&name).filter(|_| !name.starts_with("blobs/")) else {
+        return;
+    };
+    if found != raw(&named) && diff_id != Some(named) {
+        findings.defect(
+            label,
+            format!("{name} holds other bytes than its name says"),
+        );
+    }
+}
+
+/// A tag as containerd writes it, if it is one.
+fn full_name(tag: &str) -> Option<String> {
+    let last = tag.rsplit('/').next()?;
+    if !last.contains(':') {
+        return None;
+    }
+    tag.parse::<Reference>().ok()?.full_tag()
+}
+
+/// Where index.json has full names, both sides name the same images the same.
+fn compare_tags(items: &[DockerItem], oci: &Oci, archive: &Archive, findings: &mut Findings) {
+    let named = || oci.roots.iter().filter(|root| !root.name.is_empty());
+    if named().next().is_none() {
+        return;
+    }
+    let full = |name: &str| full_name(name).unwrap_or_else(|| name.to_owned());
+    let names: BTreeSet<String> = named().map(|root| full(&root.name)).collect();
+    let mut configs = BTreeSet::new();
+    let mut tags: BTreeMap<String, Vec<[u8; 32]>> = BTreeMap::new();
+    for item in items {
+        let Some(config) = archive.table.file(&item.config) else {
+            continue;
+        };
+        let config = archive.contents[config].sha256;
+        configs.insert(config);
+        for tag in &item.tags {
+            tags.entry(full(tag)).or_default().push(config);
+        }
+    }
+    for tag in tags.keys().filter(|tag| !names.contains(*tag)) {
+        findings.defect(NAME, format!("names {tag}, which index.json does not"));
+    }
+    for root in named() {
+        let Some(image) = oci.images.iter().find(|image| Some(image.row) == root.row) else {
+            continue;
+        };
+        let name = full(&root.name);
+        let tagged = tags.get(&name);
+        let same = tagged.is_some_and(|configs| configs.contains(&image.config));
+        if !same && (tagged.is_some() || configs.contains(&image.config)) {
+            let what = format!("and manifest.json do not mean the same image by {name}");
+            findings.defect("index.json", what);
+        }
+    }
+}

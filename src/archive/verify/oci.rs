@@ -1,0 +1,356 @@
+//! The OCI side of an archive: everything that `index.json` reaches is there, of the right size and
+//! kind, and each image has as many diff IDs as layers.
+
+use super::Findings;
+use super::contents::{Archive, PARSED, READ, Seen, State, raw};
+use crate::archive::items::layout_version;
+use crate::digest::{Algorithm, Digest};
+use crate::error::Error;
+use crate::manifest::{Child, DOCKER_LIST, Descriptor, OCI_INDEX, Outline, diff_ids, known};
+
+/// What the OCI side has, to be compared with manifest.json.
+pub(super) struct Oci {
+    pub roots: Vec<Root>,
+    pub images: Vec<Image>,
+    /// Nothing is wrong with it: it can be compared with.
+    pub sound: bool,
+}
+
+/// An entry of `index.json`.
+pub(super) struct Root {
+    /// The name in full; may be empty.
+    pub name: String,
+    label: String,
+    /// The entry of its manifest or index.
+    pub row: Option<usize>,
+}
+
+/// An image that is there.
+pub(super) struct Image {
+    /// Of its manifest.
+    pub row: usize,
+    pub config: [u8; 32],
+    pub layers: [u8; 32],
+}
+
+/// A manifest or an index that is there and was not looked into yet.
+struct Pending {
+    row: usize,
+    root: usize,
+    platform: Option<Box<str>>,
+    media_type: &'static str,
+    /// In an index below index.json.
+    nested: bool,
+}
+
+/// One value for the entries of an image's layers, in their order.
+pub(super) fn fingerprint(rows: &[usize]) -> [u8; 32] {
+    let bytes: Vec<u8> = rows
+        .iter()
+        .flat_map(|row| (*row as u32).to_le_bytes())
+        .collect();
+    raw(&Digest::of(Algorithm::Sha256, &bytes))
+}
+
+/// An error's text without the name of the document, which stands before it anyway.
+pub(super) fn why(error: Error) -> String {
+    match error {
+        Error::Malformed { why, .. } => why,
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn check(archive: &Archive, seen: &mut Seen, findings: &mut Findings) -> Option<Oci> {
+    let index = archive.table.file("index.json");
+    let layout = archive.table.file("oci-layout");
+    if index.is_none() && layout.is_none() {
+        return None;
+    }
+    let before = findings.defects.len() + findings.unchecked.len();
+    let mut walk = Walk {
+        archive,
+        seen,
+        findings,
+        roots: Vec::new(),
+        images: Vec::new(),
+        pending: Vec::new(),
+    };
+    walk.layout(layout);
+    match index {
+        Some(index) => walk.all(index),
+        None => walk
+            .findings
+            .defect("index.json", "is missing, though oci-layout is there"),
+    }
+    Some(Oci {
+        sound: walk.findings.defects.len() + walk.findings.unchecked.len() == before,
+        roots: walk.roots,
+        images: walk.images,
+    })
+}
+
+struct Walk<'a> {
+    archive: &'a Archive,
+    seen: &'a mut Seen,
+    findings: &'a mut Findings,
+    roots: Vec<Root>,
+    images: Vec<Image>,
+    pending: Vec<Pending>,
+}
+
+impl Walk<'_> {
+    fn layout(&mut self, layout: Option<usize>) {
+        let Some(layout) = layout else {
+            self.findings
+                .defect("oci-layout", "is missing, though index.json is there");
+            return;
+        };
+        match self.archive.document(layout, PARSED) {
+            Err(why) => self.findings.unchecked("oci-layout", &why),
+            Ok(bytes) => match layout_version(&bytes) {
+                Ok(version) if version == "1.0.0" => {}
+                Ok(version) => {
+                    let what = format!("is of version {version:?}, not 1.0.0");
+                    self.findings.defect("oci-layout", what);
+                }
+                Err(error) => self.findings.defect("oci-layout", why(error)),
+            },
+        }
+    }
+
+    fn all(&mut self, index: usize) {
+        let Some(outline) = self.outline(index, "index.json") else {
+            return;
+        };
+        let Some(children) = outline.manifests else {
+            self.findings.defect("index.json", "is no index");
+            return;
+        };
+        for child in children {
+            let row = self.archive.table.file(&child.descriptor.digest.path());
+            let label = match (child.name.as_str(), child.tag.as_str()) {
+                ("", "") => child.descriptor.digest.to_string(),
+                ("", tag) => tag.to_owned(),
+                (name, _) => name.to_owned(),
+            };
+            let root = self.roots.len();
+            match row {
+                Some(row) => self.child(&child, row, root, false, &label),
+                None => self.missing(&label, "its manifest", &child.descriptor),
+            }
+            self.roots.push(Root {
+                name: child.name,
+                label,
+                row,
+            });
+        }
+        // The first of them is looked into first.
+        self.pending.reverse();
+        let before = self.findings.defects.len();
+        while let Some(pending) = self.pending.pop() {
+            self.look_into(&pending);
+        }
+        let nothing = self.findings.images == 0 && self.findings.defects.len() == before;
+        if nothing && !self.roots.is_empty() && !self.findings.absent.is_empty() {
+            let what = "names no image of which anything is there";
+            self.findings.defect("index.json", what);
+        }
+    }
+
+    fn missing(&mut self, label: &str, what: &str, descriptor: &Descriptor) {
+        let what = format!("{what} is missing: {}", descriptor.digest.path());
+        self.findings.defect(label, what);
+    }
+
+    /// A document that the index names, and that is there.
+    fn child(&mut self, child: &Child, row: usize, root: usize, nested: bool, label: &str) {
+        self.size(label, &child.descriptor, row);
+        let kind = known(&child.descriptor.media_type);
+        if self.seen.add(row)
+            && let Some(media_type) = kind
+        {
+            self.pending.push(Pending {
+                row,
+                root,
+                platform: child.platform.as_ref().map(|p| p.to_string().into()),
+                media_type,
+                nested,
+            });
+        }
+    }
+
+    fn size(&mut self, label: &str, descriptor: &Descriptor, row: usize) {
+        let size = self.archive.table.rows()[row].size;
+        if size != descriptor.size {
+            let name = descriptor.digest.path();
+            let what = format!("{name} has {size} bytes, but {} are named", descriptor.size);
+            self.findings.defect(label, what);
+        }
+    }
+
+    fn outline(&mut self, row: usize, label: &str) -> Option<Outline> {
+        if self.archive.contents[row].state != State::Hashed {
+            // Told already, and nothing that stands in it is certain.
+            return None;
+        }
+        let name = self.archive.table.name(row);
+        let parsed = match self.archive.document(row, PARSED) {
+            Ok(bytes) => Outline::parse(&bytes, &name),
+            Err(why) => {
+                self.findings.unchecked(&name, &why);
+                return None;
+            }
+        };
+        match parsed {
+            Ok(outline) => Some(outline),
+            Err(error) => {
+                let what = match label == name {
+                    true => why(error),
+                    false => format!("{name} {}", why(error)),
+                };
+                self.findings.defect(label, what);
+                None
+            }
+        }
+    }
+
+    fn look_into(&mut self, pending: &Pending) {
+        let name = &self.roots[pending.root].label;
+        let label = match &pending.platform {
+            Some(platform) => format!("{name} ({platform})"),
+            None => name.clone(),
+        };
+        let Some(outline) = self.outline(pending.row, &label) else {
+            return;
+        };
+        let own = known(&outline.media_type).unwrap_or(pending.media_type);
+        let is_index = pending.media_type == OCI_INDEX || pending.media_type == DOCKER_LIST;
+        if own != pending.media_type || is_index != outline.manifests.is_some() {
+            let name = self.archive.table.name(pending.row);
+            let what = format!(
+                "{name} is not of the type that is named, {}",
+                pending.media_type
+            );
+            self.findings.defect(&label, what);
+            return;
+        }
+        match outline.manifests {
+            Some(children) => self.nested(&children, pending.root, &label),
+            None => self.manifest(&outline, pending, &label),
+        }
+    }
+
+    /// An index may name platforms that nobody put into the archive, but not only such ones.
+    fn nested(&mut self, children: &[Child], root: usize, label: &str) {
+        let mut there = 0;
+        for child in children.iter().rev() {
+            let row = self.archive.table.file(&child.descriptor.digest.path());
+            let platform = child.platform.as_ref();
+            match row {
+                Some(row) => {
+                    there += 1;
+                    self.child(child, row, root, true, label);
+                }
+                None => {
+                    let what =
+                        platform.map_or(child.descriptor.digest.to_string(), |p| p.to_string());
+                    self.findings.absent(&format!("{label}: {what}"));
+                }
+            }
+        }
+        if there == 0 && !children.is_empty() {
+            self.findings
+                .defect(label, "nothing of what its index names is there");
+        }
+    }
+
+    fn manifest(&mut self, outline: &Outline, pending: &Pending, label: &str) {
+        let parts = || outline.config.iter().chain(&outline.layers);
+        let rows: Vec<Option<usize>> = parts()
+            .map(|part| self.archive.table.file(&part.digest.path()))
+            .collect();
+        if pending.nested && rows.iter().all(Option::is_none) && !rows.is_empty() {
+            self.findings.absent(label);
+            return;
+        }
+        let configs = usize::from(outline.config.is_some());
+        let before = self.findings.defects.len();
+        for (number, (part, row)) in parts().zip(&rows).enumerate() {
+            let what = match number.checked_sub(configs) {
+                None => "its config".to_owned(),
+                Some(layer) => format!("layer {}", layer + 1),
+            };
+            match row {
+                Some(row) => {
+                    self.seen.add(*row);
+                    self.size(label, part, *row);
+                }
+                // What may not be passed on is fetched from elsewhere.
+                None if !part.urls.is_empty() => {}
+                None => self.missing(label, &what, part),
+            }
+        }
+        if !outline.is_image() {
+            return;
+        }
+        self.findings.images += 1;
+        let layers: Vec<Option<usize>> = rows[configs..].to_vec();
+        if let Some(Some(config)) = rows.first() {
+            check_diff_ids(self.archive, *config, &layers, label, self.findings);
+        }
+        let all: Option<Vec<usize>> = layers.into_iter().collect();
+        if self.findings.defects.len() == before
+            && let (Some(Some(config)), Some(layers)) = (rows.first(), all)
+        {
+            self.images.push(Image {
+                row: pending.row,
+                config: self.archive.contents[*config].sha256,
+                layers: fingerprint(&layers),
+            });
+        }
+    }
+}
+
+/// A config has a diff ID for each layer, and those of uncompressed layers are their digests.
+/// Returns the diff IDs, where they could be read.
+pub(super) fn check_diff_ids(
+    archive: &Archive,
+    config: usize,
+    layers: &[Option<usize>],
+    label: &str,
+    findings: &mut Findings,
+) -> Option<Vec<Digest>> {
+    if archive.contents[config].state != State::Hashed {
+        return None;
+    }
+    let name = archive.table.name(config);
+    let ids = match archive.document(config, READ) {
+        Ok(bytes) => diff_ids(&bytes, layers.len(), &name),
+        Err(why) => {
+            findings.unchecked(&name, &why);
+            return None;
+        }
+    };
+    let ids = match ids {
+        Ok(ids) => ids,
+        Err(error) => {
+            findings.defect(label, format!("{name} {}", why(error)));
+            return None;
+        }
+    };
+    for (number, (layer, id)) in layers.iter().zip(&ids).enumerate() {
+        let Some(layer) = *layer else { continue };
+        if archive.contents[layer].state != State::Hashed || id.algorithm() != Algorithm::Sha256 {
+            continue;
+        }
+        if archive.diff_id(layer).is_some_and(|known| known != raw(id)) {
+            let what = format!(
+                "layer {} ({}) is not the one that its config names as {id}",
+                number + 1,
+                archive.table.name(layer)
+            );
+            findings.defect(label, what);
+        }
+    }
+    Some(ids)
+}

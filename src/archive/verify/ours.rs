@@ -1,0 +1,175 @@
+//! An archive of this program is known to its last byte: the plan that it was made from follows
+//! from its documents, and leaves nothing open. So also the bytes that no digest covers are
+//! checked: index.json, manifest.json, the headers, the order.
+
+use super::Findings;
+use super::contents::{Archive, READ};
+use super::oci::why;
+use crate::archive::layout::{Format, Plan, PlanOptions};
+use crate::error::{Error, Result};
+use crate::manifest::{Content, Descriptor, Document, Kinds, Outline, diff_ids};
+use crate::reference::Reference;
+use crate::registry::Image;
+use std::sync::Arc;
+
+/// The memory that a layer takes in a plan, and as many of them in its image again.
+const LAYER: usize = 700;
+
+/// Holds an archive to its plan, if this program wrote it. Nobody else's headers look like these;
+/// some may be damaged.
+pub(super) fn check(archive: &Archive, findings: &mut Findings) {
+    let rows = archive.table.rows();
+    let ours = rows.iter().filter(|row| row.ours).count();
+    let Some(size) = archive.size.filter(|_| ours * 2 > rows.len()) else {
+        return;
+    };
+    if archive.table.file("index.json").is_none() {
+        // Somebody else's headers look like these after all.
+        return;
+    }
+    let plan = match plan(archive) {
+        Ok(plan) => plan,
+        Err(Error::TooLarge { .. }) => {
+            let why = "is too large to be compared with what it should be";
+            return findings.unchecked("index.json", why);
+        }
+        Err(error) => {
+            let what = format!("is not as this program writes it: {}", why(error));
+            return findings.defect("index.json", what);
+        }
+    };
+    compare(archive, size, &plan, findings);
+}
+
+/// The first thing that differs from the plan: all that follows from it differs, too.
+fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
+    let rows = archive.table.rows();
+    for (number, entry) in plan.entries().iter().enumerate() {
+        let Some(row) = rows.get(number) else {
+            return findings.defect(entry.path(), "is missing at the end of the archive");
+        };
+        let name = archive.table.name(number);
+        if name != entry.path() {
+            let what = format!("stands where {} belongs", entry.path());
+            return findings.defect(&name, what);
+        }
+        if row.size != entry.size() || row.data != entry.data_start() || !row.ours {
+            return findings.defect(&name, "has not the header that this program writes");
+        }
+        let Some(known) = entry.known().filter(|_| !name.starts_with("blobs/")) else {
+            continue;
+        };
+        match archive.document(number, READ) {
+            Ok(bytes) if bytes == known => {}
+            Ok(bytes) => {
+                let at = bytes.iter().zip(known).take_while(|(a, b)| a == b).count();
+                let what = format!("is not what follows from the images, from byte {at} on");
+                return findings.defect(&name, what);
+            }
+            Err(why) => return findings.unchecked(&name, &why),
+        }
+    }
+    if rows.len() > plan.entries().len() {
+        let name = archive.table.name(plan.entries().len());
+        return findings.defect(&name, "does not belong to any image");
+    }
+    if size != plan.size() {
+        let what = format!("stands at {size} bytes, but belongs to {}", plan.size());
+        findings.defect("the end", what);
+    }
+}
+
+/// The plan of the images that index.json names.
+fn plan(archive: &Archive) -> Result<Plan> {
+    let mut room = archive.room();
+    let index = Outline::parse(&bytes(archive, "index.json", &mut room)?, "index.json")?;
+    let mut images: Vec<Image> = Vec::new();
+    for child in index.manifests.unwrap_or_default() {
+        let name = match child.name.as_str() {
+            // Pulled by digest alone: any name will do, it stands nowhere.
+            "" => format!("x@{}", child.descriptor.digest),
+            name => name.to_owned(),
+        };
+        let reference: Reference = name.parse()?;
+        let known = images
+            .iter()
+            .find(|image| *image.manifest.digest() == child.descriptor.digest);
+        let image = match known {
+            Some(known) => {
+                take(&mut room, known.layers.len() * LAYER)?;
+                Image {
+                    reference,
+                    ..known.clone()
+                }
+            }
+            None => image(archive, &child.descriptor, reference, &mut room)?,
+        };
+        images.push(image);
+    }
+    let format = match archive.table.file("manifest.json") {
+        Some(_) => Format::Docker,
+        None => Format::Oci,
+    };
+    Plan::new(&images, &PlanOptions::default().format(format))
+}
+
+fn image(
+    archive: &Archive,
+    descriptor: &Descriptor,
+    reference: Reference,
+    room: &mut usize,
+) -> Result<Image> {
+    let manifest = document(archive, descriptor, room, Kinds::Images)?;
+    let Content::Manifest { config, layers } = manifest.content().clone() else {
+        return Image::of_index(reference, manifest, &mut |descriptor| {
+            let child = document(archive, descriptor, room, Kinds::All)?;
+            if let Content::Manifest { layers, .. } = child.content() {
+                take(room, (layers.len() + 1) * LAYER)?;
+            }
+            Ok(child)
+        });
+    };
+    take(room, layers.len() * LAYER)?;
+    let config_bytes = bytes(archive, &config.digest.path(), room)?;
+    let diff_ids = diff_ids(&config_bytes, layers.len(), "the config")?;
+    Ok(Image {
+        reference,
+        manifest,
+        config,
+        documents: Vec::new(),
+        config_bytes: Some(Arc::new(config_bytes)),
+        layers,
+        diff_ids,
+        platform: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn document(
+    archive: &Archive,
+    descriptor: &Descriptor,
+    room: &mut usize,
+    kinds: Kinds,
+) -> Result<Document> {
+    let bytes = bytes(archive, &descriptor.digest.path(), room)?;
+    let (media_type, digest) = (Some(&*descriptor.media_type), Some(&descriptor.digest));
+    Document::read(bytes, media_type, digest, "the manifest", kinds)
+}
+
+fn bytes(archive: &Archive, name: &str, room: &mut usize) -> Result<Vec<u8>> {
+    let missing = || Error::malformed(name, format!("{name} is missing"));
+    let number = archive.table.file(name).ok_or_else(missing)?;
+    take(room, archive.table.rows()[number].size as usize)?;
+    let found = archive.document(number, READ);
+    found
+        .map(|bytes| bytes.into_owned())
+        .map_err(|why| Error::malformed(name, why))
+}
+
+fn take(room: &mut usize, size: usize) -> Result<()> {
+    *room = room.checked_sub(size).ok_or(Error::TooLarge {
+        what: "the plan".into(),
+        limit: 0,
+    })?;
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! `--verify`: what is wrong with an archive, a line for each, or that it is sound.
+
+use super::print;
+use crate::error::{Error, Result, printable};
+use crate::{Findings, verify, verify_reader};
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::Path;
+
+pub(super) fn run(path: &Path) -> Result<()> {
+    let (findings, name) = if path == Path::new("-") {
+        let mut stdin = std::io::stdin().lock();
+        if stdin.is_terminal() {
+            let why = "is standard input, which is a terminal here; give it an archive";
+            return Err(Error::usage("--verify -", why));
+        }
+        let name = "standard input".to_owned();
+        (verify_reader(&mut stdin, &name)?, name)
+    } else {
+        let name = printable(&path.to_string_lossy(), 300);
+        (verify(path)?, name)
+    };
+    tell(findings, name)
+}
+
+fn tell(findings: Findings, name: String) -> Result<()> {
+    let mut text = String::new();
+    for defect in &findings.defects {
+        let _ = writeln!(text, "{defect}");
+    }
+    for line in &findings.unchecked {
+        let _ = writeln!(text, "not checked: {line}");
+    }
+    if findings.is_sound() {
+        let _ = write!(
+            text,
+            "{name}: sound, {}, {}",
+            count(findings.images, "image"),
+            count(findings.blobs, "blob")
+        );
+        if !findings.absent.is_empty() {
+            let _ = write!(text, "; not in it: {}", findings.absent.join(", "));
+        }
+        text.push('\n');
+    }
+    print(&text)?;
+    match findings.defects.len() {
+        0 if findings.is_sound() => Ok(()),
+        0 => {
+            let what = format!("{name}: nothing wrong was found, but not all could be checked");
+            Err(Error::unsupported(what))
+        }
+        defects => Err(Error::Unsound {
+            archive: name,
+            defects,
+        }),
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
