@@ -45,3 +45,5 @@ mod host;
 mod library;
 // Which credentials win, and what an entry may look like.
 mod sources;
+// Archives that are there: whole, damaged, strange, hostile.
+mod verify;
