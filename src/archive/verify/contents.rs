@@ -1,7 +1,7 @@
 //! The one pass over all bytes: the tar's structure, the digest of each file, and what is kept of
 //! it for the checks that follow.
 
-use super::tee::Tee;
+use super::tee::{Inflated, Tee};
 use super::{Findings, failed};
 use crate::archive::defect::Defect;
 use crate::archive::entries::{Head, Input, Walker};
@@ -61,8 +61,8 @@ enum Store {
 pub(super) struct Archive {
     pub table: Table,
     pub contents: Vec<Content>,
-    /// What a compressed layer inflates to: its entry, and the SHA-256.
-    inflated: Vec<(u32, [u8; 32])>,
+    /// What compressed files inflate to, in the order of their entries.
+    inflated: Vec<(u32, Inflated)>,
     store: Store,
     /// Of the tar; none for a directory.
     pub size: Option<u64>,
@@ -221,8 +221,8 @@ impl Archive {
             *room -= row.size;
             kept.insert(number, bytes);
         }
-        if let Some(digest) = passed.inflated {
-            self.inflated.push((number as u32, raw(&digest)));
+        if passed.inflated != Inflated::Unknown && state == State::Hashed {
+            self.inflated.push((number as u32, passed.inflated));
         }
         self.contents.push(Content {
             state,
@@ -249,11 +249,12 @@ impl Archive {
     /// The memory that is left beside the table.
     pub fn room(&self) -> usize {
         let rows = self.table.rows().len() * (size_of::<Content>() + 1);
+        let inflated = self.inflated.len() * size_of::<(u32, Inflated)>();
         let kept = match &self.store {
             Store::Kept(kept) => kept.values().map(Vec::len).sum(),
             Store::Place(_) => 0,
         };
-        ROOM.saturating_sub(self.table.memory() + rows + kept)
+        ROOM.saturating_sub(self.table.memory() + rows + inflated + kept)
     }
 
     /// The bytes of a document, or why they are not to be had: each takes so much memory.
@@ -286,17 +287,16 @@ impl Archive {
             .map_err(|error| format!("could not be read again: {}", crate::error::plain(&error)))
     }
 
-    /// The SHA-256 of an uncompressed layer, where it is known.
-    pub fn diff_id(&self, number: usize) -> Option<[u8; 32]> {
+    /// What a layer inflates to; an uncompressed one is that already.
+    pub fn inflated(&self, number: usize) -> Inflated {
         let content = &self.contents[number];
         if !content.compressed {
-            return Some(content.sha256);
+            return Inflated::Digest(content.sha256);
         }
         let found = self
             .inflated
-            .iter()
-            .find(|(row, _)| *row as usize == number);
-        found.map(|(_, digest)| *digest)
+            .binary_search_by_key(&(number as u32), |(row, _)| *row);
+        found.map_or(Inflated::Unknown, |at| self.inflated[at].1.clone())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Findings;
 use super::contents::{Archive, PARSED, READ, Seen, State, raw};
+use super::tee::Inflated;
 use crate::archive::items::layout_version;
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
@@ -311,7 +312,8 @@ impl Walk<'_> {
     }
 }
 
-/// A config has a diff ID for each layer, and those of uncompressed layers are their digests.
+/// A config has a diff ID for each layer: the digest of its uncompressed bytes, where these are to
+/// be had.
 /// Returns the diff IDs, where they could be read.
 pub(super) fn check_diff_ids(
     archive: &Archive,
@@ -340,16 +342,17 @@ pub(super) fn check_diff_ids(
     };
     for (number, (layer, id)) in layers.iter().zip(&ids).enumerate() {
         let Some(layer) = *layer else { continue };
-        if archive.contents[layer].state != State::Hashed || id.algorithm() != Algorithm::Sha256 {
+        if archive.contents[layer].state != State::Hashed {
             continue;
         }
-        if archive.diff_id(layer).is_some_and(|known| known != raw(id)) {
-            let what = format!(
-                "layer {} ({}) is not the one that its config names as {id}",
-                number + 1,
-                archive.table.name(layer)
-            );
-            findings.defect(label, what);
+        let subject = format!("layer {} ({})", number + 1, archive.table.name(layer));
+        match archive.inflated(layer) {
+            Inflated::Damaged(why) => findings.defect(label, format!("{subject}: {why}")),
+            Inflated::Digest(found) if id.algorithm() == Algorithm::Sha256 && found != raw(id) => {
+                let what = format!("{subject} is not the one that its config names as {id}");
+                findings.defect(label, what);
+            }
+            _ => {}
         }
     }
     Some(ids)

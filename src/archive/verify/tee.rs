@@ -1,11 +1,19 @@
-//! A file's content on its way past: hashed, its first bytes looked at, small documents kept.
+//! A file's content on its way past: hashed, inflated where it is compressed, kept where it is a
+//! small document.
 
+use crate::archive::decode::{self, Defect, Limits};
 use crate::archive::read::compression;
 use crate::digest::{Algorithm, Digest, Hasher};
 use std::io::{self, Read};
 
 /// As many of the first bytes as tell how it is compressed.
 const MAGIC: usize = 6;
+/// What a layer may inflate to: a hundred times its size, and a small one this.
+const SMALL: u64 = 1 << 30;
+const RATIO: u64 = 100;
+/// The largest window of a zstd frame: as much as there is room for. What asks for more is hashed
+/// as it is, and no further.
+const WINDOW: u64 = 2 << 20;
 
 pub(super) struct Tee<'r> {
     from: &'r mut dyn Read,
@@ -18,14 +26,22 @@ pub(super) struct Tee<'r> {
     failure: Option<io::Error>,
 }
 
+/// What a compressed file inflates to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inflated {
+    /// It is not compressed, or with something that is not undone here.
+    Unknown,
+    Digest([u8; 32]),
+    Damaged(Box<str>),
+}
+
 /// What went by.
 pub(super) struct Passed {
     pub complete: bool,
     pub compressed: bool,
     pub sha256: Digest,
     pub sha512: Option<Digest>,
-    /// What it inflates to, where it is compressed.
-    pub inflated: Option<Digest>,
+    pub inflated: Inflated,
     pub kept: Option<Vec<u8>>,
 }
 
@@ -50,8 +66,11 @@ impl<'r> Tee<'r> {
         }
         let compressed = compression(&head[..filled]).is_some();
         let inflated = match compressed {
-            true => inflated(&mut head[..filled].chain(&mut self)),
-            false => None,
+            true => {
+                let limit = self.left.saturating_mul(RATIO).max(SMALL);
+                inflated(head[..filled].chain(&mut self), limit, buffer)
+            }
+            false => Inflated::Unknown,
         };
         while let Ok(1..) = self.read(buffer) {}
         match self.failure {
@@ -109,8 +128,31 @@ impl Read for Tee<'_> {
     }
 }
 
-/// The digest of what a compressed layer inflates to. Nothing is inflated here yet: the diff IDs of
-/// compressed layers are counted, and not compared.
-fn inflated(_from: &mut dyn Read) -> Option<Digest> {
-    None
+/// The digest of what a compressed layer inflates to: its diff ID.
+fn inflated(from: impl Read, limit: u64, buffer: &mut [u8]) -> Inflated {
+    let limits = Limits {
+        output: limit,
+        window: WINDOW,
+    };
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let hashed = decode::reader(Box::new(from), limits).and_then(|(_, mut reader)| {
+        loop {
+            match reader.read(buffer)? {
+                0 => return Ok(()),
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+    });
+    let Err(error) = hashed else {
+        return Inflated::Digest(super::contents::raw(&hasher.finish()));
+    };
+    match Defect::of(&error) {
+        Some(
+            defect @ (Defect::Cut(_)
+            | Defect::Damaged(_)
+            | Defect::Checksum(_)
+            | Defect::Trailing(_)),
+        ) => Inflated::Damaged(defect.to_string().into()),
+        _ => Inflated::Unknown,
+    }
 }
