@@ -64,7 +64,7 @@ pub(super) fn copy(
     let (mut offset, mut left) = (from.offset() + at, length);
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(source, Some(&mut offset), to, Some(&mut place), most) {
+        match rustix::fs::copy_file_range(&source, Some(&mut offset), to, Some(&mut place), most) {
             // An end where there should be none, or a kernel or a file system that cannot.
             Ok(0) => break,
             Ok(copied) => left -= copied as u64,

@@ -191,6 +191,7 @@ impl<'i> Walker<'i> {
             let header = Header(&block);
             let name = header.name();
             self.label = String::from_utf8_lossy(&name).into_owned();
+            self.is_tar |= header.has_magic();
             let damaged = match header.check_sum() {
                 Ok(()) => {
                     self.is_tar = true;

@@ -54,6 +54,11 @@ impl<'b> Header<'b> {
         self.0[148..156] == [0; 8]
     }
 
+    /// Does it say that it is one?
+    pub fn has_magic(&self) -> bool {
+        &self.0[257..262] == b"ustar"
+    }
+
     pub fn letter(&self) -> Letter {
         let kind = match self.0[156] {
             b'L' => return Letter::LongName,

@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The most places that are offered for one digest, so that a thousand entries of one size do not
 /// become a thousand entries to hash.
@@ -39,17 +39,24 @@ pub(super) enum Holder {
 pub(crate) struct Existing {
     holder: Holder,
     table: Table,
+    /// Not all of its headers could be followed.
+    damaged: bool,
     /// The SHA-256 of an uncompressed layer, and its entry.
     layers: Vec<([u8; 32], u32)>,
 }
 
 /// Bytes in an existing archive that may be the ones that are looked for.
 pub(crate) struct Place {
-    file: OnceLock<Arc<File>>,
-    /// Where a directory's file is opened from, when it is needed.
-    below: Option<(Arc<Folder>, String)>,
+    source: Source,
     offset: u64,
     size: u64,
+}
+
+enum Source {
+    Tar(Arc<File>),
+    /// A file below a directory: opened for each read, so that no number of places holds as many
+    /// descriptors.
+    Folder(Arc<Folder>, String),
 }
 
 impl Place {
@@ -62,16 +69,12 @@ impl Place {
         self.offset
     }
 
-    /// The file that holds it; a directory's is opened at the first call, and closed with `self`.
-    pub fn file(&self) -> io::Result<&Arc<File>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
+    /// The file that holds it.
+    pub fn file(&self) -> io::Result<Arc<File>> {
+        match &self.source {
+            Source::Tar(file) => Ok(file.clone()),
+            Source::Folder(folder, name) => Ok(Arc::new(folder.open(name)?)),
         }
-        let Some((folder, name)) = &self.below else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let opened = Arc::new(folder.open(name)?);
-        Ok(self.file.get_or_init(|| opened))
     }
 
     /// Reads all of `buffer`, from byte `at` of this place on.
@@ -101,13 +104,14 @@ impl Existing {
     /// where it is none.
     pub fn open(path: &Path) -> Result<Self> {
         let holder = open(path)?;
-        let table = match &holder {
+        let (table, damaged) = match &holder {
             Holder::Tar(file) => tar_table(file, path)?,
-            Holder::Folder(folder) => folder.list()?,
+            Holder::Folder(folder) => (folder.list()?, false),
         };
         let mut existing = Self {
             holder,
             table,
+            damaged,
             layers: Vec::new(),
         };
         existing.read_manifest()?;
@@ -142,23 +146,15 @@ impl Existing {
         seen.into_iter().map(|number| self.place(number)).collect()
     }
 
-    /// The size of a tar.
-    pub fn size(&self) -> Option<u64> {
-        match &self.holder {
-            Holder::Tar(file) => Some(file.metadata().ok()?.len()),
-            Holder::Folder(_) => None,
-        }
-    }
-
-    /// Bytes at a place that the caller knows from elsewhere: the plan of the same archive.
+    /// Bytes at a place that the plan of the same archive names, where damaged headers may be what
+    /// kept them from being found.
     pub fn at(&self, offset: u64, size: u64) -> Option<Place> {
-        let Holder::Tar(file) = &self.holder else {
+        let (Holder::Tar(file), true) = (&self.holder, self.damaged) else {
             return None;
         };
         let end = offset.checked_add(size)?;
         (end <= file.metadata().ok()?.len()).then(|| Place {
-            file: OnceLock::from(file.clone()),
-            below: None,
+            source: Source::Tar(file.clone()),
             offset,
             size,
         })
@@ -269,45 +265,37 @@ pub(super) fn compressed(name: &str, with: &str) -> Error {
     ))
 }
 
-fn tar_table(file: &File, path: &Path) -> Result<Table> {
+/// The table of a tar, and whether anything is wrong with it.
+fn tar_table(file: &File, path: &Path) -> Result<(Table, bool)> {
     let failed = |error: io::Error| Error::input(path, "reading", error);
     let mut input = FileInput::new(file).map_err(failed)?;
     let whole = file.metadata().map_err(failed)?.len();
     let mut walker = Walker::new(&mut input, false);
-    let mut table = Table::default();
-    while let Some(head) = walker.next(&mut |_| {}).map_err(failed)? {
-        let there = head
-            .data
-            .checked_add(head.size)
-            .is_some_and(|end| end <= whole);
-        if there {
+    let (mut table, mut damaged) = (Table::default(), false);
+    while let Some(head) = walker.next(&mut |_| damaged = true).map_err(failed)? {
+        let end = head.data.checked_add(head.size);
+        if end.is_some_and(|end| end <= whole) {
             let about = (head.kind, head.data, head.size);
             let number = table.push(&head.name, &head.link, about, path)?;
             table.row_mut(number).damaged = head.damaged;
         }
     }
-    table.seal();
     if !walker.is_tar() {
-        return Err(Error::malformed(
-            path.display().to_string(),
-            "is no tar archive",
-        ));
+        let name = path.display().to_string();
+        return Err(Error::malformed(name, "is no tar archive"));
     }
-    Ok(table)
+    table.seal();
+    Ok((table, damaged))
 }
 
 pub(super) fn place(holder: &Holder, table: &Table, number: usize) -> Place {
     let row = &table.rows()[number];
-    let (file, below) = match holder {
-        Holder::Tar(file) => (OnceLock::from(file.clone()), None),
-        Holder::Folder(folder) => {
-            let name = table.name(number).into_owned();
-            (OnceLock::new(), Some((folder.clone(), name)))
-        }
+    let source = match holder {
+        Holder::Tar(file) => Source::Tar(file.clone()),
+        Holder::Folder(folder) => Source::Folder(folder.clone(), table.name(number).into_owned()),
     };
     Place {
-        file,
-        below,
+        source,
         offset: row.data,
         size: row.size,
     }
@@ -439,10 +427,8 @@ mod tests {
         place.read_at(&mut part, 3).unwrap();
         assert_eq!(&part, b"ne");
         assert!(place.read_at(&mut part, 4).is_err());
-        let same = existing.at(place.offset(), place.size()).unwrap();
-        assert_eq!(same.bytes().unwrap(), b"crane");
-        assert!(existing.at(place.offset(), u64::MAX).is_none());
-        assert!(existing.at(place.offset(), 1 << 40).is_none());
+        // What is sound is found without being told where.
+        assert!(existing.at(place.offset(), place.size()).is_none());
     }
 
     #[test]
@@ -509,5 +495,12 @@ mod tests {
         for bytes in [b"one", b"two", b"six"] {
             assert_eq!(found(&existing, bytes)[0], bytes);
         }
+        // Without its first entry's size nothing can be followed; a plan knows better.
+        bytes[130] = b'x';
+        let existing = Existing::open(&scratch.write("x.tar", &bytes)).unwrap();
+        assert!(found(&existing, b"two").is_empty());
+        assert_eq!(existing.at(1536, 3).unwrap().bytes().unwrap(), b"two");
+        assert!(existing.at(1536, u64::MAX).is_none());
+        assert!(existing.at(1536, 1 << 40).is_none());
     }
 }

@@ -36,17 +36,14 @@ pub(crate) fn open(
 /// Places that may hold a blob of a plan.
 pub(super) fn candidates<'e>(
     existing: &'e [Existing],
-    plan: &'e Plan,
     blob: &'e Blob,
 ) -> impl Iterator<Item = Place> + 'e {
     let (digest, size) = (&blob.descriptor.digest, blob.descriptor.size);
     let named = existing
         .iter()
         .flat_map(move |one| one.find(digest, Some(size)));
-    // The same archive, perhaps with damaged headers: there the blob is where it will be.
-    let same = existing
-        .iter()
-        .filter(|one| one.size() == Some(plan.size()));
+    // The same archive with damaged headers: there the blob is where it will be.
+    let same = existing.iter();
     named.chain(same.filter_map(move |one| one.at(blob.offset, size)))
 }
 
@@ -57,7 +54,7 @@ pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
         if descriptor.size == 0 {
             return None;
         }
-        candidates(existing, plan, blob).find(|place| holds(place, &descriptor.digest))
+        candidates(existing, blob).find(|place| holds(place, &descriptor.digest))
     });
     blobs.collect()
 }

@@ -98,9 +98,7 @@ impl<'p> Shared<'p> {
         let places = blobs.map(|(number, (blob, raw))| {
             let descriptor = &blob.descriptor;
             let places: Vec<Place> = match raw {
-                None if descriptor.size > 0 => {
-                    reuse::candidates(existing, self.plan, blob).collect()
-                }
+                None if descriptor.size > 0 => reuse::candidates(existing, blob).collect(),
                 _ => Vec::new(),
             };
             if raw.is_some() || !places.is_empty() {

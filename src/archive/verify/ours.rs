@@ -5,12 +5,11 @@
 use super::Findings;
 use super::contents::{Archive, READ};
 use super::oci::why;
-use crate::archive::layout::{Format, Plan, PlanOptions};
+use crate::archive::layout::{Format, Plan, PlanOptions, Source};
 use crate::error::{Error, Result};
 use crate::manifest::{Content, Descriptor, Document, Kinds, Outline, diff_ids};
 use crate::reference::Reference;
 use crate::registry::Image;
-use std::sync::Arc;
 
 /// The memory that a layer takes in a plan, and as many of them in its image again.
 const LAYER: usize = 700;
@@ -56,13 +55,21 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
         if row.size != entry.size() || row.data != entry.data_start() || !row.ours {
             return findings.defect(&name, "has not the header that this program writes");
         }
-        let Some(known) = entry.known().filter(|_| !name.starts_with("blobs/")) else {
+        let Source::Memory(known) = entry.source() else {
             continue;
         };
+        if name.starts_with("blobs/") {
+            // Its digest was checked.
+            continue;
+        }
         match archive.document(number, READ) {
-            Ok(bytes) if bytes == known => {}
+            Ok(bytes) if *bytes == **known => {}
             Ok(bytes) => {
-                let at = bytes.iter().zip(known).take_while(|(a, b)| a == b).count();
+                let at = bytes
+                    .iter()
+                    .zip(&**known)
+                    .take_while(|(a, b)| a == b)
+                    .count();
                 let what = format!("is not what follows from the images, from byte {at} on");
                 return findings.defect(&name, what);
             }
@@ -119,41 +126,34 @@ fn image(
     reference: Reference,
     room: &mut usize,
 ) -> Result<Image> {
-    let manifest = document(archive, descriptor, room, Kinds::Images)?;
+    let manifest = document(archive, descriptor, room)?;
     let Content::Manifest { config, layers } = manifest.content().clone() else {
-        return Image::of_index(reference, manifest, &mut |descriptor| {
-            let child = document(archive, descriptor, room, Kinds::All)?;
-            if let Content::Manifest { layers, .. } = child.content() {
-                take(room, (layers.len() + 1) * LAYER)?;
-            }
-            Ok(child)
-        });
+        let mut fetch = |descriptor: &Descriptor| document(archive, descriptor, room);
+        return Image::of_index(reference, manifest, &mut fetch);
     };
-    take(room, layers.len() * LAYER)?;
     let config_bytes = bytes(archive, &config.digest.path(), room)?;
-    let diff_ids = diff_ids(&config_bytes, layers.len(), "the config")?;
     Ok(Image {
         reference,
         manifest,
-        config,
         documents: Vec::new(),
-        config_bytes: Some(Arc::new(config_bytes)),
+        diff_ids: diff_ids(&config_bytes, layers.len(), "the config")?,
+        config,
+        config_bytes: Some(config_bytes.into()),
         layers,
-        diff_ids,
         platform: None,
         warnings: Vec::new(),
     })
 }
 
-fn document(
-    archive: &Archive,
-    descriptor: &Descriptor,
-    room: &mut usize,
-    kinds: Kinds,
-) -> Result<Document> {
+fn document(archive: &Archive, descriptor: &Descriptor, room: &mut usize) -> Result<Document> {
+    let (what, media_type) = ("a manifest", Some(descriptor.media_type.as_str()));
     let bytes = bytes(archive, &descriptor.digest.path(), room)?;
-    let (media_type, digest) = (Some(&*descriptor.media_type), Some(&descriptor.digest));
-    Document::read(bytes, media_type, digest, "the manifest", kinds)
+    let digest = Some(&descriptor.digest);
+    let document = Document::read(bytes, media_type, digest, what, Kinds::All)?;
+    if let Content::Manifest { layers, .. } = document.content() {
+        take(room, layers.len() * LAYER)?;
+    }
+    Ok(document)
 }
 
 fn bytes(archive: &Archive, name: &str, room: &mut usize) -> Result<Vec<u8>> {
