@@ -70,6 +70,32 @@ fn row_83_certificates_that_are_not_trusted_are_explained() {
 }
 
 #[test]
+fn a_date_stands_for_the_clock() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let ca = dir.write("ca.pem", &authority.pem);
+    let leaf = Leaf {
+        from: (2098, 1, 1),
+        until: (2099, 1, 1),
+        ..Leaf::default()
+    };
+    let registry = Registry::start_tls(authority.server(&leaf));
+    Image::small(1).push(&registry, "r", "latest");
+    let on = |date| {
+        Run::new(
+            &dir,
+            &["--cacert", &ca, &registry.name("r"), "--date", date],
+        )
+    };
+    on("2097-12-31").fails(1, "the date given is 2097-12-31: set the clock, or");
+    for date in ["2098-01-01", "2098-12-30"] {
+        on(date).archive();
+        std::fs::remove_file(dir.join("r-latest.tar")).unwrap();
+    }
+    on("2099-02-01").fails(1, "expired on 2099-01-01; the date given is 2099-02-01");
+    on("tomorrow").fails(2, "--date");
+}
+
+#[test]
 fn row_84_a_self_signed_ca_that_is_itself_trusted() {
     let dir = Dir::new();
     let (config, pem) = tls::self_signed();

@@ -92,14 +92,6 @@ impl Entry {
         &self.source
     }
 
-    /// The bytes, if they are here.
-    pub(super) fn known(&self) -> Option<&[u8]> {
-        match &self.source {
-            Source::Memory(bytes) => Some(bytes),
-            Source::Blob(_) => None,
-        }
-    }
-
     /// Where its first byte stands.
     pub(super) fn data_start(&self) -> u64 {
         self.start + header_size(&self.path)

@@ -21,6 +21,7 @@ pub(super) struct Low {
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
     pub skip_verify: bool,
+    pub date: Option<u64>,
     pub working_dir: Option<PathBuf>,
     pub tarname: Option<PathBuf>,
     pub output: Option<PathBuf>,
@@ -123,6 +124,12 @@ impl Value {
             .and_then(|(number, unit)| number.checked_mul(1 << unit))
             .filter(|bytes| *bytes > 0)
             .ok_or_else(|| format!("{text:?} is no number of bytes, such as 500k, 20M or 3G"))
+    }
+
+    /// The last second of a day.
+    fn date(self) -> Result<u64, String> {
+        let text = self.text()?;
+        crate::time::end_of_day(&text).ok_or(format!("{text:?} is no day such as 2026-11-24"))
     }
 
     fn number(self, least: u64, most: u64) -> Result<u64, String> {
@@ -271,6 +278,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("tls-skip-verify" None, None, 3, "check no certificate",
         "Whoever sits on the line can then choose which image a tag means; pull by digest to be sure.",
         |low, _| { low.skip_verify = true; Ok(()) }),
+    flag!("date" None, Some("YYYY-MM-DD"), 3, "the day to judge certificates by, where the clock is wrong",
+        "Without it, a clock that stands before this program's own date counts as standing there.",
+        |low, value| { low.date = Some(value.date()?); Ok(()) }),
     flag!("mirror" None, Some("URL"), 4, "ask this registry first, and the real one where it fails",
         "May be given more than once. Tags are still resolved at the real registry, and what comes is checked against its digest, so that a mirror cannot change an image. URL is [SCHEME://]HOST[:PORT][/PREFIX]; its credentials are looked up under its own name.",
         |low, value| { low.mirrors.push(value.text()?); Ok(()) }),

@@ -110,6 +110,9 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     if let (Some(cert), Some(key)) = (&low.cert, &low.key) {
         builder = builder.identity(cert, key);
     }
+    if let Some(seconds) = low.date {
+        builder = builder.time(seconds);
+    }
     if let Some(path) = &low.authfile {
         builder = builder.authfile(path);
     }

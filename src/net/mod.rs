@@ -5,6 +5,7 @@
 //! is decided here.
 
 mod certificate;
+pub(crate) mod clock;
 mod connect;
 pub(crate) mod failure;
 pub(crate) mod http;

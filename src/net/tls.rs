@@ -3,6 +3,7 @@
 //! Roots are Mozilla's, built in (a FROM-scratch container has none), and those that options name.
 //! They are only put together when the first TLS connection is made.
 
+use super::clock::Clock;
 use super::failure::Failure;
 use super::url::Origin;
 use crate::error::{Error, Result, printable};
@@ -32,6 +33,8 @@ pub(crate) struct TrustOptions {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// No certificate is checked at all.
     pub skip_verify: bool,
+    /// What time it is for certificates.
+    pub clock: Clock,
 }
 
 /// Where Docker and containers tools keep what belongs to one registry, below these or the user's
@@ -131,6 +134,7 @@ pub(crate) struct Trust {
     own: Vec<CertificateDer<'static>>,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     skip_verify: bool,
+    clock: Clock,
     config: OnceLock<std::result::Result<Arc<ClientConfig>, String>>,
 }
 
@@ -166,6 +170,7 @@ impl Trust {
             own,
             identity,
             skip_verify: options.skip_verify,
+            clock: options.clock,
             config: OnceLock::new(),
         })
     }
@@ -202,7 +207,7 @@ impl Trust {
             own: self.own.clone(),
             skip: self.skip_verify,
         };
-        let builder = ClientConfig::builder_with_provider(provider.clone())
+        let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(self.clock))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .dangerous()
@@ -266,14 +271,13 @@ impl Trust {
         use CertificateError as C;
         match problem {
             C::Expired => "its certificate has expired".into(),
-            C::ExpiredContext { time, not_after } => format!(
-                "its certificate expired on {}; this system's clock says {}",
-                date(*not_after), date(*time)
-            ),
+            C::ExpiredContext { not_after, .. } => {
+                format!("its certificate expired on {}; {}", date(*not_after), self.clock.told())
+            }
             C::NotValidYet => "its certificate is not valid yet: is this system's clock right?".into(),
-            C::NotValidYetContext { time, not_before } => format!(
-                "its certificate is valid from {} on, but this system's clock says {}: set the clock",
-                date(*not_before), date(*time)
+            C::NotValidYetContext { not_before, .. } => format!(
+                "its certificate is valid from {} on, but {}: set the clock, or say what day it is with --date",
+                date(*not_before), self.clock.told()
             ),
             C::UnknownIssuer => format!(
                 "its certificate comes from an issuer that none of the {} trusted roots vouches for; give the registry's own CA with --cacert",
@@ -354,10 +358,8 @@ fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> 
         .collect())
 }
 
-/// `1970-01-01`, from seconds since then.
 fn date(time: UnixTime) -> String {
-    let (year, month, day) = crate::time::civil(time.as_secs() / 86_400);
-    format!("{year:04}-{month:02}-{day:02}")
+    crate::time::date(time.as_secs())
 }
 
 fn is_ca_as_leaf(error: &CertificateError) -> bool {

@@ -84,6 +84,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Judges certificates by this time, in seconds since 1970, instead of the system's clock.
+    ///
+    /// Without it, a clock that stands before the time of this program's own source counts as
+    /// standing there.
+    pub fn time(mut self, seconds: u64) -> Self {
+        self.trust.clock.given = Some(seconds);
+        self
+    }
+
     /// Asks a mirror, `[SCHEME://]HOST[:PORT][/PREFIX]`, for whatever has a digest before the
     /// registry itself. May be called repeatedly; each is told its own credentials only.
     pub fn mirror(mut self, address: &str) -> Self {
