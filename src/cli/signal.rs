@@ -44,6 +44,12 @@ impl Signals {
 }
 
 /// Ends this process as the signal itself would have, so that a shell's loop ends, too.
+///
+/// No signal of its own ends the first process of a container: that one exits with the status that
+/// a shell would have made of the signal.
 pub(super) fn die_by(signal: i32) {
+    if std::process::id() == 1 {
+        std::process::exit(128 + signal);
+    }
     let _ = low_level::emulate_default_handler(signal);
 }
