@@ -181,22 +181,6 @@ fn row_09_body_that_ends_with_the_connection() {
 }
 
 #[test]
-fn row_10_a_layer_of_more_than_4_gib() {
-    // Minutes under emulation; the static builds' run asks for it by name.
-    if std::env::var_os("DOCKERSAVE_TEST_LARGE").is_none() {
-        eprintln!("skipped: DOCKERSAVE_TEST_LARGE is not set");
-        return;
-    }
-    let (registry, dir) = (Registry::start(), Dir::new());
-    let size = (4 << 30) + 12_345;
-    let image = Image::new(vec![Blob::zeros(size)]);
-    image.push(&registry, "r", "latest");
-    let outcome = Run::pull(&dir, &registry.name("r")).limit(900).status(0);
-    outcome.is_small();
-    assert!(std::fs::metadata(dir.join("r-latest.tar")).unwrap().len() > size);
-}
-
-#[test]
 fn row_11_tags_over_three_pages() {
     let (registry, dir) = (Registry::start(), Dir::new());
     registry.route(|seen| {

@@ -4,6 +4,8 @@
 // The registry is shared with the example program, and each of them uses a part of it.
 #![allow(dead_code)]
 
+// What every static build is put through, on each target.
+mod end_to_end;
 // What a user's day looks like: images of all shapes, and nothing goes wrong.
 mod happy;
 // The registry, and how the program is run.

@@ -1,6 +1,10 @@
 //! Certificates made on the spot, good and bad ones.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm,
+};
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::sync::Arc;
 
@@ -29,7 +33,7 @@ impl Default for Leaf {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -69,6 +73,28 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let made = params.signed_by(&key, &self.issuer).unwrap();
         server(vec![made.der().clone(), self.der.clone()], &key)
+    }
+
+    /// A server that speaks TLS in no other way than this provider's, with a key of this kind.
+    pub fn server_by(
+        &self,
+        provider: CryptoProvider,
+        version: &'static SupportedProtocolVersion,
+        kind: &'static SignatureAlgorithm,
+    ) -> Arc<rustls::ServerConfig> {
+        let params = CertificateParams::new(Leaf::default().names).unwrap();
+        let key = KeyPair::generate_for(kind).unwrap();
+        let made = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[version])
+            .unwrap();
+        Arc::new(
+            builder
+                .with_no_client_auth()
+                .with_single_cert(vec![made.der().clone()], key)
+                .unwrap(),
+        )
     }
 
     /// A server that wants a client certificate of this authority.
