@@ -112,6 +112,8 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     }
     if let Some(seconds) = low.date {
         builder = builder.time(seconds);
+    } else if let Some(text) = crate::net::clock::behind().filter(|_| !low.insecure) {
+        lock(progress).note(&format!("dockersave: warning: {text}"));
     }
     if let Some(path) = &low.authfile {
         builder = builder.authfile(path);

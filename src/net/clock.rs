@@ -27,6 +27,17 @@ pub(crate) struct Clock {
     pub given: Option<u64>,
 }
 
+/// The warning for a clock that certainly stands wrong.
+pub(crate) fn behind() -> Option<String> {
+    let clock = Clock::default();
+    (time::now() < MADE).then(|| {
+        format!(
+            "{}: certificates are judged by that; --date says what day it is",
+            clock.told()
+        )
+    })
+}
+
 impl Clock {
     fn seconds(self, system: u64, made: u64) -> u64 {
         self.given.unwrap_or(system.max(made))
