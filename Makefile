@@ -6,6 +6,7 @@ BINARY = $(TARGET_DIR)/release/dockersave
 REGISTRY = $(TARGET_DIR)/release/examples/registry
 VERSION := $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' Cargo.toml | head -n 1)
 PREFIX ?= /usr/local
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
