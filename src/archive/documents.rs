@@ -1,7 +1,7 @@
 //! The documents of an archive that no registry serves: `index.json`, `manifest.json`, and the
 //! manifest of an image whose layers were inflated. Pure text; where it goes is the plan's.
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::json::quoted;
 use crate::manifest::{Document, OCI_INDEX};
@@ -38,8 +38,12 @@ pub(super) fn manifest_json(images: &[Image]) -> String {
 
 /// `index.json` of an OCI layout: one entry a tag, naming the image's manifest itself. An index
 /// with absent platforms would break `ctr --all-platforms`.
-pub(super) fn index_json(images: &[Image]) -> String {
+///
+/// Where it stands `alone`, without a manifest.json that has the names again, it has a digest of
+/// them: nothing else in the archive would tell a name from a damaged one.
+pub(super) fn index_json(images: &[Image], alone: bool) -> String {
     let mut entries = Vec::new();
+    let mut names = String::new();
     for (image, references) in distinct(images) {
         let descriptor = format!(
             r#""mediaType":{},"digest":"{}","size":{}"#,
@@ -55,6 +59,8 @@ pub(super) fn index_json(images: &[Image]) -> String {
             entries.push(format!("{{{descriptor}}}"));
         }
         for (name, tag) in named {
+            names.push_str(&name);
+            names.push('\n');
             entries.push(format!(
                 r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}}}}}"#,
                 quoted(&name),
@@ -62,8 +68,14 @@ pub(super) fn index_json(images: &[Image]) -> String {
             ));
         }
     }
+    let check = if alone && !names.is_empty() {
+        let digest = Digest::of(Algorithm::Sha256, names.as_bytes());
+        format!(r#","annotations":{{"io.github.antmicro.dockersave.names":"{digest}"}}"#)
+    } else {
+        String::new()
+    };
     format!(
-        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#,
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]{check}}}"#,
         entries.join(",")
     ) + "\n"
 }

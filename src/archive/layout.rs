@@ -129,9 +129,10 @@ impl Plan {
     pub fn new(images: &[Image], options: &PlanOptions) -> Result<Self> {
         let mut builder = Builder::default();
         builder.memory("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
-        builder.memory("index.json", index_json(images).into_bytes());
         let single = |image: &Image| matches!(image.manifest.content(), Content::Manifest { .. });
-        if options.format == Format::Docker && images.iter().all(single) {
+        let docker = options.format == Format::Docker && images.iter().all(single);
+        builder.memory("index.json", index_json(images, !docker).into_bytes());
+        if docker {
             builder.memory("manifest.json", manifest_json(images).into_bytes());
         }
         for image in images {
@@ -540,14 +541,22 @@ pub(crate) mod tests {
         let mut pinned = image("a", &[]);
         pinned.reference = format!("debian@{}", digest("x")).parse().unwrap();
         assert!(manifest_json(&[pinned.clone()]).contains(r#""RepoTags":null"#));
-        assert!(!index_json(&[pinned]).contains("annotations"));
+        assert!(!index_json(&[pinned], true).contains("annotations"));
         let tagged = image("debian:12", &[]);
         assert!(
             manifest_json(std::slice::from_ref(&tagged)).contains(r#""RepoTags":["debian:12"]"#)
         );
-        let index = index_json(&[tagged.clone(), image("debian:12", &[])]);
+        let index = index_json(&[tagged.clone(), image("debian:12", &[])], false);
         assert!(index.contains(r#""io.containerd.image.name":"docker.io/library/debian:12","org.opencontainers.image.ref.name":"12""#));
         assert_eq!(index.matches("annotations").count(), 1);
+        let alone = |name: &str| index_json(&[image(name, &[])], true);
+        let check = |name: &str| {
+            alone(name)
+                .split("dockersave.names")
+                .nth(1)
+                .map(str::to_owned)
+        };
+        assert!(check("debian:12").is_some() && check("debian:12") != check("debias:12"));
         let mut second = tagged.clone();
         second.reference = "other:1".parse().unwrap();
         assert!(manifest_json(&[tagged, second]).contains(r#"["debian:12","other:1"]"#));
