@@ -61,7 +61,7 @@ pub enum Content {
         /// The image's config.
         config: Descriptor,
         /// The layers, the lowest first; one may occur more than once.
-        layers: Vec<Descriptor>,
+        layers: Arc<[Descriptor]>,
     },
 }
 

@@ -146,7 +146,7 @@ impl Plan {
             }
         }
         for (number, image) in images.iter().enumerate() {
-            for layer in &image.layers {
+            for layer in image.layers.iter() {
                 builder.blob(layer, number)?;
             }
         }
@@ -166,7 +166,7 @@ impl Plan {
             let manifest = with_layers(&image.manifest, &layers)?;
             let layers = match manifest.content() {
                 Content::Manifest { layers, .. } => layers.clone(),
-                Content::Index(_) => Vec::new(),
+                Content::Index(_) => Vec::new().into(),
             };
             Ok(Image {
                 manifest,

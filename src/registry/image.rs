@@ -28,7 +28,7 @@ pub struct Image {
     /// Missing where the config is among the layers.
     pub(crate) config_bytes: Option<Arc<Vec<u8>>>,
     /// Whatever is to be downloaded, the lowest layer first.
-    pub(crate) layers: Vec<Descriptor>,
+    pub(crate) layers: Arc<[Descriptor]>,
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) platform: Option<Platform>,
     pub(crate) warnings: Vec<String>,

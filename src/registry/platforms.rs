@@ -55,7 +55,7 @@ impl Image {
             documents: found.documents,
             config,
             config_bytes: None,
-            layers: found.blobs,
+            layers: found.blobs.into(),
             diff_ids: Vec::new(),
             platform: None,
             warnings: found.warnings,
