@@ -964,12 +964,7 @@ fn the_largest_archives_that_are_taken_are_checked_in_little_memory() {
         let outcome = Run::new(&dir, &["--verify", path])
             .within("exec \"$@\" < x.tar")
             .status(status);
-        eprintln!("PEAK {path} {}", outcome.peak);
-        std::fs::copy(
-            dir.join("x.tar"),
-            format!("/tmp/vreal/case-{}.tar", outcome.peak),
-        )
-        .unwrap();
+        outcome.is_small();
         outcome.stdout
     };
     write(&[&heavy], 0);
