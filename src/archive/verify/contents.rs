@@ -23,7 +23,7 @@ const BUFFER: usize = 64 << 10;
 /// The memory for the documents of a stream.
 const KEPT: u64 = 2 << 20;
 /// The memory for a table of entries and the documents that are looked into beside it.
-const ROOM: usize = (4 << 20) + (256 << 10);
+const ROOM: usize = (3 << 20) + (256 << 10);
 /// How much more memory than bytes a document takes when it becomes a structure, or does not.
 pub(super) const PARSED: usize = 4;
 pub(super) const READ: usize = 1;
