@@ -106,6 +106,9 @@ impl Walk<'_> {
                 .defect("oci-layout", "is missing, though index.json is there");
             return;
         };
+        if self.archive.contents[layout].state != State::Hashed {
+            return;
+        }
         match self.archive.document(layout, PARSED) {
             Err(why) => self.findings.unchecked("oci-layout", &why),
             Ok(bytes) => match layout_version(&bytes) {
