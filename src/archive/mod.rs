@@ -6,6 +6,7 @@ pub(crate) mod defect;
 pub(crate) mod directory;
 pub(crate) mod disk;
 mod documents;
+pub(crate) mod encode;
 mod entries;
 pub(crate) mod file;
 mod folder;
