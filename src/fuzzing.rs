@@ -2,6 +2,7 @@
 //!
 //! A target fails by panicking, by looping, or by taking memory without end.
 
+use crate::archive::decode::{self, Limits};
 use crate::archive::journal;
 use crate::archive::read::Existing;
 use crate::digest::{Algorithm, Digest};
@@ -15,7 +16,7 @@ use crate::registry::{auth, credentials};
 use crate::{Findings, verify, verify_reader};
 use rustix::fs::MemfdFlags;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("reference", reference),
     ("manifest", manifest),
     ("config-json", config_json),
+    ("decode", decode),
     ("http", http),
     ("journal", journal),
     ("tags", tags),
@@ -95,6 +97,42 @@ fn manifest(data: &[u8]) {
 fn config_json(data: &[u8]) {
     let _ = credentials::entries(data, "registry.example:5000", "ns/app");
     let _ = credentials::entries(data, "docker.io", "library/debian");
+}
+
+/// Compressed bytes: the same comes out of them whole and one by one, and no more than may.
+fn decode(data: &[u8]) {
+    let limits = Limits {
+        output: 256 << 10,
+        window: 128 << 10,
+    };
+    let inflate = |input: Box<dyn Read + '_>, step: usize| {
+        let (compression, mut reader) = decode::reader(input, limits).ok()?;
+        let (mut found, mut buffer) = (Vec::new(), vec![0; step]);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Some((compression, found)),
+                Ok(read) => found.extend_from_slice(&buffer[..read]),
+                Err(error) => {
+                    assert!(decode::Defect::of(&error).is_some(), "{error}");
+                    return None;
+                }
+            }
+        }
+    };
+    let whole = inflate(Box::new(data), 64 << 10);
+    if let Some((_, found)) = &whole {
+        assert!(found.len() as u64 <= limits.output);
+    }
+    assert!(whole == inflate(Box::new(OneByOne(data)), 1000));
+}
+
+struct OneByOne<'d>(&'d [u8]);
+
+impl Read for OneByOne<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(1);
+        self.0.read(&mut buffer[..length])
+    }
 }
 
 /// The bytes of an answer, whole: head, framing, body, trailers.
