@@ -88,7 +88,7 @@ pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;
-use pull::reusable;
 pub use pull::{Event, LayerProgress, Pull, Report};
+use pull::{reusable, reused};
 pub use reference::Reference;
 pub use registry::{Client, ClientBuilder, Image, Repository, Tags};

@@ -469,3 +469,64 @@ fn the_readme_answers_for_every_flag_of_the_python_program() {
         assert!(table.lines().any(row), "--{flag}");
     }
 }
+
+#[test]
+fn the_calls_of_the_python_program_give_what_they_gave() {
+    let (registry, _, image) = small();
+    let name = registry.name("ns/app:1.0");
+    let archive = "ns-app-1.0.tar";
+    for (args, made) in [
+        (&[][..], &[archive][..]),
+        (&["--arch", "amd64", "--verbose"], &[archive]),
+        (&["--tarname", "t"], &["t"]),
+        // That directory was never to be seen.
+        (&["--layers-dir", "y"], &[archive]),
+        (&["--no-tar"], &["ns-app-1.0/"]),
+        (&["--no-tar", "--no-rm"], &["ns-app-1.0/"]),
+        (&["--no-tar", "--layers-dir", "sub/x"], &["sub/x/"]),
+        (&["--no-rm"], &[archive, "ns-app-1.0/"]),
+        (
+            &["--no-rm", "--layers-dir", "sub/x", "--tarname", "t.tar"],
+            &["t.tar", "sub/x/"],
+        ),
+        (&["--working-dir", "new/dir"], &["new/dir/ns-app-1.0.tar"]),
+        (
+            &["--working-dir", "new", "--no-rm", "--layers-dir", "a/b"],
+            &["new/ns-app-1.0.tar", "new/a/b/"],
+        ),
+        (&["--gunzip"], &[archive]),
+        (&["--gunzip", "--no-rm"], &[archive, "ns-app-1.0/"]),
+        (&["--no-tar", "--tarname", "q.tar"], &["q/"]),
+    ] {
+        let dir = Dir::new();
+        Run::pull(&dir, &name).args(args).status(0);
+        for path in made {
+            let path = dir.join(path.strip_suffix('/').unwrap_or(path));
+            assert!(path.exists(), "{args:?}: no {}", path.display());
+        }
+        let top: Vec<&str> = made
+            .iter()
+            .map(|path| path.split('/').next().unwrap())
+            .collect();
+        assert!(
+            dir.names().iter().all(|name| top.contains(&name.as_str())),
+            "{args:?}: {:?}",
+            dir.names()
+        );
+    }
+    // What could not be pulled was not 0, and left no archive.
+    for (image, args) in [
+        ("ns/app:2", &[][..]),
+        ("none", &["--no-tar"]),
+        ("ns/app:2", &["--working-dir", "new"]),
+    ] {
+        let dir = Dir::new();
+        let outcome = Run::pull(&dir, &registry.name(image)).args(args).outcome();
+        assert!(
+            !outcome.status.success() && dir.names().is_empty(),
+            "{:?}",
+            dir.names()
+        );
+    }
+    drop(image);
+}

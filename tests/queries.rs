@@ -452,6 +452,81 @@ fn a_dry_run_counts_what_another_image_lends() {
 }
 
 #[test]
+fn a_dry_run_counts_what_archives_have() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let shared = Blob::layer(1, 100_000);
+    let old = Image::new(vec![shared.clone(), Blob::layer(2, 50_000)]);
+    let new = Image::new(vec![shared.clone(), Blob::layer(3, 70_000)]);
+    old.push(&registry, "r", "old");
+    new.push(&registry, "r", "latest");
+    Run::pull(&dir, &registry.name("r:old"))
+        .args(&["-q", "-o", "old.tar"])
+        .status(0);
+    let size = shared.content.len();
+    let here = |args: &[&str]| {
+        let args = [&["--dry-run", "--json"][..], args].concat();
+        let answer = object(
+            &Run::pull(&dir, &registry.name("r"))
+                .args(&args)
+                .status(0)
+                .stdout,
+        );
+        let there = Run::pull(&dir, &registry.name("r")).args(&args[1..]);
+        (number(&answer, "here"), answer, there)
+    };
+    assert_eq!(here(&[]).0, 0);
+    // The archive that is named, the archive that would be replaced, and what goes elsewhere.
+    for args in [
+        &["--reuse", "old.tar"][..],
+        &["-o", "old.tar"],
+        &["--no-tar", "--layers-dir", "d", "--reuse", "old.tar"],
+        &["--gunzip", "--reuse", "old.tar", "-o", "raw.tar"],
+    ] {
+        let (here, answer, pull) = here(args);
+        assert_eq!(here, size, "{args:?}");
+        let gunzip = args.contains(&"--gunzip");
+        assert_eq!(matches!(answer["size"], Value::Null), gunzip);
+        if args[0] != "-o" {
+            let done = object(&pull.status(0).stdout);
+            assert_eq!(
+                (number(&done, "kept"), text(&done, "path")),
+                (size, text(&answer, "path"))
+            );
+        }
+    }
+    // A directory that is there, layers that are there uncompressed, and a stream.
+    for args in [
+        &["--no-tar", "--layers-dir", "d"][..],
+        &["--gunzip", "-o", "raw.tar"],
+    ] {
+        assert_eq!(number(&here(args).1, "download"), 0, "{args:?}");
+    }
+    let (here, answer, _) = here(&["-o", "-", "--reuse", "old.tar"]);
+    assert_eq!(
+        (here, text(&answer, "path").unwrap()),
+        (size, "-".to_owned())
+    );
+    let run = Run::pull(&dir, &registry.name("r")).args(&["--dry-run", "--reuse", "none.tar"]);
+    run.fails(1, "none.tar");
+    let run = Run::pull(&dir, &registry.name("r")).args(&["--json", "-o", "-"]);
+    run.fails(2, "--json: answers on standard output");
+}
+
+#[test]
+fn a_dry_run_looks_into_a_directory_that_is_under_way() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![Blob::layer(1, 2 << 20), Blob::layer(2, 1 << 20)]);
+    image.push(&registry, "r", "latest");
+    let refused = Action::Reply(Reply::new(403, ""));
+    registry.faults(Fault::new(&image.layers[1].digest, refused).always());
+    let run = || Run::pull(&dir, &registry.name("r")).args(&["--no-tar", "--jobs", "1"]);
+    run().outcome();
+    let answer = object(&run().args(&["--dry-run", "--json"]).status(0).stdout);
+    assert_eq!(number(&answer, "here"), image.layers[0].content.len());
+    assert_eq!(dir.names(), ["r-latest.partial"]);
+}
+
+#[test]
 fn a_dry_run_fails_as_the_pull_would() {
     let (registry, dir, _) = small();
     let dry = |args: &[&str]| {
@@ -582,7 +657,27 @@ fn json_answers_have_the_members_that_the_readme_lists() {
         (number(&pull, "downloaded"), number(&pull, "kept")),
         (bytes, 0)
     );
-    assert_eq!(documented.len(), 9);
+    // A flipped bit in a layer is one defect; the archive before is sound.
+    let whole = std::fs::read(dir.join(&path)).unwrap();
+    let verify = |status: i32| {
+        let run = Run::new(&dir, &["--json", "-q", "--verify", &path]);
+        object(&run.status(status).stdout)
+    };
+    let sound = verify(0);
+    same("--verify", &sound);
+    assert!(matches!(sound["sound"], Value::Bool(true)));
+    assert_eq!(
+        (number(&sound, "images"), list(&sound, "defects").len()),
+        (1, 0)
+    );
+    let mut damaged = whole;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(dir.join(&path), damaged).unwrap();
+    let unsound = verify(6);
+    assert!(matches!(unsound["sound"], Value::Bool(false)));
+    same("defects", list(&unsound, "defects")[0]);
+    assert_eq!(documented.len(), 11);
 }
 
 #[test]
@@ -600,6 +695,7 @@ fn progress_in_json_has_the_events_that_the_readme_lists() {
     for (image, args, status) in [
         ("r", &[][..], 0),
         ("silent", &["--verbose"][..], 0),
+        ("r", &["--gunzip", "-o", "raw.tar"], 0),
         ("none", &[], 4),
         ("r", &["-o", "missing/x"], 7),
         ("r", &["--mirror-tags"], 2),

@@ -146,6 +146,12 @@ impl Existing {
         seen.into_iter().map(|number| self.place(number)).collect()
     }
 
+    /// Does an entry of this size have this digest for its name?
+    pub fn names(&self, digest: &Digest, size: u64) -> bool {
+        let named = self.table.file(&digest.path());
+        named.is_some_and(|number| self.table.rows()[number].size == size)
+    }
+
     /// Bytes at a place that the plan of the same archive names, where damaged headers may be what
     /// kept them from being found.
     pub fn at(&self, offset: u64, size: u64) -> Option<Place> {

@@ -21,6 +21,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("ghcr.io/owner/app:1.2 -o app.tar", "another name"),
     ("--arch arm64 alpine:3.20", "for another machine"),
     ("debian alpine -o both.tar", "each layer once"),
+    ("debian -o - | docker load", "without any disk"),
     (
         "--user me --password-stdin registry.example/app < password",
         "",

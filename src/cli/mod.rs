@@ -65,7 +65,7 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     }
     if let Some(archive) = &low.verify {
         options::check_verify(&low)?;
-        return verify::run(archive);
+        return verify::run(archive, low.json);
     }
     let running = Running::default();
     let signals = watch(&running);

@@ -146,6 +146,11 @@ fn refuse_contradictions(low: &Low) -> Result<()> {
             "leaves a directory beside the archive, which --output - does not put anywhere",
         ),
         (
+            stdout && low.json && low.query.is_none(),
+            "--json",
+            "answers on standard output, where --output - puts the archive",
+        ),
+        (
             stdout && low.restart,
             "--restart",
             "forgets a partial download; --output - keeps none",
@@ -222,13 +227,14 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     let taken = Low {
         verify: low.verify.clone(),
         quiet: low.quiet,
+        json: low.json,
         verbose: low.verbose,
         progress: low.progress,
         ..Low::default()
     };
     if *low != taken {
         return wrong(
-            "looks at what is there, and pulls nothing; leave all flags but --quiet, --verbose and --progress out",
+            "looks at what is there, and pulls nothing; leave all flags but --json, --quiet, --verbose and --progress out",
         );
     }
     Ok(())

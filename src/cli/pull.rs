@@ -14,7 +14,7 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     check(options)?;
     let plan = plan(client, options, progress)?;
     let members = query::members(plan.images());
-    if let Some(folder) = &options.low.working_dir {
+    for folder in folders(options) {
         std::fs::create_dir_all(folder).map_err(|error| Error::output(folder, "making", error))?;
     }
     let mut pull = Pull::new(client, plan)
@@ -41,7 +41,7 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     match options.target {
         Target::Stdout => Ok(()),
         _ if options.low.json => {
-            let object = query::archive(&report.path, report.size, &members)
+            let object = query::archive(&report.path, Some(report.size), &members)
                 .number("downloaded", report.downloaded)
                 .number("kept", report.kept);
             print(&(object.finish() + "\n"))
@@ -57,30 +57,40 @@ pub(super) fn plan(client: &Client, options: &Options, progress: &Shown) -> Resu
     Plan::new(&images, &PlanOptions::default().format(format))
 }
 
-/// Can what is asked for be put there? Asked before the first request. A working directory that is
-/// not there yet will be.
+/// Can what is asked for be put there? Asked before the first request. In a directory that is yet
+/// to be made it can.
 pub(super) fn check(options: &Options) -> Result<()> {
+    let new = |path: &Path| folders(options).any(|own| path.starts_with(own) && !own.exists());
+    let beside = |path: &Path| match new(path) {
+        true => Ok(()),
+        false => crate::check_directory(path),
+    };
     match &options.target {
-        Target::File(..) | Target::Directory(_)
-            if options
-                .low
-                .working_dir
-                .as_ref()
-                .is_some_and(|folder| !folder.exists()) =>
-        {
-            Ok(())
+        Target::File(path, directory) => {
+            if !new(path) {
+                crate::check_target(path)?;
+            }
+            directory.as_deref().map_or(Ok(()), beside)
         }
-        Target::File(path, beside) => {
-            crate::check_target(path)?;
-            beside.as_deref().map_or(Ok(()), crate::check_directory)
-        }
-        Target::Directory(path) => crate::check_directory(path),
+        Target::Directory(path) => beside(path),
         Target::Stdout if std::io::stdout().is_terminal() => Err(Error::usage(
             "--output -",
             "writes an archive to standard output, which is a terminal; send it to a file or a program: dockersave debian -o - | docker load",
         )),
         Target::Stdout => Ok(()),
     }
+}
+
+/// The directories that are made where they are missing, as the Python program did.
+fn folders(options: &Options) -> impl Iterator<Item = &Path> {
+    let layers = match &options.target {
+        Target::File(_, Some(path)) | Target::Directory(path) => Some(path),
+        _ => None,
+    };
+    let layers = layers.filter(|_| options.low.layers_dir.is_some());
+    let parent = layers.and_then(|path| path.parent());
+    let folders = options.low.working_dir.as_deref().into_iter().chain(parent);
+    folders.filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Standard output without the standard library's buffer, which looks for ends of lines.

@@ -109,7 +109,7 @@ fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
                 .platform
                 .as_ref()
                 .map_or("unknown".to_owned(), |p| printable(&p.to_string(), 128));
-            let size = one.size.map_or("-".to_owned(), |size| size.to_string());
+            let size = known(one.size, "-");
             let _ = writeln!(text, "{platform}\t{}\t{size}", one.digest);
         }
         return print(&text);
@@ -118,11 +118,10 @@ fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
         .iter()
         .map(|one| {
             let platform = one.platform.as_ref().map(Platform::to_string);
-            let size = one.size.map_or("null".to_owned(), |size| size.to_string());
             Object::new()
                 .maybe("platform", platform.as_deref())
                 .text("digest", &one.digest.to_string())
-                .raw("size", &size)
+                .raw("size", &known(one.size, "null"))
                 .finish()
         })
         .collect();
@@ -180,21 +179,30 @@ pub(super) fn members(images: &[Image]) -> String {
     array(&items.collect::<Vec<_>>())
 }
 
-/// An archive that is there, or would be.
-pub(super) fn archive(path: &Path, size: u64, images: &str) -> Object {
+/// An archive that is there, or would be; its size, where it is known.
+pub(super) fn archive(path: &Path, bytes: Option<u64>, images: &str) -> Object {
     Object::new()
         .text("path", &path.to_string_lossy())
-        .number("size", size)
+        .raw("size", &known(bytes, "null"))
         .raw("images", images)
+}
+
+/// A number of bytes, or what stands for none.
+fn known(bytes: Option<u64>, none: &str) -> String {
+    bytes.map_or(none.to_owned(), |bytes| bytes.to_string())
 }
 
 /// The plan of a pull, and what is there of it.
 fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
-    super::pull::check(options)?;
+    if options.target.path().is_some() {
+        super::pull::check(options)?;
+    }
     let plan = super::pull::plan(client, options, shown)?;
     let here = here(client, options, &plan)?;
     let kept: u64 = here.iter().sum();
     let left = plan.download_size() - kept;
+    // How large layers are that will be inflated, nobody has said.
+    let whole = (!options.low.gunzip).then_some(plan.size());
     let path = match options.target.path() {
         Some(path) => path.to_owned(),
         None => "-".into(),
@@ -212,7 +220,7 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
                     .finish()
             })
             .collect();
-        let object = archive(&path, plan.size(), &members(plan.images()))
+        let object = archive(&path, whole, &members(plan.images()))
             .number("download", left)
             .number("here", kept)
             .raw("layers", &array(&layers));
@@ -241,7 +249,7 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
         text,
         "{} to download{kept}, an archive of {}: {}",
         size(left),
-        size(plan.size()),
+        whole.map_or("a size to be seen".to_owned(), size),
         path.display()
     );
     print(&text)
@@ -254,13 +262,10 @@ fn here(client: &Client, options: &Options, plan: &Plan) -> Result<Vec<u64>> {
         _ => vec![0; plan.blobs().len()],
     };
     let existing = crate::reusable(&options.low.reuse, options.target.path(), client)?;
-    for (here, blob) in here.iter_mut().zip(plan.blobs()) {
-        let (digest, size) = (&blob.descriptor.digest, blob.descriptor.size);
-        if existing
-            .iter()
-            .any(|one| !one.find(digest, Some(size)).is_empty())
-        {
-            *here = size;
+    let reused = crate::reused(&existing, plan, options.low.gunzip);
+    for ((here, blob), reused) in here.iter_mut().zip(plan.blobs()).zip(reused) {
+        if reused {
+            *here = blob.descriptor.size;
         }
     }
     Ok(here)

@@ -2,12 +2,13 @@
 
 use super::print;
 use crate::error::{Error, Result, printable};
+use crate::json::{Object, array, ascii};
 use crate::{Findings, verify, verify_reader};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::Path;
 
-pub(super) fn run(path: &Path) -> Result<()> {
+pub(super) fn run(path: &Path, json: bool) -> Result<()> {
     let (findings, name) = if path == Path::new("-") {
         let mut stdin = std::io::stdin().lock();
         if stdin.is_terminal() {
@@ -20,10 +21,50 @@ pub(super) fn run(path: &Path) -> Result<()> {
         let name = printable(&path.to_string_lossy(), 300);
         (verify(path)?, name)
     };
-    tell(findings, name)
+    print(&match json {
+        true => object(&findings, &name),
+        false => lines(&findings, &name),
+    })?;
+    match findings.defects.len() {
+        0 if findings.is_sound() => Ok(()),
+        0 => {
+            let what = format!("{name}: nothing wrong was found, but not all could be checked");
+            Err(Error::unsupported(what))
+        }
+        defects => Err(Error::Unsound {
+            archive: name,
+            defects,
+        }),
+    }
 }
 
-fn tell(findings: Findings, name: String) -> Result<()> {
+fn object(findings: &Findings, name: &str) -> String {
+    let texts = |texts: &[String]| {
+        let quoted: Vec<String> = texts.iter().map(|text| ascii(text)).collect();
+        array(&quoted)
+    };
+    let defects: Vec<String> = findings
+        .defects
+        .iter()
+        .map(|defect| {
+            Object::new()
+                .text("subject", defect.subject())
+                .text("what", defect.what())
+                .finish()
+        })
+        .collect();
+    let object = Object::new()
+        .text("archive", name)
+        .raw("sound", if findings.is_sound() { "true" } else { "false" })
+        .number("images", findings.images as u64)
+        .number("blobs", findings.blobs as u64)
+        .raw("defects", &array(&defects))
+        .raw("unchecked", &texts(&findings.unchecked))
+        .raw("absent", &texts(&findings.absent));
+    object.finish() + "\n"
+}
+
+fn lines(findings: &Findings, name: &str) -> String {
     let mut text = String::new();
     for defect in &findings.defects {
         let _ = writeln!(text, "{defect}");
@@ -43,18 +84,7 @@ fn tell(findings: Findings, name: String) -> Result<()> {
         }
         text.push('\n');
     }
-    print(&text)?;
-    match findings.defects.len() {
-        0 if findings.is_sound() => Ok(()),
-        0 => {
-            let what = format!("{name}: nothing wrong was found, but not all could be checked");
-            Err(Error::unsupported(what))
-        }
-        defects => Err(Error::Unsound {
-            archive: name,
-            defects,
-        }),
-    }
+    text
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -17,7 +17,7 @@ mod transfer;
 mod worker;
 
 pub use event::{Event, LayerProgress};
-pub(crate) use reuse::open as reusable;
+pub(crate) use reuse::{claims as reused, open as reusable};
 
 use crate::archive::layout::Plan;
 use crate::error::Result;

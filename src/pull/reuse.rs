@@ -70,6 +70,23 @@ pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Op
     layers.collect()
 }
 
+/// For each blob of a plan, would it be taken from one of these? A name is taken at its word, and
+/// what has none is hashed; `inflated`: uncompressed layers serve, too.
+pub(crate) fn claims(existing: &[Existing], plan: &Plan, inflated: bool) -> Vec<bool> {
+    let layers = layers(existing, plan, inflated);
+    let blobs = plan.blobs().iter().zip(layers);
+    let claims = blobs.map(|(blob, layer)| {
+        let (digest, size) = (&blob.descriptor.digest, blob.descriptor.size);
+        layer.is_some()
+            || existing.iter().any(|one| one.names(digest, size))
+            || existing
+                .iter()
+                .flat_map(|one| one.find(digest, Some(size)))
+                .any(|place| holds(&place, digest))
+    });
+    claims.collect()
+}
+
 /// Are these the bytes of this digest?
 pub(super) fn holds(place: &Place, digest: &Digest) -> bool {
     let mut hasher = Hasher::new(digest.algorithm());
