@@ -710,3 +710,87 @@ fn a_limit_that_is_raised_lets_a_layer_of_zeros_through() {
         .fails(1, "more than 66060288 bytes");
     run().args(&["--inflate-limit", "64M"]).status(0).is_small();
 }
+
+fn unxz(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut child = match Command::new("xz")
+        .arg("-dc")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+    {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("skipped: xz cannot be run: {error}");
+            return None;
+        }
+    };
+    let (mut stdin, bytes) = (child.stdin.take().unwrap(), bytes.to_vec());
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &bytes).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "xz says that it is damaged");
+    Some(output.stdout)
+}
+
+#[test]
+fn an_archive_in_xz_is_the_archive() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let zeros = vec![0; 3 << 20];
+    let image = Image::new(vec![
+        Blob::layer(1, 300_000),
+        Blob::bytes(
+            "application/vnd.oci.image.layer.v1.tar",
+            zeros.clone(),
+            sha256(&zeros),
+        ),
+    ]);
+    image.push(&registry, "r", "latest");
+    let name = registry.name("r");
+    let plain = Run::pull(&dir, &name).archive();
+    let outcome = Run::pull(&dir, &name).args(&["--xz", "--no-rm"]).status(0);
+    assert_eq!(outcome.stdout, "r-latest.tar.xz\n");
+    assert!(outcome.peak <= 40 << 20, "{} bytes resident", outcome.peak);
+    let compressed = std::fs::read(dir.join("r-latest.tar.xz")).unwrap();
+    assert!(compressed.len() < 500_000);
+    if let Some(bytes) = unxz(&compressed) {
+        assert!(bytes == plain.bytes);
+    }
+    Run::pull(&dir, &name)
+        .args(&["--xz", "-o", "-"])
+        .within(TO_FILE)
+        .status(0);
+    assert!(
+        std::fs::read(dir.join("out.tar")).unwrap() == compressed,
+        "the same in a stream"
+    );
+    assert!(tar_of(&dir.join("r-latest"), &plain.names) == plain.bytes);
+    assert_eq!(
+        dir.names(),
+        ["out.tar", "r-latest", "r-latest.tar", "r-latest.tar.xz"]
+    );
+}
+
+#[test]
+fn what_is_made_of_a_pull_goes_on_where_the_pull_was() {
+    for more in [&["--xz"][..], &["--gunzip"], &["--gunzip", "--no-tar"]] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let image = Image::new((0..3).map(|seed| Blob::layer(seed, 900_000)).collect());
+        image.push(&registry, "r", "latest");
+        registry.faults(Fault::new(&image.layers[2].digest, Action::Close(10)).always());
+        let run = || {
+            Run::new(&dir, &["--insecure", "--retries", "0", "--jobs", "2"])
+                .args(&["--progress", "json", &registry.name("r")])
+                .args(more)
+        };
+        run().status(5);
+        assert_eq!(dir.names().len(), 1, "{:?}", dir.names());
+        registry.behave();
+        let outcome = run().status(0);
+        assert!(
+            outcome.downloaded() < 1_000_000,
+            "{more:?}: {}",
+            outcome.downloaded()
+        );
+        assert_eq!(dir.names().len(), 1, "{:?}", dir.names());
+    }
+}

@@ -188,7 +188,10 @@ fn target(low: &Low, first: &Reference) -> Target {
         (Some(path), _) if path == Path::new("-") => return Target::Stdout,
         (Some(path), _) => path.clone(),
         (None, Some(name)) => folder.join(name),
-        (None, None) => folder.join(format!("{}.tar", first.archive_stem())),
+        (None, None) => {
+            let extension = if low.xz { "tar.xz" } else { "tar" };
+            folder.join(format!("{}.{extension}", first.archive_stem()))
+        }
     };
     let directory = || match &low.layers_dir {
         Some(name) => folder.join(name),

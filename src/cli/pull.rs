@@ -20,6 +20,7 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     let mut pull = Pull::new(client, plan)
         .jobs(options.low.jobs.unwrap_or(6))
         .restart(options.low.restart)
+        .xz(options.low.xz)
         .observer(|event| lock(progress).event(event));
     for path in &options.low.reuse {
         pull = pull.reuse(path);

@@ -28,17 +28,22 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     let teller = Teller::new(&mut *observer, &downloaded);
     teller.start(&pull.plan);
     let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
-    let shape = match pull.inflate {
-        None => Shape::default(),
-        Some(inflate) => pull.in_order(&all, &here, &teller, |pulled| {
-            teller.stage(pulled.plan, "inflating", true);
-            Shape::of(Some(inflate), pulled, &teller)
-        })?,
+    let wanted = if pull.inflate.is_some() {
+        &all[..]
+    } else {
+        &[]
     };
+    let shape = pull.in_order(wanted, &here, &teller, |pulled| {
+        if pull.inflate.is_some() {
+            teller.stage(pulled.plan, "inflating", true);
+        }
+        Shape::of(pull.inflate, pull.xz, pulled, &teller)
+    })?;
     let plan = shape.plan(&pull.plan);
-    pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
-        if !shape.is_plain() {
-            teller.stage(plan, "writing", false);
+    let size = pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
+        // Where that is the first stage, it is the download.
+        if pull.inflate.is_some() {
+            teller.stage(plan, shape.doing(), false);
         }
         shape.write(pulled, &teller, out, Path::new(NAME))
     })?;
@@ -47,7 +52,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     let kept = here.blobs.iter().chain(&here.raw).flatten();
     Ok(Report {
         path: PathBuf::new(),
-        size: plan.size(),
+        size,
         downloaded: downloaded.load(Ordering::Relaxed),
         kept: kept.map(Place::size).sum(),
     })

@@ -34,6 +34,7 @@ pub struct Pull<'c> {
     jobs: usize,
     restart: bool,
     inflate: Option<Inflate>,
+    xz: bool,
     beside: Option<PathBuf>,
     reuse: Vec<PathBuf>,
     observer: Option<Observer<'c>>,
@@ -62,6 +63,7 @@ impl<'c> Pull<'c> {
             jobs: 6,
             restart: false,
             inflate: None,
+            xz: false,
             beside: None,
             reuse: Vec::new(),
             observer: None,
@@ -91,6 +93,13 @@ impl<'c> Pull<'c> {
     /// them downloaded twice.
     pub fn inflate(mut self, limit: Option<u64>) -> Self {
         self.inflate = Some(Inflate { limit });
+        self
+    }
+
+    /// Compresses the archive with xz, which takes up to 40 MiB of memory. A file takes disk for
+    /// the archive as it was before, too, until it is finished.
+    pub fn xz(mut self, xz: bool) -> Self {
+        self.xz = xz;
         self
     }
 

@@ -42,8 +42,10 @@ pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
     })
 }
 
-pub(super) fn to_directory(pull: Pull<'_>, path: &Path) -> Result<Report> {
+pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
     directory::check_target(path)?;
+    // There is no archive to be compressed.
+    pull.xz = false;
     let opened = if pull.inflate.is_some() {
         Partial::open(&with_suffix(path, ".tar"), &pull.plan, pull.restart)?
     } else {
@@ -134,7 +136,7 @@ impl Filled<'_> {
             self.teller.stage(&pull.plan, "inflating", false);
         }
         let mut stored = self.stored();
-        Shape::of(pull.inflate, self.pulled(&mut stored), self.teller)
+        Shape::of(pull.inflate, pull.xz, self.pulled(&mut stored), self.teller)
     }
 
     fn finish(&self) -> Result<()> {

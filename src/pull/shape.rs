@@ -5,12 +5,16 @@ use super::convert::{Inflate, Inflating, origins};
 use super::teller::Teller;
 use crate::archive::directory;
 use crate::archive::disk::NewFile;
+use crate::archive::encode::Xz;
 use crate::archive::layout::Plan;
 use crate::archive::read::Place;
 use crate::archive::stream::{self, Layers};
 use crate::error::{Error, Result};
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
+
+/// What xz itself does unless told otherwise.
+const LEVEL: u32 = 6;
 
 /// Where layers come from: those of a plan, as they were pulled.
 pub(super) struct Pulled<'p> {
@@ -21,9 +25,10 @@ pub(super) struct Pulled<'p> {
 }
 
 /// The form that the archive takes.
-#[derive(Default)]
 pub(super) struct Shape {
     inflated: Option<Inflated>,
+    /// All of it is compressed with xz.
+    xz: bool,
 }
 
 struct Inflated {
@@ -35,9 +40,14 @@ struct Inflated {
 
 impl Shape {
     /// Finds the form out: where layers are to be inflated, by inflating each of them once.
-    pub fn of(inflate: Option<Inflate>, pulled: Pulled<'_>, teller: &Teller<'_>) -> Result<Self> {
+    pub fn of(
+        inflate: Option<Inflate>,
+        xz: bool,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+    ) -> Result<Self> {
         let Some(inflate) = inflate else {
-            return Ok(Self { inflated: None });
+            return Ok(Self { inflated: None, xz });
         };
         let measured = inflate.measure(pulled.plan, pulled.layers, pulled.raw, teller)?;
         let plan = pulled.plan.inflated(&measured)?;
@@ -47,12 +57,18 @@ impl Shape {
                 origin: origins(&plan, &measured),
                 plan,
             }),
+            xz,
         })
+    }
+
+    /// What writing it is called.
+    pub fn doing(&self) -> &'static str {
+        if self.xz { "compressing" } else { "writing" }
     }
 
     /// The archive is what was pulled.
     pub fn is_plain(&self) -> bool {
-        self.inflated.is_none()
+        self.inflated.is_none() && !self.xz
     }
 
     pub fn plan<'p>(&'p self, pulled: &'p Plan) -> &'p Plan {
@@ -68,8 +84,28 @@ impl Shape {
         }
     }
 
-    /// Writes the archive.
+    /// Writes the archive; says how many bytes that were.
     pub fn write(
+        &self,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+        out: &mut dyn Write,
+        name: &Path,
+    ) -> Result<u64> {
+        let failed = |error| Error::output(name, "writing to", error);
+        let mut out = Counted { out, bytes: 0 };
+        if self.xz {
+            let mut xz = Xz::new(LEVEL, Box::new(&mut out)).map_err(failed)?;
+            self.write_tar(pulled, teller, &mut xz, name)?;
+            xz.finish().map_err(failed)?;
+        } else {
+            self.write_tar(pulled, teller, &mut out, name)?;
+        }
+        out.flush().map_err(failed)?;
+        Ok(out.bytes)
+    }
+
+    fn write_tar(
         &self,
         pulled: Pulled<'_>,
         teller: &Teller<'_>,
@@ -85,9 +121,7 @@ impl Shape {
                 }
                 Ok(())
             })
-        })?;
-        out.flush()
-            .map_err(|error| Error::output(name, "writing to", error))
+        })
     }
 
     /// Makes a file of the archive; says how large it became.
@@ -140,6 +174,24 @@ impl Shape {
         }
         teller.end();
         Ok(())
+    }
+}
+
+/// A writer that counts.
+struct Counted<'w> {
+    out: &'w mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
