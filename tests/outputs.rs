@@ -393,7 +393,7 @@ fn a_directory_goes_on_where_it_was() {
     let run = || {
         Run::new(
             &dir,
-            &["--insecure", "--retries", "0", "--no-tar", "--jobs", "2"],
+            &["--insecure", "--retries", "0", "--no-tar", "--jobs", "1"],
         )
         .args(&["--progress", "json", &name])
     };
@@ -778,7 +778,7 @@ fn what_is_made_of_a_pull_goes_on_where_the_pull_was() {
         image.push(&registry, "r", "latest");
         registry.faults(Fault::new(&image.layers[2].digest, Action::Close(10)).always());
         let run = || {
-            Run::new(&dir, &["--insecure", "--retries", "0", "--jobs", "2"])
+            Run::new(&dir, &["--insecure", "--retries", "0", "--jobs", "1"])
                 .args(&["--progress", "json", &registry.name("r")])
                 .args(more)
         };
