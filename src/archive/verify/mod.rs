@@ -106,7 +106,7 @@ pub fn verify(path: &Path) -> Result<Findings> {
 }
 
 /// Checks an archive that comes from a stream, in one pass. Documents are kept in memory, 2 MiB in
-/// all; what does not fit stands in [`Findings::unchecked`].
+/// all; what does not fit stands in [`Findings`], as `unchecked`.
 ///
 /// # Errors
 ///
