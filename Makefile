@@ -10,7 +10,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo picture test lint bench crash fuzz real static-all static-amd64 static-arm64 static-armv7 static-riscv64 install clean
+.PHONY: help build demo picture test lint bench crash fuzz real bare static-all static-amd64 static-arm64 static-armv7 static-riscv64 reproducible image deb release install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,22 @@ static-all: ## static binaries for amd64, arm64, armv7 and riscv64 in dist/
 static-amd64: ## one of them; likewise static-arm64, static-armv7, static-riscv64
 static-amd64 static-arm64 static-armv7 static-riscv64: static-%:
 	cross/build $*
+
+bare: ## the static binaries in dist/ where there is nothing but them (root; a Docker Engine of its own)
+	$(CARGO) build --release --locked --example registry
+	tests/real/bare dist $(REGISTRY)
+
+reproducible: ## build all four once more, elsewhere and as another user, and compare with dist/
+	cross/reproducible
+
+image: ## container images FROM scratch of what is in dist/
+	cross/release image
+
+deb: ## Debian packages of what is in dist/
+	cross/release deb
+
+release: static-all ## binaries, packages, images, source, recipes, inventory and checksums in dist/
+	cross/release
 
 SHARE = $(DESTDIR)$(PREFIX)/share
 install: build ## install to $(DESTDIR)$(PREFIX)/bin, manual page and completions beside it

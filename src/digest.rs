@@ -114,8 +114,8 @@ impl FromStr for Digest {
         }
         let value = |c: u8| if c <= b'9' { c - b'0' } else { c - b'a' + 10 };
         let mut bytes = [0; 64];
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            *byte = value(pair[0]) << 4 | value(pair[1]);
+        for (byte, [high, low]) in bytes.iter_mut().zip(hex.as_bytes().as_chunks().0) {
+            *byte = value(*high) << 4 | value(*low);
         }
         Ok(Self { algorithm, bytes })
     }

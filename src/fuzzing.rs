@@ -210,7 +210,7 @@ fn url(data: &[u8]) {
 /// read: from a file and from a stream, which must not differ.
 fn archive(data: &[u8]) {
     let mut summed = data.to_vec();
-    for block in summed.chunks_exact_mut(512) {
+    for block in summed.as_chunks_mut::<512>().0 {
         if &block[257..262] == b"ustar" {
             block[148..156].fill(b' ');
             let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();

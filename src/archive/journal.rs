@@ -212,7 +212,7 @@ pub(crate) fn read(bytes: &[u8], trailer: &[u8]) -> Option<Journal> {
     }
     let mut records = &bytes[table..];
     let mut rows = Vec::with_capacity(count);
-    for row in head[HEADER..].chunks_exact(ROW) {
+    for row in head[HEADER..].as_chunks::<ROW>().0 {
         let (offset, size) = (number(&row[72..80]), number(&row[80..]));
         if offset.checked_add(size)? > archive {
             return None;
@@ -229,7 +229,7 @@ pub(crate) fn read(bytes: &[u8], trailer: &[u8]) -> Option<Journal> {
             digest: Digest::from_bytes(algorithm, &row[8..8 + length]),
             offset,
             size,
-            claims: mine.chunks_exact(RECORD).map(claim).collect(),
+            claims: mine.as_chunks().0.iter().map(claim).collect(),
         });
     }
     Some(Journal {
@@ -238,7 +238,7 @@ pub(crate) fn read(bytes: &[u8], trailer: &[u8]) -> Option<Journal> {
     })
 }
 
-fn claim(record: &[u8]) -> Option<u32> {
+fn claim(record: &[u8; RECORD]) -> Option<u32> {
     let half = |at: usize| {
         u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])
     };
