@@ -47,7 +47,7 @@ impl Read for Noise {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let whole = buffer.len() / 8 * 8;
         let (words, rest) = buffer.split_at_mut(whole);
-        for word in words.chunks_exact_mut(8) {
+        for word in words.as_chunks_mut::<8>().0 {
             word.copy_from_slice(&self.word());
         }
         if whole > 0 {
