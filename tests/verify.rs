@@ -617,6 +617,49 @@ fn damage_in_the_archives_of_others_is_found() {
 }
 
 #[test]
+fn compressed_layers_are_compared_with_their_diff_ids() {
+    let tar = layer_tar(1, 5000);
+    let other = sha256(&layer_tar(2, 5000));
+    let packed = gzip(&tar);
+    let mut cut = packed.clone();
+    cut.truncate(3000);
+    let mut damaged = packed.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let layer = |bytes: &[u8], id: &str| {
+        let image = Image::new(vec![Blob::bytes(GZIP, bytes.to_vec(), id.to_owned())]);
+        let index = format!(r#"{{"manifests":[{}]}}"#, image.entry(""));
+        let tar = Tar::new()
+            .file("oci-layout", LAYOUT)
+            .file("index.json", index);
+        let tar = tar.blob(image.manifest()).blob(image.config.data());
+        tar.blob(image.layers[0].data()).done()
+    };
+    is_sound(&layer(&packed, &sha256(&tar)), 1);
+    is_told(
+        &layer(&packed, &other),
+        "is not the one that its config names",
+    );
+    is_told(&layer(&cut, &sha256(&tar)), "its gzip data is cut off");
+    is_told(
+        &layer(&damaged, &sha256(&tar)),
+        "does not match its checksum",
+    );
+    is_told(
+        &layer(&[&packed[..], b"x"].concat(), &sha256(&tar)),
+        "something else follows",
+    );
+    // What asks for more memory than there is stays as it is, and that is said.
+    let window = [&b"\x28\xb5\x2f\xfd\x00\x70\x01\x00\x00"[..], b"xx"].concat();
+    let dir = Dir::new();
+    dir.write("x.tar", layer(&window, &other));
+    let outcome = Run::new(&dir, &["--verify", "x.tar"]).status(0);
+    assert_eq!(
+        outcome.stdout,
+        "x.tar: sound, 1 image, 3 blobs; not inflated: 1 layer\n"
+    );
+}
+
+#[test]
 fn links_within_the_archive_are_followed_once() {
     let layer = layer_tar(1, 10);
     let config = config(std::slice::from_ref(&layer));

@@ -58,6 +58,7 @@ fn object(findings: &Findings, name: &str) -> String {
         .raw("sound", if findings.is_sound() { "true" } else { "false" })
         .number("images", findings.images as u64)
         .number("blobs", findings.blobs as u64)
+        .number("compressed", findings.compressed as u64)
         .raw("defects", &array(&defects))
         .raw("unchecked", &texts(&findings.unchecked))
         .raw("absent", &texts(&findings.absent));
@@ -79,6 +80,10 @@ fn lines(findings: &Findings, name: &str) -> String {
             count(findings.images, "image"),
             count(findings.blobs, "blob")
         );
+        if findings.compressed > 0 {
+            let layers = count(findings.compressed, "layer");
+            let _ = write!(text, "; not inflated: {layers}");
+        }
         if !findings.absent.is_empty() {
             let _ = write!(text, "; not in it: {}", findings.absent.join(", "));
         }

@@ -34,6 +34,9 @@ pub struct Findings {
     pub defects: Vec<Defect>,
     /// Images of an index of which nothing is there, which is no defect.
     pub absent: Vec<String>,
+    /// Layers whose diff IDs are not known, because they are compressed in a way that is not undone
+    /// here, or only with more memory than there is; their own digests were checked.
+    pub compressed: usize,
     /// What could not be looked into, and why.
     pub unchecked: Vec<String>,
 }

@@ -355,7 +355,8 @@ pub(super) fn check_diff_ids(
                 let what = format!("{subject} is not the one that its config names as {id}");
                 findings.defect(label, what);
             }
-            _ => {}
+            Inflated::Unknown => findings.compressed += 1,
+            Inflated::Digest(_) => {}
         }
     }
     Some(ids)
