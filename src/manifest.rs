@@ -16,7 +16,7 @@ pub const MANIFEST_LIMIT: u64 = 4 << 20;
 /// The largest image config taken, in bytes.
 pub const CONFIG_LIMIT: u64 = 4 << 20;
 /// The most layers or index entries taken. The Docker Engine stops at 125 layers.
-const ENTRIES: usize = 4096;
+pub(crate) const ENTRIES: usize = 4096;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -153,46 +153,54 @@ impl Document {
 }
 
 #[derive(Deserialize)]
-struct WireDocument {
+pub(crate) struct WireDocument {
     #[serde(rename = "schemaVersion")]
     schema: Number,
     #[serde(rename = "mediaType")]
-    media_type: Text,
+    pub media_type: Text,
     #[serde(rename = "artifactType")]
     artifact_type: Text,
-    config: Option<WireDescriptor>,
-    layers: Option<Vec<WireDescriptor>>,
-    manifests: Option<Vec<WireDescriptor>>,
+    pub config: Option<WireDescriptor>,
+    pub layers: Option<Vec<WireDescriptor>>,
+    pub manifests: Option<Vec<WireDescriptor>>,
     #[serde(rename = "fsLayers")]
     fs_layers: Option<Vec<Text>>,
 }
 
 #[derive(Deserialize)]
-struct WireDescriptor {
+pub(crate) struct WireDescriptor {
     #[serde(rename = "mediaType")]
     media_type: Text,
     digest: Text,
     size: Number,
     urls: Option<Vec<Text>>,
-    platform: Option<WirePlatform>,
-    annotations: Option<WireAnnotations>,
+    pub platform: Option<WirePlatform>,
+    pub annotations: Option<WireAnnotations>,
 }
 
 #[derive(Deserialize)]
-struct WirePlatform {
+pub(crate) struct WirePlatform {
     os: Text,
     architecture: Text,
     variant: Text,
 }
 
+impl WirePlatform {
+    /// The platform, if anything is said of it.
+    pub fn platform(&self) -> Option<Platform> {
+        let said = !self.os.0.is_empty() || !self.architecture.0.is_empty();
+        said.then(|| Platform::new(&self.os.0, &self.architecture.0, &self.variant.0))
+    }
+}
+
 #[derive(Deserialize)]
-struct WireAnnotations {
+pub(crate) struct WireAnnotations {
     #[serde(rename = "vnd.docker.reference.type")]
     reference_type: Text,
     #[serde(rename = "io.containerd.image.name")]
-    name: Text,
+    pub name: Text,
     #[serde(rename = "org.opencontainers.image.ref.name")]
-    tag: Text,
+    pub tag: Text,
 }
 
 /// Which manifests are taken.
@@ -346,7 +354,7 @@ fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
     })
 }
 
-fn is_image_config(media_type: &str) -> bool {
+pub(crate) fn is_image_config(media_type: &str) -> bool {
     // Docker 1.10 called configs octet streams.
     matches!(
         media_type,
@@ -354,12 +362,12 @@ fn is_image_config(media_type: &str) -> bool {
     )
 }
 
-fn is_image_layer(media_type: &str) -> bool {
+pub(crate) fn is_image_layer(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.")
         || media_type.starts_with("application/vnd.docker.image.rootfs.")
 }
 
-fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Result<Descriptor> {
+pub(crate) fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Result<Descriptor> {
     let wrong = |why: String| Error::malformed(what, format!("{which}: {why}"));
     let digest = wire
         .digest
@@ -433,103 +441,6 @@ impl Config {
                 .collect::<Result<_>>()
                 .map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?,
         })
-    }
-}
-
-/// The diff IDs of a config, one for each layer, in hardly more memory than its own.
-pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
-    let mut ids = Vec::new();
-    let mut count = 0;
-    for id in json::Strings::member(bytes.into(), &["rootfs", "diff_ids"], what)? {
-        count += 1;
-        if count <= layers {
-            let id = id.parse();
-            ids.push(id.map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?);
-        }
-    }
-    if count == layers {
-        return Ok(ids);
-    }
-    let why = format!("names {count} diff IDs, but the manifest has {layers} layers");
-    Err(Error::malformed(what, why))
-}
-
-/// How many objects and values a document of an archive may have: it is given less memory.
-pub(crate) const ARCHIVED: (usize, usize) = (ENTRIES + 200, 8 * ENTRIES);
-
-/// What an index or a manifest refers to, whatever it is for: an archive may hold attestations,
-/// signatures and charts besides images, and all of them can be damaged.
-pub(crate) struct Outline {
-    /// What it calls itself; may be empty.
-    pub media_type: String,
-    pub config: Option<Descriptor>,
-    pub layers: Vec<Descriptor>,
-    /// Of an index.
-    pub manifests: Option<Vec<Child>>,
-}
-
-/// An entry of an index in an archive.
-pub(crate) struct Child {
-    pub descriptor: Descriptor,
-    pub platform: Option<Platform>,
-    /// The name in full, as containerd takes it; may be empty.
-    pub name: String,
-    /// The tag; may be empty.
-    pub tag: String,
-}
-
-impl Outline {
-    pub fn parse(bytes: &[u8], what: &str) -> Result<Self> {
-        let wire: WireDocument = json::parse_within(bytes, what, ARCHIVED)?;
-        let both = wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some());
-        if both || (wire.manifests.is_none() && wire.layers.is_none()) {
-            let kind = if both {
-                "both an index and a manifest"
-            } else {
-                "no index or manifest"
-            };
-            return Err(Error::malformed(what, format!("is {kind}")));
-        }
-        let children = |list: Vec<WireDescriptor>| {
-            let child = |mut wire: WireDescriptor| {
-                let (platform, names) = (wire.platform.take(), wire.annotations.take());
-                let (name, tag) = names.map_or_else(Default::default, |n| (n.name.0, n.tag.0));
-                let platform = platform.filter(|p| !p.os.0.is_empty());
-                Ok(Child {
-                    descriptor: descriptor(wire, what, "an entry")?,
-                    platform: platform
-                        .map(|p| Platform::new(&p.os.0, &p.architecture.0, &p.variant.0)),
-                    name,
-                    tag,
-                })
-            };
-            list.into_iter().map(child).collect::<Result<_>>()
-        };
-        let layers = wire.layers.unwrap_or_default().into_iter();
-        Ok(Self {
-            media_type: wire.media_type.0,
-            config: wire
-                .config
-                .map(|config| descriptor(config, what, "the config"))
-                .transpose()?,
-            layers: layers
-                .map(|layer| descriptor(layer, what, "a layer"))
-                .collect::<Result<_>>()?,
-            manifests: wire.manifests.map(children).transpose()?,
-        })
-    }
-
-    /// Is it an image, and not something that is stored like one?
-    pub fn is_image(&self) -> bool {
-        let config = self
-            .config
-            .as_ref()
-            .map(|config| config.media_type.as_str());
-        config.is_some_and(is_image_config)
-            && self
-                .layers
-                .iter()
-                .all(|layer| is_image_layer(&layer.media_type))
     }
 }
 

@@ -1,9 +1,17 @@
-//! The documents that only an archive has: `oci-layout` and a docker-archive's `manifest.json`.
+//! Documents as archives have them, of whoever wrote them: parsed within less memory than a
+//! registry's, and without asking whether they are what this program can pull.
 
-use crate::error::Result;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
 use crate::json::{self, Text};
-use crate::manifest::ARCHIVED;
+use crate::manifest::{
+    Descriptor, ENTRIES, WireDescriptor, WireDocument, descriptor, is_image_config, is_image_layer,
+};
+use crate::platform::Platform;
 use miniserde::Deserialize;
+
+/// How many objects and values a document may have.
+const LIMITS: (usize, usize) = (ENTRIES + 200, 8 * ENTRIES);
 
 #[derive(Deserialize)]
 struct WireLayout {
@@ -13,7 +21,7 @@ struct WireLayout {
 
 /// The version that an `oci-layout` gives (image-layout.md, "oci-layout file").
 pub(crate) fn layout_version(bytes: &[u8]) -> Result<String> {
-    let wire: WireLayout = json::parse_within(bytes, "oci-layout", ARCHIVED)?;
+    let wire: WireLayout = json::parse_within(bytes, "oci-layout", LIMITS)?;
     Ok(wire.version.0)
 }
 
@@ -37,7 +45,7 @@ struct WireItem {
 
 /// What a docker-archive's manifest.json says.
 pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> {
-    let wire: Vec<WireItem> = json::parse_within(bytes, what, ARCHIVED)?;
+    let wire: Vec<WireItem> = json::parse_within(bytes, what, LIMITS)?;
     let texts = |list: Option<Vec<Text>>| {
         let list = list.unwrap_or_default();
         list.into_iter().map(|text| text.0).collect()
@@ -48,4 +56,155 @@ pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> 
         layers: texts(item.layers),
     });
     Ok(items.collect())
+}
+
+/// The diff IDs of a config, one for each layer, in hardly more memory than its own.
+pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
+    let mut ids = Vec::new();
+    let mut count = 0;
+    for id in json::Strings::member(bytes.into(), &["rootfs", "diff_ids"], what)? {
+        count += 1;
+        if count <= layers {
+            let id = id.parse();
+            ids.push(id.map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?);
+        }
+    }
+    if count == layers {
+        return Ok(ids);
+    }
+    let why = format!("names {count} diff IDs, but the manifest has {layers} layers");
+    Err(Error::malformed(what, why))
+}
+
+/// What an index or a manifest refers to, whatever it is for: an archive may hold attestations,
+/// signatures and charts besides images, and all of them can be damaged.
+pub(crate) struct Outline {
+    /// What it calls itself; may be empty.
+    pub media_type: String,
+    pub config: Option<Descriptor>,
+    pub layers: Vec<Descriptor>,
+    /// Of an index.
+    pub manifests: Option<Vec<Child>>,
+}
+
+/// An entry of an index in an archive.
+pub(crate) struct Child {
+    pub descriptor: Descriptor,
+    pub platform: Option<Platform>,
+    /// The name in full, as containerd takes it; may be empty.
+    pub name: String,
+    /// The tag; may be empty.
+    pub tag: String,
+}
+
+impl Outline {
+    pub fn parse(bytes: &[u8], what: &str) -> Result<Self> {
+        let wire: WireDocument = json::parse_within(bytes, what, LIMITS)?;
+        let both = wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some());
+        if both || (wire.manifests.is_none() && wire.layers.is_none()) {
+            let kind = if both {
+                "both an index and a manifest"
+            } else {
+                "no index or manifest"
+            };
+            return Err(Error::malformed(what, format!("is {kind}")));
+        }
+        let children = |list: Vec<WireDescriptor>| {
+            let child = |mut wire: WireDescriptor| {
+                let (platform, names) = (wire.platform.take(), wire.annotations.take());
+                let (name, tag) = names.map_or_else(Default::default, |n| (n.name.0, n.tag.0));
+                Ok(Child {
+                    descriptor: descriptor(wire, what, "an entry")?,
+                    platform: platform.and_then(|platform| platform.platform()),
+                    name,
+                    tag,
+                })
+            };
+            list.into_iter().map(child).collect::<Result<_>>()
+        };
+        let layers = wire.layers.unwrap_or_default().into_iter();
+        Ok(Self {
+            media_type: wire.media_type.0,
+            config: wire
+                .config
+                .map(|config| descriptor(config, what, "the config"))
+                .transpose()?,
+            layers: layers
+                .map(|layer| descriptor(layer, what, "a layer"))
+                .collect::<Result<_>>()?,
+            manifests: wire.manifests.map(children).transpose()?,
+        })
+    }
+
+    /// Is it an image, and not something that is stored like one?
+    pub fn is_image(&self) -> bool {
+        let config = self
+            .config
+            .as_ref()
+            .map(|config| config.media_type.as_str());
+        config.is_some_and(is_image_config)
+            && self
+                .layers
+                .iter()
+                .all(|layer| is_image_layer(&layer.media_type))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn a_config_has_as_many_diff_ids_as_layers() {
+        let text =
+            format!(r#"{{"a":[{{}}],"rootfs":{{"type":"layers","diff_ids":["sha256:{HEX}"]}}}}"#);
+        assert_eq!(diff_ids(text.as_bytes(), 1, "x").unwrap()[0].hex(), HEX);
+        for (text, layers) in [
+            (&text[..], 0),
+            (&text, 2),
+            ("{}", 1),
+            (r#"{"rootfs":{"diff_ids":["sha256:0"]}}"#, 1),
+            (r#"{"rootfs":{"diff_ids":[1]}}"#, 1),
+            (r#"{"rootfs":[{"diff_ids":[]}]}"#, 1),
+            (r#"{"rootfs":{"diff_ids":{}}}"#, 0),
+            ("[", 0),
+        ] {
+            assert!(diff_ids(text.as_bytes(), layers, "x").is_err(), "{text}");
+        }
+        assert!(diff_ids(b"{}", 0, "x").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_image_is_understood_as_far_as_it_refers_to_something() {
+        let part =
+            |kind: &str| format!(r#"{{"mediaType":"{kind}","digest":"sha256:{HEX}","size":3}}"#);
+        let (config, layer) = (
+            "application/vnd.oci.image.config.v1+json",
+            "application/vnd.oci.image.layer.v1.tar",
+        );
+        for (config, layer, image) in [
+            (config, layer, true),
+            (config, "a/b", false),
+            ("a/b", layer, false),
+        ] {
+            let text = format!(
+                r#"{{"config":{},"layers":[{}]}}"#,
+                part(config),
+                part(layer)
+            );
+            let outline = Outline::parse(text.as_bytes(), "x").unwrap();
+            assert_eq!(outline.is_image(), image, "{text}");
+            assert!(outline.config.is_some() && outline.layers.len() == 1);
+        }
+        for wrong in [
+            "{}",
+            r#"{"config":{}}"#,
+            r#"{"layers":[{}]}"#,
+            r#"{"manifests":[],"layers":[]}"#,
+        ] {
+            assert!(Outline::parse(wrong.as_bytes(), "x").is_err(), "{wrong}");
+        }
+    }
 }

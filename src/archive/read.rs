@@ -7,11 +7,10 @@
 use super::entries::{FileInput, Walker};
 use super::folder::Folder;
 use super::header::Kind;
-use super::items::{DockerItem, docker_items};
+use super::items::{DockerItem, diff_ids, docker_items};
 use super::table::{Table, clean, named_digest};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::manifest::diff_ids;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -4,10 +4,10 @@
 use super::Findings;
 use super::contents::{Archive, PARSED, READ, Seen, State, raw};
 use super::tee::Inflated;
-use crate::archive::items::layout_version;
+use crate::archive::items::{Child, Outline, diff_ids, layout_version};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
-use crate::manifest::{Child, DOCKER_LIST, Descriptor, OCI_INDEX, Outline, diff_ids, known};
+use crate::manifest::{DOCKER_LIST, Descriptor, OCI_INDEX, known};
 
 /// What the OCI side has, to be compared with manifest.json.
 pub(super) struct Oci {

@@ -5,9 +5,10 @@
 use super::Findings;
 use super::contents::{Archive, READ};
 use super::oci::why;
+use crate::archive::items::Outline;
 use crate::archive::layout::{Format, Plan, PlanOptions, Source};
 use crate::error::{Error, Result};
-use crate::manifest::{Content, Descriptor, Document, Kinds, Outline};
+use crate::manifest::{Content, Descriptor, Document, Kinds};
 use crate::reference::Reference;
 use crate::registry::Image;
 use std::borrow::Cow;
