@@ -287,20 +287,17 @@ fn index(wire: WireDocument, what: &str) -> Result<Content> {
         ));
     }
     let entries = entries.into_iter().map(|mut entry| {
-        let platform = entry
-            .platform
-            .take()
-            .filter(|p| !p.os.0.is_empty() || !p.architecture.0.is_empty());
+        let platform = entry.platform.take().and_then(|wire| wire.platform());
         let attestation = entry
             .annotations
             .take()
             .is_some_and(|a| a.reference_type.0 == "attestation-manifest");
         let unknown = platform
             .as_ref()
-            .is_some_and(|p| p.os.0 == "unknown" || p.architecture.0 == "unknown");
+            .is_some_and(|p| p.os() == "unknown" || p.architecture() == "unknown");
         Ok(IndexEntry {
             descriptor: descriptor(entry, what, "an entry")?,
-            platform: platform.map(|p| Platform::new(&p.os.0, &p.architecture.0, &p.variant.0)),
+            platform,
             companion: attestation || unknown,
         })
     });
