@@ -497,6 +497,10 @@ fn the_calls_of_the_python_program_give_what_they_gave() {
         (&["--gunzip"], &[archive]),
         (&["--gunzip", "--no-rm"], &[archive, "ns-app-1.0/"]),
         (&["--no-tar", "--tarname", "q.tar"], &["q/"]),
+        (&["--no-tar", "--xz"], &["ns-app-1.0/"]),
+        (&["--xz", "--tarname", "t"], &["t"]),
+        (&["--xz"], &["ns-app-1.0.tar.xz"]),
+        (&["--xz", "--no-rm"], &["ns-app-1.0.tar.xz", "ns-app-1.0/"]),
     ] {
         let dir = Dir::new();
         Run::pull(&dir, &name).args(args).status(0);

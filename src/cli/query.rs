@@ -201,8 +201,9 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
     let here = here(client, options, &plan)?;
     let kept: u64 = here.iter().sum();
     let left = plan.download_size() - kept;
-    // How large layers are that will be inflated, nobody has said.
-    let whole = (!options.low.gunzip).then_some(plan.size());
+    // What inflating and compressing make of it is not known before.
+    let known_before = !options.low.gunzip && !options.low.xz;
+    let whole = known_before.then_some(plan.size());
     let path = match options.target.path() {
         Some(path) => path.to_owned(),
         None => "-".into(),
