@@ -250,6 +250,34 @@ fn the_help_lists_every_flag_and_every_status() {
 }
 
 #[test]
+fn every_flag_has_a_test() {
+    let dir = Dir::new();
+    let help = Run::new(&dir, &["--help"]).status(0).stdout;
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    let sources: String = std::fs::read_dir(tests)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let mut flags = 0;
+    for line in help.lines().filter(|line| line.starts_with("  ")) {
+        let mut names = line.split([' ', ',']).filter(|word| word.starts_with('-'));
+        let Some(name) = names.next().filter(|_| !line.starts_with("       ")) else {
+            continue;
+        };
+        let used = |name: &str| {
+            ["\"", "="]
+                .iter()
+                .any(|end| sources.contains(&format!("\"{name}{end}")))
+        };
+        assert!(used(name) || names.any(used), "no test uses {name}");
+        flags += 1;
+    }
+    assert!(flags > 40, "only {flags} flags were found in the help");
+}
+
+#[test]
 fn values_in_both_forms_and_short_flags() {
     let (registry, dir, image) = small();
     let name = registry.name("ns/app:1.0");

@@ -365,10 +365,10 @@ fn create(path: &Path, more: OFlags) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
     let open = || rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
     match open() {
-        // Blobs of another algorithm than most.
+        // Blobs of another algorithm than most; several workers may come to the first of them.
         Err(rustix::io::Errno::NOENT) => {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir(parent)?;
+                make_once(parent)?;
             }
             Ok(open()?.into())
         }
