@@ -351,14 +351,17 @@ fn make(path: &Path) -> Result<()> {
         other => other.map_err(failed)?,
     }
     for folder in ["blobs", "blobs/sha256"] {
-        match std::fs::create_dir(path.join(folder)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
+        make_once(&path.join(folder)).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Makes a directory, unless somebody has made it already.
+fn make_once(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn create(path: &Path, more: OFlags) -> io::Result<File> {
