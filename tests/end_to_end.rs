@@ -73,6 +73,54 @@ fn resumed_after_a_kill() {
 }
 
 #[test]
+fn a_stream_is_the_archive_and_verify_finds_it_sound() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    let image = image();
+    image.push(&registry, "r", "latest");
+    let ca = dir.write("ca.pem", &authority.pem);
+    let run = || Run::new(&dir, &["--cacert", &ca, &registry.name("r")]);
+    let archive = run().archive();
+    registry.pace(8_000_000);
+    registry.fault(&image.layers[1].digest, Action::Reset(2_000_000));
+    let streamed = run()
+        .args(&["-o", "-"])
+        .within("exec \"$@\" > out.tar")
+        .status(0);
+    assert!(std::fs::read(dir.join("out.tar")).unwrap() == archive.bytes);
+    small(&streamed);
+    let verified = Run::new(&dir, &["--verify", "out.tar"]).status(0);
+    assert!(
+        verified.stdout.contains("sound, 1 image"),
+        "{}",
+        verified.stdout
+    );
+    let mut damaged = archive.bytes;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    dir.write("out.tar", &damaged);
+    Run::new(&dir, &["--verify", "out.tar"]).status(6);
+}
+
+#[test]
+fn gunzip_stores_what_the_diff_ids_name() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let registry = Registry::start_tls(authority.server(&Leaf::default()));
+    let image = image();
+    image.push(&registry, "r", "latest");
+    let ca = dir.write("ca.pem", &authority.pem);
+    registry.pace(8_000_000);
+    let run = Run::new(&dir, &["--cacert", &ca, "--gunzip", &registry.name("r")]);
+    // Each blob of an archive is hashed where it is read back: here they are the diff IDs.
+    let archive = run.archive();
+    for layer in &image.layers {
+        let path = format!("blobs/{}", layer.diff_id.replace(':', "/"));
+        assert!(archive.files.contains_key(&path), "{path}");
+    }
+    small(&archive.outcome);
+}
+
+#[test]
 fn every_way_to_shake_hands() {
     let (authority, dir) = (Authority::new(), Dir::new());
     let ca = dir.write("ca.pem", &authority.pem);
