@@ -96,9 +96,14 @@ impl Target {
     /// The config and the manifest, once the layers are there.
     pub fn manifest(&self, repository: &str, tag: &str, image: &Image) {
         self.blob(repository, &image.config);
-        let url = format!("{}/v2/{repository}/manifests/{tag}", self.base);
-        let request = minreq::put(url).with_header("Content-Type", image.media_type.as_str());
-        self.send(request.with_body(image.manifest()));
+        self.document(repository, tag, &image.media_type, image.manifest());
+    }
+
+    /// A manifest or an index.
+    pub fn document(&self, repository: &str, target: &str, media_type: &str, text: String) {
+        let url = format!("{}/v2/{repository}/manifests/{target}", self.base);
+        let request = minreq::put(url).with_header("Content-Type", media_type);
+        self.send(request.with_body(text));
     }
 }
 

@@ -4,9 +4,11 @@
 //!     registry serve [--port N] [--pace BYTES_PER_SECOND] [--address-file FILE] [--tls CA_FILE]
 //!     registry push --to URL [--user U --password P] [--program PATH] NAME:TAG=SPEC...
 //!
-//! SPEC is `12x9267200` (layers x bytes of noise each), `12x9267200,seed=7`, or `program`: the
-//! binary PATH alone, in the root directory, which the image runs. With --tls, the certificate of
-//! the authority made for this run is written to CA_FILE.
+//! SPEC is `12x9267200` (layers x bytes of noise each), `12x9267200,seed=7`, `program` (the binary
+//! PATH in the root directory, which the image runs), or several of these joined by `+`; with
+//! `platforms:` before it, an index of that image for this machine and for one other, an
+//! attestation beside each. With --tls, the certificate of the authority made for this run is
+//! written to CA_FILE.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, dead_code)]
 
@@ -16,9 +18,10 @@ mod registry;
 
 use push::Target;
 use registry::Registry;
-use registry::image::{Blob, GZIP, Image, gzip, sha256};
+use registry::image::{Blob, GZIP, Image, OCI_INDEX, gzip, platform, sha256};
 use registry::tls::{Authority, Leaf};
 use std::io::Read;
+use std::path::Path;
 
 fn main() {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -46,8 +49,7 @@ fn main() {
             for spec in &args[1..] {
                 let (name, spec) = spec.split_once('=').expect("NAME:TAG=SPEC");
                 let (repository, tag) = name.rsplit_once(':').expect("NAME:TAG");
-                let image = layers(&target, repository, spec, program.as_deref());
-                target.manifest(repository, tag, &image);
+                push(&target, repository, tag, spec, program.as_deref());
                 println!("{name}");
             }
         }
@@ -55,48 +57,101 @@ fn main() {
     }
 }
 
-/// Uploads an image's layers.
-fn layers(target: &Target, repository: &str, spec: &str, program: Option<&str>) -> Image {
-    if spec == "program" {
-        let image = runnable(program.expect("--program PATH"));
-        target.blob(repository, &image.layers[0]);
-        return image;
+/// Uploads what SPEC says, and tags it.
+fn push(target: &Target, repository: &str, tag: &str, spec: &str, program: Option<&str>) {
+    let Some(spec) = spec.strip_prefix("platforms:") else {
+        let image = image(target, repository, spec, program, here());
+        target.manifest(repository, tag, &image);
+        return;
+    };
+    let other = if here() == "arm64" { "amd64" } else { "arm64" };
+    let mut entries = Vec::new();
+    for architecture in [here(), other] {
+        let image = image(target, repository, spec, program, architecture);
+        // As BuildKit makes them: for an unknown platform, with a reference to what they are about.
+        let statement = format!(r#"{{"_type":"statement","subject":"{architecture}"}}"#);
+        let kind = "application/vnd.in-toto+json";
+        let id = sha256(statement.as_bytes());
+        let statement = Blob::bytes(kind, statement.into_bytes(), id);
+        target.blob(repository, &statement);
+        let attestation = Image::for_platform("unknown", "", vec![statement]);
+        for image in [&image, &attestation] {
+            target.manifest(repository, &image.digest(), image);
+        }
+        let about = format!(
+            r#","annotations":{{"vnd.docker.reference.digest":"{}","vnd.docker.reference.type":"attestation-manifest"}}}}"#,
+            image.digest()
+        );
+        let entry = attestation.entry(&platform("unknown", "unknown", ""));
+        entries.push(image.entry(&platform("linux", architecture, "")));
+        entries.push(entry.strip_suffix('}').unwrap().to_owned() + &about);
     }
-    let (spec, seed) = spec.split_once(",seed=").unwrap_or((spec, "0"));
-    let (count, size) = spec.split_once('x').expect("LAYERSxBYTES");
-    let seed: u64 = seed.parse().unwrap();
-    let size = size.parse().unwrap();
-    Image::new(
-        (0..count.parse().unwrap())
-            .map(|layer| target.layer(repository, seed * 100_000 + layer, size))
-            .collect(),
-    )
+    target.document(
+        repository,
+        tag,
+        OCI_INDEX,
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#,
+            entries.join(",")
+        ),
+    );
 }
 
-/// One static program, and a config that runs it.
-fn runnable(path: &str) -> Image {
+/// Uploads an image's layers.
+fn image(
+    target: &Target,
+    repository: &str,
+    spec: &str,
+    program: Option<&str>,
+    architecture: &str,
+) -> Image {
+    let (mut layers, mut entry) = (Vec::new(), String::new());
+    for part in spec.split('+') {
+        if part == "program" {
+            let path = Path::new(program.expect("--program PATH"));
+            // Under its own name: busybox looks at what it is called.
+            let name = path.file_name().unwrap().to_str().unwrap();
+            entry = format!(r#""Entrypoint":["/{name}"]"#);
+            layers.push(program_layer(path, name));
+            target.blob(repository, layers.last().unwrap());
+            continue;
+        }
+        let (part, seed) = part.split_once(",seed=").unwrap_or((part, "0"));
+        let (count, size) = part.split_once('x').expect("LAYERSxBYTES");
+        let seed: u64 = seed.parse().unwrap();
+        let size = size.parse().unwrap();
+        let count: u64 = count.parse().unwrap();
+        layers.extend((0..count).map(|n| target.layer(repository, seed * 100_000 + n, size)));
+    }
+    let ids: Vec<String> = layers
+        .iter()
+        .map(|layer| format!("{:?}", layer.diff_id))
+        .collect();
+    Image::new(layers).with_config(&format!(
+        r#"{{"architecture":"{architecture}","os":"linux","config":{{{entry}}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        ids.join(",")
+    ))
+}
+
+/// A layer with one static program.
+fn program_layer(path: &Path, name: &str) -> Blob {
     let binary = std::fs::read(path).unwrap();
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(binary.len() as u64);
     header.set_mode(0o755);
-    // Under its own name: busybox looks at what it is called.
-    let name = std::path::Path::new(path)
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap();
     builder.append_data(&mut header, name, &binary[..]).unwrap();
     let tar = builder.into_inner().unwrap();
-    let id = sha256(&tar);
-    let architecture = match std::env::consts::ARCH {
+    Blob::bytes(GZIP, gzip(&tar), sha256(&tar))
+}
+
+/// This machine's architecture as images name it.
+fn here() -> &'static str {
+    match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    };
-    Image::new(vec![Blob::bytes(GZIP, gzip(&tar), id.clone())]).with_config(&format!(
-        r#"{{"architecture":"{architecture}","os":"linux","config":{{"Entrypoint":["/{name}"]}},"rootfs":{{"type":"layers","diff_ids":["{id}"]}},"history":[{{"created_by":"the tests"}}]}}"#
-    ))
+    }
 }
 
 fn start(port: u16, ca_file: Option<String>) -> Registry {
