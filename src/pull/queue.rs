@@ -19,7 +19,11 @@ const LEAST: u64 = 1 << 20;
 const PIECE: u64 = 8 << 20;
 const LARGEST_PIECE: u64 = 64 << 20;
 /// A transfer younger than this has no rate that could be judged.
-const YOUNG: Duration = Duration::from_millis(250);
+const YOUNG: Duration = Duration::from_millis(100);
+/// Bytes a second with which a transfer is left alone: more than a line of a gigabit carries, so
+/// that further connections would only cost, and what they bring would have to be read again to be
+/// hashed in order.
+const FAST: f64 = 160e6;
 /// What will be over within this time is left alone.
 const SOON: Duration = Duration::from_millis(600);
 /// A transfer that would need longer than this for its last piece may lose all of it.
@@ -221,7 +225,7 @@ impl Queue {
                 return task;
             }
             // Rates change without anybody telling, therefore not for long.
-            let wait = Duration::from_millis(100);
+            let wait = YOUNG / 2;
             state = self
                 .changed
                 .wait_timeout(state, wait)
@@ -462,7 +466,8 @@ impl State {
         let timed = all.filter_map(|(blob, segment)| {
             let left = segment.end().saturating_sub(segment.cursor());
             let bytes = left as f64 * blob.chunks.range(0).end as f64;
-            Some((segment, left, bytes / segment.rate()?.max(1.0)))
+            let rate = segment.rate().filter(|rate| *rate < FAST)?;
+            Some((segment, left, bytes / rate.max(1.0)))
         });
         let (segment, left, _) = timed
             .filter(|(_, _, time)| *time > SOON.as_secs_f64())
@@ -591,6 +596,16 @@ mod tests {
             assert!(pair[0].1 <= pair[1].0, "{taken:?}");
         }
         assert_eq!(taken[0], (0, 16));
+    }
+
+    #[test]
+    fn what_comes_as_fast_as_a_line_can_is_left_alone() {
+        let queue = Queue::new(&[4096 * MIB], &[false], 4);
+        let (first, _) = fetch(&queue);
+        let fast = run_at(&queue, &first, 200 * MIB);
+        assert!(queue.lock().take(4).is_none());
+        run_at(&queue, &fast, 100 * MIB);
+        assert!(queue.lock().take(4).is_some());
     }
 
     #[test]
