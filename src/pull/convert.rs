@@ -59,21 +59,40 @@ impl Read for StoredBlob<'_> {
     }
 }
 
-/// The bytes of a place in another archive, which were hashed before.
-pub(super) fn here(place: &Place) -> Box<dyn BufRead + '_> {
-    Box::new(BufReader::with_capacity(BUFFER, Here { place, at: 0 }))
+/// The bytes of a place in another archive, which had this digest a moment ago: somebody may have
+/// written to it since.
+pub(super) fn here(place: &Place, digest: Digest) -> Box<dyn BufRead + '_> {
+    let reader = Here {
+        place,
+        at: 0,
+        hasher: Hasher::new(digest.algorithm()),
+        digest,
+    };
+    Box::new(BufReader::with_capacity(BUFFER, reader))
 }
 
 struct Here<'p> {
     place: &'p Place,
     at: u64,
+    hasher: Hasher,
+    digest: Digest,
 }
 
 impl Read for Here<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = (self.place.size() - self.at).min(buffer.len() as u64) as usize;
-        self.place.read_at(&mut buffer[..length], self.at)?;
+        let bytes = &mut buffer[..length];
+        self.place.read_at(bytes, self.at)?;
+        self.hasher.update(bytes);
         self.at += length as u64;
+        let found = || self.hasher.clone().finish();
+        if length == 0 && found() != self.digest {
+            return Err(io::Error::other(Error::Mismatch {
+                blob: format!("layer {} in the archive to be reused", self.digest),
+                expected: self.digest.to_string(),
+                found: found().to_string(),
+            }));
+        }
         Ok(length)
     }
 }
@@ -203,7 +222,7 @@ pub(super) fn origins(inflated: &Plan, measured: &[(Digest, u64)]) -> Vec<usize>
 impl Layers for Inflating<'_> {
     fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
         if let Some(place) = &self.raw[self.origin[blob]] {
-            return Ok(here(place));
+            return Ok(here(place, self.plan.blobs()[blob].descriptor.digest));
         }
         let mut inflated = self
             .inflate

@@ -7,6 +7,7 @@ use super::shape::{Pulled, Shape};
 use super::shared::STACK;
 use super::teller::Teller;
 use super::{Pull, Report, reuse};
+use crate::archive::layout::Plan;
 use crate::archive::read::Place;
 use crate::archive::stream::Layers;
 use crate::error::{Error, Result};
@@ -107,6 +108,7 @@ impl Pull<'_> {
             let outcome = run(Pulled {
                 plan: &self.plan,
                 layers: &mut InOrder {
+                    plan: &self.plan,
                     ahead: &ahead,
                     here: &here.blobs,
                     waiting: &waiting,
@@ -121,6 +123,7 @@ impl Pull<'_> {
 
 /// Blobs in order, from the line or from where they are here.
 struct InOrder<'o> {
+    plan: &'o Plan,
     ahead: &'o Ahead<'o>,
     here: &'o [Option<Place>],
     waiting: &'o dyn Fn(),
@@ -129,7 +132,7 @@ struct InOrder<'o> {
 impl Layers for InOrder<'_> {
     fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
         Ok(match &self.here[blob] {
-            Some(place) => here(place),
+            Some(place) => here(place, self.plan.blobs()[blob].descriptor.digest),
             None => self.ahead.blob(self.waiting),
         })
     }
