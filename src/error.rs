@@ -221,6 +221,8 @@ impl fmt::Display for Error {
             } => {
                 write!(f, "{doing} {}: {}", path.display(), plain(source))?;
                 match advice(source) {
+                    // Nothing is kept of a stream.
+                    advice if path == Path::new(STANDARD_OUTPUT) && advice == MAKE_ROOM => Ok(()),
                     "" => Ok(()),
                     advice => write!(f, "; {advice}"),
                 }
@@ -261,6 +263,9 @@ impl std::error::Error for Error {
     }
 }
 
+/// What an output is called that has no path.
+pub(crate) const STANDARD_OUTPUT: &str = "standard output";
+
 /// The system's own words, without Rust's ` (os error 28)`.
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
@@ -270,11 +275,11 @@ pub(crate) fn plain(error: &io::Error) -> String {
     }
 }
 
+const MAKE_ROOM: &str = "make room and run it again: what arrived is kept";
+
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room and run it again: what arrived is kept"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MAKE_ROOM,
         io::ErrorKind::FileTooLarge => {
             "this file system (vfat?) or a limit (ulimit -f) allows no file of that size"
         }

@@ -362,7 +362,9 @@ fn a_full_disk_behind_a_stream_is_told() {
         .within("exec \"$@\" > /dev/full")
         .status(7);
     assert!(
-        outcome.stderr.contains("writing to standard output"),
+        outcome
+            .stderr
+            .ends_with("writing to standard output: No space left on device\n"),
         "{}",
         outcome.stderr
     );
@@ -747,8 +749,14 @@ fn an_archive_in_xz_is_the_archive() {
     image.push(&registry, "r", "latest");
     let name = registry.name("r");
     let plain = Run::pull(&dir, &name).archive();
-    let outcome = Run::pull(&dir, &name).args(&["--xz", "--no-rm"]).status(0);
+    let outcome = Run::pull(&dir, &name)
+        .args(&["--xz", "--no-rm", "--progress", "json"])
+        .status(0);
     assert_eq!(outcome.stdout, "r-latest.tar.xz\n");
+    for doing in ["compressing", "writing"] {
+        let stage = format!(r#"{{"event":"stage","doing":"{doing}""#);
+        assert_eq!(outcome.stderr.matches(&stage).count(), 1, "{doing}");
+    }
     assert!(outcome.peak <= 40 << 20, "{} bytes resident", outcome.peak);
     let compressed = std::fs::read(dir.join("r-latest.tar.xz")).unwrap();
     assert!(compressed.len() < 500_000);

@@ -19,7 +19,7 @@ mod signal;
 mod verify;
 
 use crate::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, STANDARD_OUTPUT};
 use flags::{Help, Low, Mode};
 use options::Options;
 use progress::Progress;
@@ -172,7 +172,7 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes)
         .and_then(|()| out.flush())
-        .map_err(|error| Error::output(Path::new("standard output"), "writing to", error))
+        .map_err(|error| Error::output(Path::new(STANDARD_OUTPUT), "writing to", error))
 }
 
 fn tell_failure(status: u8, text: &str, mode: Mode) {

@@ -3,7 +3,7 @@
 use super::flags::Mode;
 use super::options::{Options, Target};
 use super::{Shown, lock, print, print_path, query};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, STANDARD_OUTPUT};
 use crate::{Client, Image, Plan, PlanOptions, Pull, Report};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -98,7 +98,7 @@ fn folders(options: &Options) -> impl Iterator<Item = &Path> {
 fn standard_output() -> Result<File> {
     let fd = std::io::stdout().as_fd().try_clone_to_owned();
     fd.map(File::from)
-        .map_err(|error| Error::output(Path::new("standard output"), "opening", error))
+        .map_err(|error| Error::output(Path::new(STANDARD_OUTPUT), "opening", error))
 }
 
 fn resolve(client: &Client, options: &Options, progress: &Shown) -> Result<Vec<Image>> {

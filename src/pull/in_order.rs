@@ -10,13 +10,10 @@ use super::{Pull, Report, reuse};
 use crate::archive::layout::Plan;
 use crate::archive::read::Place;
 use crate::archive::stream::Layers;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, STANDARD_OUTPUT};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What the writer is called in messages.
-const NAME: &str = "standard output";
 
 pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Report> {
     let existing = reuse::open(&pull.reuse, None, pull.client)?;
@@ -46,7 +43,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         if pull.inflate.is_some() {
             teller.stage(plan, shape.doing(), false);
         }
-        shape.write(pulled, &teller, out, Path::new(NAME))
+        shape.write(pulled, &teller, out, Path::new(STANDARD_OUTPUT))
     })?;
     teller.tell(&teller.snapshot());
     teller.tell(&Event::Finishing);
@@ -98,7 +95,7 @@ impl Pull<'_> {
                 if let (Err(error), 0) = (spawned, number) {
                     ahead.stop();
                     return Err(Error::output(
-                        Path::new(NAME),
+                        Path::new(STANDARD_OUTPUT),
                         "starting a thread for",
                         error,
                     ));

@@ -29,7 +29,7 @@ pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
         } else {
             filled
                 .teller
-                .stage(shape.plan(&pull.plan), "writing", false);
+                .stage(shape.plan(&pull.plan), shape.doing(), false);
             size = shape.to_file(filled.pulled(&mut filled.stored()), filled.teller, path)?;
         }
         if let Some(beside) = &pull.beside {
