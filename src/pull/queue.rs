@@ -18,6 +18,8 @@ const LEAST: u64 = 1 << 20;
 /// that a round trip between two of them costs little.
 const PIECE: u64 = 8 << 20;
 const LARGEST_PIECE: u64 = 64 << 20;
+/// Bytes a second from which a buffer is full within ten milliseconds.
+const BRISK: f64 = 16e6;
 /// A transfer younger than this has no rate that could be judged.
 const YOUNG: Duration = Duration::from_millis(100);
 /// Bytes a second with which a transfer is left alone: more than a line of a gigabit carries, so
@@ -105,6 +107,12 @@ impl Segment {
     fn rate(&self) -> Option<f64> {
         let age = self.started.elapsed();
         (age >= YOUNG).then(|| self.received.load(Ordering::Relaxed) as f64 / age.as_secs_f64())
+    }
+
+    /// Does it fill a buffer in so little time that nothing is lost by waiting until it is full?
+    pub fn is_brisk(&self) -> bool {
+        let received = self.received.load(Ordering::Relaxed);
+        received > LEAST / 4 && received as f64 > BRISK * self.started.elapsed().as_secs_f64()
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Owner> {
@@ -606,6 +614,16 @@ mod tests {
         assert!(queue.lock().take(4).is_none());
         run_at(&queue, &fast, 100 * MIB);
         assert!(queue.lock().take(4).is_some());
+    }
+
+    #[test]
+    fn only_a_brisk_transfer_holds_bytes_back() {
+        let queue = Queue::new(&[100 * MIB], &[false], 1);
+        let (segment, _) = fetch(&queue);
+        segment.received.store(1000, Ordering::Relaxed);
+        assert!(!segment.is_brisk(), "too early to tell");
+        assert!(run_at(&queue, &segment, 20 * MIB).is_brisk());
+        assert!(!run_at(&queue, &segment, 10 * MIB).is_brisk());
     }
 
     #[test]
