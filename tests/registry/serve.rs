@@ -5,10 +5,10 @@
 //!     registry push --to URL [--user U --password P] [--program PATH] NAME:TAG=SPEC...
 //!
 //! SPEC is `12x9267200` (layers x bytes of noise each), `12x9267200,seed=7`, `program` (the binary
-//! PATH in the root directory, which the image runs), or several of these joined by `+`; with
-//! `platforms:` before it, an index of that image for this machine and for one other, an
-//! attestation beside each. With --tls, the certificate of the authority made for this run is
-//! written to CA_FILE.
+//! PATH in the root directory, which the image runs), or several of these joined by `+`. With
+//! `docker:` before it the media types are Docker's; with `platforms:` it is an index of that image
+//! for this machine and for one other, an attestation beside each. With --tls, the certificate of
+//! the authority made for this run is written to CA_FILE.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, dead_code)]
 
@@ -60,7 +60,13 @@ fn main() {
 /// Uploads what SPEC says, and tags it.
 fn push(target: &Target, repository: &str, tag: &str, spec: &str, program: Option<&str>) {
     let Some(spec) = spec.strip_prefix("platforms:") else {
+        let of_docker = spec.strip_prefix("docker:");
+        let spec = of_docker.unwrap_or(spec);
         let image = image(target, repository, spec, program, here());
+        let image = match of_docker {
+            Some(_) => image.docker(),
+            None => image,
+        };
         target.manifest(repository, tag, &image);
         return;
     };
