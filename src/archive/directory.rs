@@ -4,7 +4,7 @@
 //! A directory that stands there already is replaced only when every file in it is of the kind
 //! that is written here.
 
-use super::disk::{check_room, copy, open_locked, reserve, sync_folder, with_suffix};
+use super::disk::{check_room, copy, hasten, open_locked, reserve, sync_folder, with_suffix};
 use super::file::read_journal;
 use super::journal::{self, Chunks, Journal, Marks};
 use super::layout::{Entry, Plan, Source};
@@ -17,6 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -171,6 +172,12 @@ impl Store for Directory {
 
     fn reserve(&self, blob: usize, size: u64) -> Result<()> {
         reserve(&*self.file(blob)?, &self.blobs[blob].path, 0, size)
+    }
+
+    fn hasten(&self, blob: usize, bytes: Range<u64>) {
+        if let Ok(file) = self.file(blob) {
+            hasten(&file, 0, bytes);
+        }
     }
 
     fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()> {

@@ -5,8 +5,13 @@ use crate::error::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+/// No system has larger ones.
+const PAGE: u64 = 64 << 10;
 
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -46,6 +51,19 @@ pub(super) fn reserve(file: &File, path: &Path, offset: u64, size: u64) -> Resul
             Err(Error::output(path, "making room in", error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Has the system begin to bring bytes to the disk that nobody will change or read again soon.
+/// Whether it does is its own affair: it has to be asked for all of them at the end anyway.
+pub(super) fn hasten(file: &File, offset: u64, bytes: Range<u64>) {
+    // Whole pages: one that is on its way may have to arrive before it can be written to.
+    let page = |place: u64| (offset + place) / PAGE * PAGE;
+    let (start, end) = (page(bytes.start), page(bytes.end));
+    // What is in memory alone is not given up by this, only what is on the disk already.
+    let advice = rustix::fs::Advice::DontNeed;
+    if let Some(length) = NonZeroU64::new(end - start) {
+        let _ = rustix::fs::fadvise(file, start, Some(length), advice);
     }
 }
 

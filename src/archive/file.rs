@@ -4,7 +4,9 @@
 //! What is worth keeping of an earlier file of another plan is lent to the new one by digest.
 //! Which bytes are right is decided by whoever writes them.
 
-use super::disk::{check_room, copy, folder, open_locked, reserve, sync_folder, with_suffix};
+use super::disk::{
+    check_room, copy, folder, hasten, open_locked, reserve, sync_folder, with_suffix,
+};
 use super::journal::{self, Chunks, Journal, Marks, Row};
 use super::layout::Plan;
 use super::read::Place;
@@ -13,6 +15,7 @@ use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -199,6 +202,10 @@ impl Store for Partial {
 
     fn reserve(&self, blob: usize, size: u64) -> Result<()> {
         reserve(&self.file, &self.path, self.offsets[blob], size)
+    }
+
+    fn hasten(&self, blob: usize, bytes: Range<u64>) {
+        hasten(&self.file, self.offsets[blob], bytes);
     }
 
     fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()> {

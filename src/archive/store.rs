@@ -4,6 +4,7 @@
 use super::file::Lender;
 use super::read::Place;
 use crate::error::Result;
+use std::ops::Range;
 use std::path::Path;
 
 /// What an output holds when it is opened.
@@ -25,6 +26,9 @@ pub(crate) trait Store: Send + Sync {
     fn copy_from(&self, blob: usize, at: u64, from: &Place, length: u64) -> Result<bool>;
     /// Gives a blob its room on the disk, where the file system can.
     fn reserve(&self, blob: usize, size: u64) -> Result<()>;
+    /// Has the system begin to bring these bytes to the disk, so that the end need not wait for
+    /// all of them at once.
+    fn hasten(&self, blob: usize, bytes: Range<u64>);
     /// Notes that a chunk is written, and its CRC-32.
     fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()>;
     /// Takes a note back.

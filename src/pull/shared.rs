@@ -27,6 +27,9 @@ pub(super) const STACK: usize = 512 << 10;
 /// How often an observer is told where all stands.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
+/// So many bytes are sent on their way to the disk at once.
+const RUN: u64 = 8 << 20;
+
 /// What the workers of a pull have in common.
 pub(super) struct Shared<'p> {
     pub client: &'p Client,
@@ -229,6 +232,20 @@ impl<'p> Shared<'p> {
 
     pub fn chunks(&self, blob: usize) -> Chunks {
         Chunks::of(self.plan.blobs()[blob].descriptor.size)
+    }
+
+    /// All chunks before `next` are hashed, so that nobody needs them any more: their way to the
+    /// disk begins while others arrive, many at once.
+    pub fn passed(&self, blob: usize, next: usize) {
+        let chunks = self.chunks(blob);
+        let run = chunks.in_bytes(RUN);
+        if next.is_multiple_of(run) || next == chunks.count() {
+            let first = (next - 1) / run * run;
+            let bytes = chunks.range(first).start..chunks.range(next - 1).end;
+            if bytes.end - bytes.start >= RUN / 8 {
+                self.store.hasten(blob, bytes);
+            }
+        }
     }
 
     pub fn reference(&self, blob: usize) -> &Reference {

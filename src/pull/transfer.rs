@@ -314,6 +314,7 @@ impl Shared<'_> {
                 if let Some((front, hasher)) = &mut transfer.front {
                     front.hasher = hasher.clone();
                     front.next = chunk + 1;
+                    self.passed(blob, front.next);
                 }
             }
             self.queue.complete(&transfer.segment);

@@ -250,6 +250,7 @@ impl<'p> Worker<'p> {
                     at += length as u64;
                 }
                 front.next += 1;
+                shared.passed(blob, front.next);
             }
             if front.next == chunks.count() {
                 return self.judge(blob, front);
