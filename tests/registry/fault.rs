@@ -58,6 +58,10 @@ pub struct Fault {
     pub times: usize,
     pub used: bool,
     only_ranges: bool,
+    every: usize,
+    met: usize,
+    odd_connections: bool,
+    above: usize,
 }
 
 impl Fault {
@@ -69,6 +73,10 @@ impl Fault {
             times: 1,
             used: false,
             only_ranges: false,
+            every: 1,
+            met: 0,
+            odd_connections: false,
+            above: 0,
         }
     }
 
@@ -92,8 +100,32 @@ impl Fault {
         self
     }
 
-    pub fn fits(&self, seen: &Seen) -> bool {
-        seen.target.contains(&self.path) && (!self.only_ranges || seen.header("range").is_some())
+    /// Only each second, third… request that fits otherwise.
+    pub fn every(mut self, nth: usize) -> Self {
+        self.every = nth;
+        self
+    }
+
+    /// Only on every second connection; the first one is well.
+    pub fn odd_connections(mut self) -> Self {
+        self.odd_connections = true;
+        self
+    }
+
+    /// Only while more than so many requests are being answered, this one among them.
+    pub fn above(mut self, requests: usize) -> Self {
+        self.above = requests;
+        self
+    }
+
+    /// Does it hold for this request, while so many are being answered? Counts those it fits.
+    pub fn fits(&mut self, seen: &Seen, active: usize) -> bool {
+        let fits = seen.target.contains(&self.path)
+            && (!self.only_ranges || seen.header("range").is_some())
+            && (!self.odd_connections || seen.connection % 2 == 1)
+            && (self.above == 0 || active > self.above);
+        self.met += usize::from(fits);
+        fits && self.met.is_multiple_of(self.every)
     }
 }
 

@@ -15,7 +15,7 @@ pub use reply::{Content, Reply};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ struct Shared {
     routes: Mutex<Vec<Route>>,
     stopped: AtomicBool,
     connections: AtomicU64,
+    /// Requests that are being answered.
+    active: AtomicUsize,
     pace: AtomicU64,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -93,6 +95,7 @@ impl Registry {
             routes: Mutex::default(),
             stopped: AtomicBool::new(false),
             connections: AtomicU64::new(0),
+            active: AtomicUsize::new(0),
             pace: AtomicU64::new(0),
             tls,
         });
@@ -247,7 +250,8 @@ impl Shared {
             if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
-            let actions = self.take_faults(&seen);
+            let active = self.active.fetch_add(1, Ordering::SeqCst) + 1;
+            let actions = self.take_faults(&seen, active);
             let at = {
                 let mut state = self.state.lock().unwrap();
                 state.seen.push(seen.clone());
@@ -269,20 +273,21 @@ impl Shared {
                 }
             };
             let pace = self.pace.load(Ordering::SeqCst);
-            if !fault::send(stream, socket, &seen, &reply, &actions, pace, &note) {
+            let more = fault::send(stream, socket, &seen, &reply, &actions, pace, &note);
+            self.active.fetch_sub(1, Ordering::SeqCst);
+            if !more {
                 return;
             }
         }
     }
 
-    fn take_faults(&self, seen: &Seen) -> Vec<Action> {
+    fn take_faults(&self, seen: &Seen, active: usize) -> Vec<Action> {
         let mut state = self.state.lock().unwrap();
         let mut actions = Vec::new();
-        for fault in state
-            .faults
-            .iter_mut()
-            .filter(|fault| fault.times > 0 && fault.fits(seen))
-        {
+        for fault in &mut state.faults {
+            if fault.times == 0 || !fault.fits(seen, active) {
+                continue;
+            }
             if fault.skip > 0 {
                 fault.skip -= 1;
                 continue;

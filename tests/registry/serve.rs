@@ -1,14 +1,19 @@
-//! The tests' registry as a program: `serve` for the demo, `push` to fill another registry with
-//! images made on the spot.
+//! The tests' registry as a program: `serve` for the demo and the bench, `push` to fill another
+//! registry with images made on the spot.
 //!
 //!     registry serve [--port N] [--pace BYTES_PER_SECOND] [--address-file FILE] [--tls CA_FILE]
+//!                    [--fault slow-range|resets|busy] [NAME:TAG=SPEC...]
 //!     registry push --to URL [--user U --password P] [--program PATH] NAME:TAG=SPEC...
 //!
 //! SPEC is `12x9267200` (layers x bytes of noise each), `12x9267200,seed=7`, `program` (the binary
 //! PATH in the root directory, which the image runs), or several of these joined by `+`. With
 //! `docker:` before it the media types are Docker's; with `platforms:` it is an index of that image
-//! for this machine and for one other, an attestation beside each. With --tls, the certificate of
-//! the authority made for this run is written to CA_FILE.
+//! for this machine and for one other, an attestation beside each. What is served is `12x9267200`
+//! or `zeros:BYTES`: one layer of zeros, never in memory. With --tls, the certificate of the
+//! authority made for this run is written to CA_FILE.
+//!
+//! --fault: every second range comes at a byte a second; every second connection is reset within
+//! each blob; above two requests at once, 429.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, dead_code)]
 
@@ -17,11 +22,12 @@ mod push;
 mod registry;
 
 use push::Target;
-use registry::Registry;
 use registry::image::{Blob, GZIP, Image, OCI_INDEX, gzip, platform, sha256};
 use registry::tls::{Authority, Leaf};
+use registry::{Action, Fault, Registry, Reply};
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 fn main() {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,12 +39,15 @@ fn main() {
     let (port, pace, to) = (option("--port"), option("--pace"), option("--to"));
     let (user, password, program) = (option("--user"), option("--password"), option("--program"));
     let (ca_file, address_file) = (option("--tls"), option("--address-file"));
-    // There is one set of images so far.
-    let _ = option("--images");
+    let fault = option("--fault");
     match args.first().map(String::as_str) {
         Some("serve") => {
             let registry = start(port.map_or(0, |port| port.parse().unwrap()), ca_file);
             registry.pace(pace.map_or(0, |pace| pace.parse().unwrap()));
+            if let Some(fault) = fault.as_deref().map(misbehaviour) {
+                registry.faults(fault);
+            }
+            fill(&registry, &args[1..]);
             serve(&registry, address_file);
         }
         Some("push") => {
@@ -166,11 +175,43 @@ fn start(port: u16, ca_file: Option<String>) -> Registry {
         std::fs::write(file, &authority.pem).unwrap();
         authority.server(&Leaf::default())
     });
-    Registry::start_with(tls, port)
+    Registry::start_with(tls, port).lenient()
 }
 
-/// Serves until standard input ends or the process does.
-fn serve(registry: &Registry, address_file: Option<String>) {
+fn misbehaviour(name: &str) -> Fault {
+    let blobs = |action| Fault::new("/blobs/", action).always();
+    match name {
+        "slow-range" => blobs(Action::Drip(Duration::from_secs(1)))
+            .ranges()
+            .every(2),
+        "resets" => blobs(Action::Reset(1 << 20)).odd_connections(),
+        "busy" => blobs(Action::Reply(Reply::new(429, ""))).above(2),
+        other => panic!("no fault {other}"),
+    }
+}
+
+/// Puts images as they are named, or the demo's.
+fn fill(registry: &Registry, specs: &[String]) {
+    for spec in specs {
+        let (name, spec) = spec.split_once('=').expect("NAME:TAG=SPEC");
+        let (repository, tag) = name.rsplit_once(':').expect("NAME:TAG");
+        let layers = if let Some(size) = spec.strip_prefix("zeros:") {
+            vec![Blob::zeros(size.parse().unwrap())]
+        } else {
+            let (count, size) = spec.split_once('x').expect("LAYERSxBYTES");
+            let seeds = 0..count.parse().unwrap();
+            seeds
+                .map(|seed| Blob::layer(seed, size.parse().unwrap()))
+                .collect()
+        };
+        Image::new(layers).push(registry, repository, tag);
+    }
+    if specs.is_empty() {
+        demo(registry);
+    }
+}
+
+fn demo(registry: &Registry) {
     let layers = [9 << 20, 5 << 20, 3 << 20, 1 << 20, 200_000, 40_000];
     let image = Image::new(
         layers
@@ -180,6 +221,10 @@ fn serve(registry: &Registry, address_file: Option<String>) {
             .collect(),
     );
     image.push(registry, "demo/hello", "latest");
+}
+
+/// Serves until standard input ends or the process does.
+fn serve(registry: &Registry, address_file: Option<String>) {
     if let Some(file) = address_file {
         std::fs::write(file, registry.address.to_string()).unwrap();
     }
