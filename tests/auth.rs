@@ -79,6 +79,39 @@ fn row_12_an_anonymous_token_is_asked_for_once() {
     assert_eq!(token.header("authorization"), None);
 }
 
+/// What a public pull needs on a warm DNS, with TLS and a token server: n + 2 requests, the one
+/// that was refused, and the token. Before the first layer that is, one after the other: a
+/// connection and its TLS, the challenge, a connection and its TLS, the token, the manifest, the
+/// config.
+#[test]
+fn a_public_pull_with_a_token_takes_no_more_than_it_needs() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let ca = dir.write("ca.pem", &authority.pem);
+    let start = || Registry::start_tls(authority.server(&Leaf::default()));
+    let (registry, tokens) = (start(), start());
+    let image = Image::new((0..9).map(|seed| Blob::layer(seed, 30_000)).collect());
+    image.push(&registry, "r", "latest");
+    let address = tokens.address;
+    registry.route(move |seen| {
+        let challenge = CHALLENGE.replace("REALM", &format!("https://{address}/token"));
+        let none = seen.header("authorization").is_none();
+        none.then(|| Reply::unauthorized(&challenge))
+    });
+    tokens.route(|_| Some(Reply::new(200, r#"{"token":"t"}"#)));
+    Run::new(&dir, &["--cacert", &ca, &registry.name("r")])
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+    let seen = registry.seen();
+    assert_eq!(seen.len(), 9 + 2 + 1);
+    assert_eq!((tokens.seen().len(), tokens.connections()), (1, 1));
+    let first: Vec<_> = seen[..3].iter().map(|s| (s.status, s.connection)).collect();
+    assert_eq!(first, [(401, 0), (200, 0), (200, 0)]);
+    assert!(seen[0].target.ends_with("/manifests/latest"));
+    assert!(seen[2].target.ends_with(&image.config.digest));
+    // Six at once, by default.
+    assert!(registry.connections() <= 6, "{}", registry.connections());
+}
+
 #[test]
 fn row_13_a_token_that_ends_between_layers_is_renewed_once() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
