@@ -6,6 +6,7 @@ BINARY = $(TARGET_DIR)/release/dockersave
 REGISTRY = $(TARGET_DIR)/release/examples/registry
 VERSION := $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' Cargo.toml | head -n 1)
 PREFIX ?= /usr/local
+BENCH_PICTURES ?= $(TARGET_DIR)/bench
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
@@ -34,9 +35,11 @@ lint: ## check format, clippy and the documentation
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-bench: ## measure against crane, skopeo and curl in one run (BENCH_RUNS=7)
+bench: ## measure beside crane, skopeo, oras and curl in one run (BENCH_RUNS=7, BENCH_CASES=twelve,wan-one)
 	$(CARGO) build --release --locked --bin dockersave --example registry
-	CRANE=$$(tests/real/crane) tests/bench/run --binary $(BINARY) --registry $(REGISTRY)
+	CRANE=$$(tests/real/crane) ORAS=$$(tests/bench/oras) tests/bench/run --binary $(BINARY) --registry $(REGISTRY) \
+		--out $(TARGET_DIR)/bench --pictures $(BENCH_PICTURES)
+	tests/bench/fleet.py --binary $(BINARY) --registry $(REGISTRY) --out $(TARGET_DIR)/bench
 
 crash: ## kill pulls at 200 random moments, and compare what comes out
 	DOCKERSAVE_CRASHES=200 $(CARGO) test --locked --release --test main resume::killed -- --nocapture

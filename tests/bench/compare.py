@@ -1,0 +1,139 @@
+"""The comparisons: the same image by every tool, interleaved, medians and spread."""
+import dataclasses
+import os
+import statistics
+
+from count import Counter
+from measure import empty, run
+from tools import Source
+
+# name: (image, link, what is left out, how)
+IMAGES = {
+    "twelve": "12x9267200",
+    "one": "1x536870912",
+    "small": "200x65536",
+    "thirty": "30x71582788",
+    "hundred": "1x104857600",
+}
+CASES = {
+    "twelve": ("twelve", "http", "12 layers, 111 MB, loopback HTTP"),
+    "one": ("one", "http", "one layer, 537 MB, loopback HTTP"),
+    "small": ("small", "http", "200 layers, 13 MB, loopback HTTP"),
+    "tls-twelve": ("twelve", "tls", "12 layers, 111 MB, loopback HTTPS"),
+    "tls-one": ("one", "tls", "one layer, 537 MB, loopback HTTPS"),
+    "thirty": ("thirty", "http", "30 layers, 2.1 GB, loopback HTTP"),
+    "wan-twelve": ("twelve", "wan", "12 layers, 111 MB, 80 ms, 4 MB/s a connection, 16 MB/s in all"),
+    "wan-one": ("hundred", "wan", "one layer, 105 MB, the same link"),
+}
+LARGE = ("thirty",)
+LINK = 16e6  # bytes a second, all connections of the distant link
+
+
+@dataclasses.dataclass
+class Row:
+    """What one tool took in one case."""
+    case: str
+    tool: str
+    runs: int
+    wall: float
+    least: float
+    most: float
+    cpu: float
+    peak: int
+    disk: int
+    read: int
+    written: int
+    stored: int
+    archive: int
+    connections: int = 0
+    requests: int = 0
+    ranges: int = 0
+
+
+def size_of(directory):
+    total = 0
+    for parent, _, names in os.walk(directory):
+        total += sum(os.path.getsize(os.path.join(parent, name)) for name in names)
+    return total
+
+
+def summary(case, tool, runs, archive, counted):
+    wall = [one.wall for one in runs]
+    middle = {name: statistics.median(getattr(one, name) for one in runs) for name in ("cpu", "read", "written", "stored")}
+    counted = counted or {}
+    return Row(case, tool, len(runs), statistics.median(wall), min(wall), max(wall), middle["cpu"],
+               max(one.peak for one in runs), max(one.disk for one in runs), int(middle["read"]), int(middle["written"]),
+               int(middle["stored"]), archive, **{name: counted.get(name, 0) for name in ("connections", "requests", "ranges")})
+
+
+class Comparison:
+    def __init__(self, bench):
+        self.bench, self.place, self.tools, self.runs = bench, bench.place, bench.tools, bench.runs
+
+    def prepare(self, cases):
+        wanted = {CASES[case][0] for case in cases}
+        self.plain = self.bench.plain
+        self.place.push(self.plain, {f"bench/{image}": IMAGES[image] for image in sorted(wanted)})
+        self.counter = Counter(self.plain)
+        self.links = {"http": Source(self.plain)}
+        if any(CASES[case][1] == "tls" for case in cases):
+            self.links["tls"] = Source(self.place.distribution(tls=True), self.place.certificate()[0])
+        if any(CASES[case][1] == "wan" for case in cases):
+            # What passes the link is counted behind it: at its rates that costs nothing.
+            self.links["wan"] = Source(self.place.distant(self.counter.port))
+
+    def case(self, name):
+        image, link, title = CASES[name]
+        repository, source = f"bench/{image}", self.links[link]
+        without = {"wan": ("skopeo", "synced")}.get(link, ())
+        commands = self.tools.all(source, repository, without, pieces=name == "wan-one")
+        order = list(commands)
+        taken = {tool: [] for tool in commands}
+        counted, archive = {}, {}
+        environment = self.tools.environment(source)
+        for turn in range(self.runs):
+            for tool in order:
+                # A peer's time on the distant link is its arithmetic: with few runs, one of them.
+                if link == "wan" and turn and self.runs < 7 and tool in ("crane", "oras"):
+                    continue
+                empty(self.place.out)
+                self.counter.forget()
+                taken[tool].append(run([(commands[tool], self.place.out)], self.place.out, environment))
+                if link == "wan":
+                    counted[tool] = self.counter.summary()
+                archive[tool] = size_of(self.place.out)
+            # Nobody stands behind the same tool each time.
+            order = order[1:] + order[:1]
+        if link == "http":
+            counted = self.count(repository, without)
+        return title, [summary(name, tool, runs, archive[tool], counted.get(tool)) for tool, runs in taken.items()]
+
+    def count(self, repository, without):
+        """Once more through the counting proxy, where nothing is timed."""
+        counted = {}
+        for tool, command in self.tools.all(Source(self.counter.port), repository, (*without, "synced")).items():
+            empty(self.place.out)
+            self.counter.forget()
+            run([(command, self.place.out)], None, self.tools.environment())
+            counted[tool] = self.counter.summary()
+        empty(self.place.out)
+        return counted
+
+    def queries(self):
+        """What --sha, --tags, --metadata and a dry run ask for."""
+        rows = []
+        source = Source(self.counter.port)
+        for flag in ("--sha", "--tags", "--metadata", "--platforms", "--dry-run"):
+            self.counter.forget()
+            run([(self.tools.dockersave(source, "bench/twelve", flag), self.place.out)])
+            asked = ", ".join(f"{method} {target.split('/bench/twelve')[-1][:24]}" for method, target, _ in self.counter.requests)
+            rows.append({"flag": flag, **self.counter.summary(), "asked": asked})
+        return rows
+
+    def startup(self):
+        """`true` and `--version`, many times each, one after the other."""
+        took = {"true": [], "dockersave --version": []}
+        for _ in range(100):
+            for name, command in (("true", ["/bin/true"]), ("dockersave --version", [self.tools.binary, "--version"])):
+                took[name].append(run([(command, self.place.out)], sync=False, sample=False).wall)
+        return {name: statistics.median(times) for name, times in took.items()}
