@@ -281,8 +281,9 @@ impl Shared<'_> {
     fn take(&self, transfer: &mut Transfer<'_>, mut bytes: &[u8]) -> Result<()> {
         let blob = transfer.segment.blob;
         let from = transfer.at;
-        let single = transfer.chunks.at(from) == transfer.chunks.at(from + bytes.len() as u64 - 1);
-        if single && !self.queue.has(blob, transfer.chunks.at(from)) {
+        let last = transfer.chunks.at(from + bytes.len() as u64 - 1);
+        let absent = (transfer.chunks.at(from)..=last).all(|chunk| !self.queue.has(blob, chunk));
+        if absent {
             self.store.write_at(blob, bytes, from)?;
         }
         while !bytes.is_empty() {
@@ -295,7 +296,7 @@ impl Shared<'_> {
                 // Its bytes are in the file; the front reads them there.
                 transfer.front = None;
             } else {
-                if !single {
+                if !absent {
                     self.store.write_at(blob, part, transfer.at)?;
                 }
                 transfer.crc.update(part);
