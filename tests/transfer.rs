@@ -617,6 +617,28 @@ fn a_slow_line_loses_nothing_to_connections_that_take_over() {
 }
 
 #[test]
+fn ranges_that_crawl_are_given_up_for_others() {
+    let registry = Registry::start().lenient();
+    registry.pace(8_000_000);
+    let image = Image::new(vec![Blob::layer(1, 24_000_000)]);
+    image.push(&registry, "r", "latest");
+    let crawl = Action::Drip(Duration::from_secs(1));
+    registry.faults(Fault::new(&image.layers[0].digest, crawl).ranges().every(2));
+    let dir = Dir::new();
+    // At a byte a second a piece of it would take weeks.
+    let archive = Run::pull(&dir, &registry.name("r"))
+        .args(&["--progress", "json"])
+        .limit(90)
+        .archive();
+    archive.holds(&image, Some(&registry.name("r:latest")));
+    let (size, downloaded) = (image.size(), archive.outcome.downloaded());
+    assert!(
+        downloaded <= size + size / 10,
+        "{downloaded} bytes for {size}"
+    );
+}
+
+#[test]
 fn row_58_a_layer_that_is_no_gzip_but_what_was_named() {
     // Layers are kept as they came: what the registry calls a layer is what is stored.
     let registry = Registry::start();

@@ -31,6 +31,12 @@ const SOON: Duration = Duration::from_millis(600);
 /// A transfer that would need longer than this for its last piece may lose all of it.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// A transfer that brings less than this share of what the best one brought is given up by its own
+/// worker: where all crawl, no other one is idle to take it over.
+const SHARE: f64 = 1.0 / 16.0;
+/// How long it is given at most, however often that has happened.
+const LONGEST: Duration = Duration::from_secs(32);
+
 /// The beginning of a chunk that is written already: whoever fetches the chunk goes on behind it.
 #[derive(Clone)]
 pub(crate) struct Part {
@@ -139,6 +145,12 @@ struct State {
     allowed: usize,
     active: usize,
     raised: Instant,
+    /// Bytes a second of the best transfer so far.
+    best: f64,
+    /// How long a transfer is given that is far slower than that: longer each time that one was
+    /// given up in vain, since the line itself may have become slow.
+    patience: Duration,
+    given_up: Option<Instant>,
 }
 
 struct BlobState {
@@ -199,6 +211,9 @@ impl Queue {
             allowed: jobs,
             active: 0,
             raised: Instant::now(),
+            best: 0.0,
+            patience: SLOW,
+            given_up: None,
         };
         Self {
             state: Mutex::new(state),
@@ -290,6 +305,32 @@ impl Queue {
         }
         state.active -= 1;
         self.changed.notify_all();
+    }
+
+    /// Is this transfer so much slower than others were that a new connection is worth a try?
+    pub fn is_hopeless(&self, segment: &Segment) -> bool {
+        let Some(rate) = segment.rate() else {
+            return false;
+        };
+        let mut state = self.lock();
+        state.best = state.best.max(rate);
+        // Without ranges, another connection would begin with what is there already.
+        let hopeless = state.blobs[segment.blob].ranges
+            && rate < state.best * SHARE
+            && rate < LEAST as f64
+            && segment.started.elapsed() > state.patience;
+        let after = |then: Instant| segment.started > then;
+        if hopeless {
+            // Once for all that were under way together.
+            if state.given_up.is_none_or(after) {
+                state.patience = (state.patience * 2).min(LONGEST);
+            }
+            state.given_up = Some(Instant::now());
+        } else if rate > state.best / 4.0 && state.given_up.is_some_and(after) {
+            // The new connection was worth it.
+            state.patience = SLOW;
+        }
+        hopeless
     }
 
     /// The registry does not serve ranges of this blob. Is the segment the only one of its blob,
@@ -624,6 +665,29 @@ mod tests {
         assert!(!segment.is_brisk(), "too early to tell");
         assert!(run_at(&queue, &segment, 20 * MIB).is_brisk());
         assert!(!run_at(&queue, &segment, 10 * MIB).is_brisk());
+    }
+
+    #[test]
+    fn a_transfer_far_slower_than_the_best_is_given_up() {
+        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
+        let (one, _) = fetch(&queue);
+        let (two, _) = fetch(&queue);
+        let slow = run_at(&queue, &two, 1000);
+        // As long as nothing was faster, nothing tells that it could be.
+        assert!(!queue.is_hopeless(&slow));
+        let fast = run_at(&queue, &one, 10 * MIB);
+        assert!(!queue.is_hopeless(&fast));
+        assert!(queue.is_hopeless(&slow));
+        // Given up in vain, and again: it is given longer.
+        let given_up = Instant::now() - Duration::from_secs(10);
+        for _ in 0..2 {
+            queue.lock().given_up = Some(given_up);
+            let _ = queue.is_hopeless(&slow);
+        }
+        assert!(!queue.is_hopeless(&slow));
+        // A new connection that is as fast as any tells that it was worth it.
+        queue.lock().given_up = Some(given_up);
+        assert!(!queue.is_hopeless(&fast) && queue.is_hopeless(&slow));
     }
 
     #[test]

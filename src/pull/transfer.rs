@@ -204,6 +204,13 @@ impl<'p> Worker<'p> {
             if let Some(failure) = failure {
                 return Err(failure);
             }
+            if shared.queue.is_hopeless(&segment) {
+                // What is left is free again, for whoever asks next, over another connection.
+                shared
+                    .client
+                    .note("a connection brings next to nothing, trying another one");
+                return Ok(Outcome::Lost);
+            }
             if shared.queue.is_stopped() {
                 return Ok(Outcome::Lost);
             }
