@@ -248,7 +248,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "An archive of format docker is a docker-archive and an OCI layout at once; oci leaves manifest.json out.",
         |low, value| { low.format = Some(if value.text()? == "oci" { Format::Oci } else { Format::Docker }); Ok(()) })
     },
-    flag!("gunzip" None, None, 1, "store layers uncompressed", "Layers in gzip and zstd are inflated and checked against the config's diff IDs. The manifest is another one then, and so is its digest. Until the archive is finished the disk holds the layers as they came, too; with --output - they are downloaded twice instead.",
+    flag!("gunzip" None, None, 1, "store layers uncompressed", "Layers in gzip and zstd are inflated and checked against the config's diff IDs. The manifest is another one then, and so is its digest. Until the archive is finished the disk holds the layers as they came, too; with --output - they are downloaded twice instead. A layer in zstd takes its window in memory, too, at most 8 MiB.",
         |low, _| { low.gunzip = true; Ok(()) }),
     flag!("inflate-limit" None, Some("SIZE"), 1, "the most a layer may have uncompressed", "Without it: a hundred times what it has compressed, and 1 GiB in any case.",
         |low, value| { low.inflate_limit = Some(value.bytes()?); Ok(()) }),
