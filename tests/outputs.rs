@@ -802,3 +802,21 @@ fn what_is_made_of_a_pull_goes_on_where_the_pull_was() {
         assert_eq!(dir.names().len(), 1, "{:?}", dir.names());
     }
 }
+
+#[test]
+fn what_is_kept_of_a_stream_counts_once() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let plain = layer_tar(1, 70_000);
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    let image = Image::new(vec![Blob::bytes(kind, plain.clone(), sha256(&plain))]);
+    image.push(&registry, "r", "latest");
+    Run::pull(&dir, &registry.name("r")).archive();
+    let outcome = Run::pull(&dir, &registry.name("r"))
+        .args(&["--gunzip", "--reuse", "r-latest.tar"])
+        .args(&["-o", "-", "--progress", "json"])
+        .within(TO_FILE)
+        .status(0);
+    let last = outcome.stderr.lines().last().unwrap();
+    let kept = format!(r#""downloaded":0,"kept":{}}}"#, plain.len());
+    assert!(last.ends_with(&kept), "{last}");
+}

@@ -47,12 +47,15 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     })?;
     teller.tell(&teller.snapshot());
     teller.tell(&Event::Finishing);
-    let kept = here.blobs.iter().chain(&here.raw).flatten();
+    // Each once: a layer that came uncompressed is found by its digest and by its diff ID.
+    let kept = all.iter().filter(|blob| !here.is_missing(**blob));
     Ok(Report {
         path: PathBuf::new(),
         size,
         downloaded: downloaded.load(Ordering::Relaxed),
-        kept: kept.map(Place::size).sum(),
+        kept: kept
+            .map(|blob| pull.plan.blobs()[*blob].descriptor.size)
+            .sum(),
     })
 }
 
