@@ -33,9 +33,39 @@ fn the_mirror_serves_blobs_and_the_registry_the_tag() {
     pull(&dir, &registry, &mirror.address.to_string())
         .archive()
         .holds(&image, Some(&registry.name("ns/app:1.0")));
-    assert_eq!((registry.seen().len(), blobs(&registry)), (1, 0));
-    assert_eq!(mirror.seen().len(), 1 + image.layers.len());
-    assert_eq!(mirror.seen().len(), blobs(&mirror));
+    // By HEAD, which registries that count pulls do not count.
+    let asked = registry.seen();
+    let asked: Vec<_> = asked.iter().map(|seen| seen.method.as_str()).collect();
+    assert_eq!(asked, ["HEAD"]);
+    assert_eq!(blobs(&mirror), 1 + image.layers.len());
+    assert_eq!(mirror.seen().len(), 1 + blobs(&mirror));
+}
+
+#[test]
+fn a_registry_that_answers_no_head_is_asked_for_the_tag_by_get() {
+    for reply in [
+        Reply::new(404, ""),
+        Reply::new(405, ""),
+        Reply::new(200, ""),
+    ] {
+        let (registry, mirror, image) = pair();
+        registry.route(move |request| (request.method == "HEAD").then(|| reply.clone()));
+        let dir = Dir::new();
+        pull(&dir, &registry, &mirror.address.to_string())
+            .archive()
+            .holds(&image, Some(&registry.name("ns/app:1.0")));
+        assert_eq!((registry.seen().len(), blobs(&registry)), (2, 0));
+    }
+}
+
+#[test]
+fn a_manifest_that_the_mirror_has_not_is_got_from_the_registry() {
+    let (registry, _, image) = pair();
+    let (mirror, dir) = (Registry::start().lenient(), Dir::new());
+    pull(&dir, &registry, &mirror.address.to_string())
+        .archive()
+        .holds(&image, Some(&registry.name("ns/app:1.0")));
+    assert_eq!(blobs(&registry), 1 + image.layers.len());
 }
 
 #[test]
@@ -76,7 +106,7 @@ fn a_mirror_below_a_prefix_is_named_with_it() {
             mirror
                 .seen()
                 .iter()
-                .all(|seen| { seen.target.starts_with("/v2/cache/hub/ns/app/blobs/") })
+                .all(|seen| { seen.target.starts_with("/v2/cache/hub/ns/app/") })
         );
         std::fs::remove_file(dir.join("x.tar")).unwrap();
     }

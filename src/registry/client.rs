@@ -263,6 +263,11 @@ impl Client {
         mirrors.filter(move |mirror| mirror.may_have(digest.as_ref()))
     }
 
+    /// Are there mirrors, and may they not say what a tag stands for?
+    pub(super) fn asks_mirrors_for_digests_alone(&self) -> bool {
+        !self.mirror_tags && self.mirrors.iter().any(|mirror| mirror.may_have(None))
+    }
+
     /// Asks mirrors for nothing more; were there any left?
     pub(crate) fn leave_mirrors(&self) -> bool {
         let left = self.mirrors.iter().filter(|mirror| mirror.leave()).count();

@@ -112,8 +112,20 @@ impl<'a> Repository<'a> {
     /// finds wrong with it.
     pub fn manifest(&self) -> Result<Document> {
         let what = format!("image {}", self.reference);
-        let target = self.reference.target();
-        self.fetch_document(&target, self.reference.digest(), &what, Kinds::Images)
+        // Which manifest a tag means says the registry; the manifest itself a mirror may have. By
+        // HEAD that is no pull where pulls are counted.
+        let expected = self.reference.digest();
+        if expected.is_none()
+            && self.client.asks_mirrors_for_digests_alone()
+            && let Some(digest) = self.stated_digest()?
+        {
+            let target = digest.to_string();
+            let mirrored = self.mirrored_document(&target, Some(&digest), &what, Kinds::Images)?;
+            if let Some(document) = mirrored {
+                return Ok(document);
+            }
+        }
+        self.fetch_document(&self.reference.target(), expected, &what, Kinds::Images)
     }
 
     /// The index or manifest of an index's entry; its size and digest are checked.
@@ -147,34 +159,57 @@ impl<'a> Repository<'a> {
         what: &str,
         kinds: Kinds,
     ) -> Result<Document> {
-        let path = format!("/manifests/{target}");
+        match self.mirrored_document(target, expected, what, kinds)? {
+            Some(document) => Ok(document),
+            None => self.own_document(target, expected, what, kinds),
+        }
+    }
+
+    /// From the first mirror that has it.
+    fn mirrored_document(
+        &self,
+        target: &str,
+        expected: Option<&crate::Digest>,
+        what: &str,
+        kinds: Kinds,
+    ) -> Result<Option<Document>> {
         for mirror in self.client.mirrors(expected) {
             let there = self.at(mirror);
             let ask = Ask {
                 accept: &MANIFEST_TYPES,
                 ..Ask::default()
             };
-            let document =
-                there
-                    .document(&there.url(&path), ask, what)
-                    .and_then(|(bytes, media_type)| {
-                        Ok(Document::read(
-                            bytes,
-                            media_type.as_deref(),
-                            expected,
-                            what,
-                            kinds,
-                        )?)
-                    });
+            let document = there
+                .document(&there.url(&manifest_path(target)), ask, what)
+                .and_then(|(bytes, media_type)| {
+                    Ok(Document::read(
+                        bytes,
+                        media_type.as_deref(),
+                        expected,
+                        what,
+                        kinds,
+                    )?)
+                });
             match document {
-                Ok(document) => return Ok(document),
+                Ok(document) => return Ok(Some(document)),
                 Err(failure) => self
                     .client
                     .pass_over(mirror, expected, &failure)
                     .map_err(|failure| failure.into_error(what, 1))?,
             }
         }
-        let url = self.url(&path);
+        Ok(None)
+    }
+
+    /// From the registry itself.
+    fn own_document(
+        &self,
+        target: &str,
+        expected: Option<&crate::Digest>,
+        what: &str,
+        kinds: Kinds,
+    ) -> Result<Document> {
+        let url = self.url(&manifest_path(target));
         let mut separate = false;
         loop {
             let ask = Ask {
@@ -310,6 +345,10 @@ impl<'a> Repository<'a> {
             }
         }
     }
+}
+
+fn manifest_path(target: &str) -> String {
+    format!("/manifests/{target}")
 }
 
 impl Repository<'_> {

@@ -2,7 +2,7 @@
 //! possible: whoever asks for a digest only needs no manifest.
 
 use super::image::best;
-use super::{Ask, MANIFEST_TYPES, Repository};
+use super::{Ask, MANIFEST_TYPES, Repository, manifest_path};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::manifest::{Content, Document, Kinds};
@@ -52,13 +52,13 @@ impl Repository<'_> {
     /// What the registry says the digest is, where it says so. Nexus answers HEAD with 404, GitHub
     /// Enterprise with 405, signed addresses with 403, and ECR leaves the field out: whatever is
     /// no proper answer is left to a GET, which has an error's words, too.
-    fn stated_digest(&self) -> Result<Option<Digest>> {
+    pub(super) fn stated_digest(&self) -> Result<Option<Digest>> {
         let expected = self.reference.digest();
         // Mirrors are asked by GET: what they say a tag is may be wrong, and costs nobody a pull.
         if self.client.mirrors(expected).next().is_some() {
             return Ok(None);
         }
-        let url = self.url(&format!("/manifests/{}", self.reference.target()));
+        let url = self.url(&manifest_path(&self.reference.target()));
         let ask = Ask {
             accept: &MANIFEST_TYPES,
             method: Some("HEAD"),
