@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod queue;
 mod reuse;
+mod segment;
 mod shape;
 mod shared;
 mod teller;

@@ -5,10 +5,9 @@
 //! front, so that what is hashed in order was written a moment ago. A connection much slower than
 //! the others loses its rest to an idle worker.
 
+use super::segment::{Part, Segment, YOUNG};
 use crate::archive::journal::Chunks;
 use std::collections::BTreeMap;
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,113 +17,21 @@ const LEAST: u64 = 1 << 20;
 /// that a round trip between two of them costs little.
 const PIECE: u64 = 8 << 20;
 const LARGEST_PIECE: u64 = 64 << 20;
-/// Bytes a second from which a buffer is full within ten milliseconds.
-const BRISK: f64 = 16e6;
-/// A transfer younger than this has no rate that could be judged.
-const YOUNG: Duration = Duration::from_millis(100);
 /// Bytes a second with which a transfer is left alone: more than a line of a gigabit carries, so
 /// that further connections would only cost, and what they bring would have to be read again to be
 /// hashed in order.
 const FAST: f64 = 160e6;
 /// What will be over within this time is left alone.
 const SOON: Duration = Duration::from_millis(600);
-/// A transfer that would need longer than this for its last piece may lose all of it.
+/// A transfer that would need longer than this for its last piece may lose all of it to a worker
+/// that has nothing else to do.
 const SLOW: Duration = Duration::from_secs(2);
-
-/// A transfer that brings less than this share of what the best one brought is given up by its own
-/// worker: where all crawl, no other one is idle to take it over.
+/// A transfer that brings less than this share of what the best one brought, and less than
+/// [`LEAST`] a second, is given up for a new one: where all crawl, no worker is idle to take it.
 const SHARE: f64 = 1.0 / 16.0;
-/// How long it is given at most, however often that has happened.
+/// How long it is given at first, and at most, however often a new one was no better.
+const PATIENCE: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(32);
-
-/// The beginning of a chunk that is written already: whoever fetches the chunk goes on behind it.
-#[derive(Clone)]
-pub(crate) struct Part {
-    /// The blob's next byte that is wanted.
-    pub at: u64,
-    /// Of the chunk's bytes before that.
-    pub crc: crc32fast::Hasher,
-}
-
-/// A run of chunks of one blob that one worker fetches.
-pub(crate) struct Segment {
-    pub blob: usize,
-    pub first: usize,
-    /// The next chunk to be completed.
-    cursor: AtomicUsize,
-    /// Where it ends by now; idle workers may move it forward.
-    end: AtomicUsize,
-    started: Instant,
-    /// How long it is given when no other transfer tells what the line can do.
-    patience: Duration,
-    pub received: AtomicU64,
-    /// Held while its worker writes: who takes the segment away knows that nothing is written
-    /// after that.
-    pub owner: Mutex<Owner>,
-}
-
-/// Who a segment belongs to.
-#[derive(Default)]
-pub(crate) struct Owner {
-    pub revoked: bool,
-    pub socket: Option<Arc<TcpStream>>,
-    /// What is there of the chunk at the cursor.
-    pub part: Option<Part>,
-}
-
-impl Segment {
-    fn new(blob: usize, first: usize, end: usize) -> Arc<Self> {
-        Arc::new(Self {
-            blob,
-            first,
-            cursor: AtomicUsize::new(first),
-            end: AtomicUsize::new(end),
-            started: Instant::now(),
-            patience: SLOW * 2,
-            received: AtomicU64::new(0),
-            owner: Mutex::default(),
-        })
-    }
-
-    /// A segment whose first chunk is there in part, taken from a transfer that was too slow. Each
-    /// further time it is given twice as long: a line that is slow for all would otherwise spend
-    /// its time on new connections.
-    fn taken_over(from: &Self, part: Option<Part>) -> Arc<Self> {
-        let mut segment = Self::new(from.blob, from.cursor(), from.end());
-        if let Some(segment) = Arc::get_mut(&mut segment) {
-            segment.patience = from.patience * 2;
-            segment.owner = Mutex::new(Owner {
-                part,
-                ..Owner::default()
-            });
-        }
-        segment
-    }
-
-    pub fn end(&self) -> usize {
-        self.end.load(Ordering::Acquire)
-    }
-
-    fn cursor(&self) -> usize {
-        self.cursor.load(Ordering::Acquire)
-    }
-
-    /// Bytes a second so far; `None` while that is too early to tell.
-    fn rate(&self) -> Option<f64> {
-        let age = self.started.elapsed();
-        (age >= YOUNG).then(|| self.received.load(Ordering::Relaxed) as f64 / age.as_secs_f64())
-    }
-
-    /// Does it fill a buffer in so little time that nothing is lost by waiting until it is full?
-    pub fn is_brisk(&self) -> bool {
-        let received = self.received.load(Ordering::Relaxed);
-        received > LEAST / 4 && received as f64 > BRISK * self.started.elapsed().as_secs_f64()
-    }
-
-    pub fn lock(&self) -> MutexGuard<'_, Owner> {
-        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What a worker is to do.
 pub(crate) enum Task {
@@ -212,7 +119,7 @@ impl Queue {
             active: 0,
             raised: Instant::now(),
             best: 0.0,
-            patience: SLOW,
+            patience: PATIENCE,
             given_up: None,
         };
         Self {
@@ -287,7 +194,7 @@ impl Queue {
         if !std::mem::replace(&mut blob.done[chunk], true) {
             blob.left -= 1;
         }
-        segment.cursor.store(chunk + 1, Ordering::Release);
+        segment.advance();
         !state.stopped && chunk + 1 < segment.end()
     }
 
@@ -307,30 +214,23 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Is this transfer so much slower than others were that a new connection is worth a try?
-    pub fn is_hopeless(&self, segment: &Segment) -> bool {
-        let Some(rate) = segment.rate() else {
-            return false;
-        };
+    /// Gives up transfers that are so much slower than others were that new connections are worth
+    /// a try; says how many those were. What they did not bring is free again.
+    pub fn give_up_slow(&self) -> usize {
         let mut state = self.lock();
-        state.best = state.best.max(rate);
-        // Without ranges, another connection would begin with what is there already.
-        let hopeless = state.blobs[segment.blob].ranges
-            && rate < state.best * SHARE
-            && rate < LEAST as f64
-            && segment.started.elapsed() > state.patience;
-        let after = |then: Instant| segment.started > then;
-        if hopeless {
-            // Once for all that were under way together.
-            if state.given_up.is_none_or(after) {
-                state.patience = (state.patience * 2).min(LONGEST);
-            }
-            state.given_up = Some(Instant::now());
-        } else if rate > state.best / 4.0 && state.given_up.is_some_and(after) {
-            // The new connection was worth it.
-            state.patience = SLOW;
+        state.note_best();
+        let slow = state.slow();
+        // Once for all that were under way together.
+        let now = Instant::now();
+        if let Some(then) = state.given_up
+            && slow.iter().any(|segment| segment.is_younger_than(then))
+        {
+            state.patience = (state.patience * 2).min(LONGEST);
         }
-        hopeless
+        if !slow.is_empty() {
+            state.given_up = Some(now);
+        }
+        slow.len()
     }
 
     /// The registry does not serve ranges of this blob. Is the segment the only one of its blob,
@@ -354,10 +254,8 @@ impl Queue {
                 .map(|other| other.first)
                 .filter(|other| *other > first)
                 .min();
-            before
-                .end
-                .store(next.unwrap_or(blob.done.len()), Ordering::Release);
-            segment.end.store(first, Ordering::Release);
+            before.end_at(next.unwrap_or(blob.done.len()));
+            segment.end_at(first);
         }
         false
     }
@@ -494,7 +392,7 @@ impl State {
         let keeps = blob.piece(left, jobs).min(left / 2).max(1);
         let (start, end) = (victim.cursor() + keeps, victim.end());
         // The victim ends where the new segment begins; what lies behind both is a gap.
-        victim.end.store(start, Ordering::Release);
+        victim.end_at(start);
         Some((
             Segment::new(
                 victim.blob,
@@ -524,6 +422,40 @@ impl State {
         Some((segment.clone(), left))
     }
 
+    /// Takes note of what the best transfer brings, and of whether it was worth it to give others up.
+    fn note_best(&mut self) {
+        let segments = self.blobs.iter().flat_map(|blob| &blob.segments);
+        let flows = segments.filter_map(|segment| Some((segment, segment.flow()?.0)));
+        let Some((segment, rate)) = flows.max_by(|a, b| a.1.total_cmp(&b.1)) else {
+            return;
+        };
+        self.best = self.best.max(rate);
+        let after = |then| segment.is_younger_than(then);
+        if rate > self.best / 4.0 && self.given_up.is_some_and(after) {
+            self.patience = PATIENCE;
+        }
+    }
+
+    /// The transfers that bring next to nothing, each taken from its worker.
+    fn slow(&self) -> Vec<Arc<Segment>> {
+        // Without ranges, another connection would begin with what is there already.
+        let segments = self.blobs.iter().filter(|blob| blob.ranges);
+        let slow = segments.flat_map(|blob| &blob.segments).filter(|segment| {
+            segment.flow().is_some_and(|(rate, since, waited)| {
+                rate < self.best * SHARE
+                    && rate < LEAST as f64
+                    // Far away, a transfer takes several round trips to get up to speed.
+                    && since > self.patience.max(waited * 2)
+            })
+        });
+        // A worker locks its segment first and this queue second: never wait for it here.
+        let taken = slow.filter(|segment| {
+            let owner = segment.owner.try_lock();
+            owner.is_ok_and(|mut owner| owner.socket.is_some() && owner.revoke())
+        });
+        taken.cloned().collect()
+    }
+
     /// Takes the whole rest of a transfer that is far slower than the best.
     fn rescue(&self) -> Option<(Arc<Segment>, bool)> {
         let best = self
@@ -535,23 +467,20 @@ impl State {
         let (victim, left) = self.longest(|blob| blob.ranges)?;
         let bytes = left as f64 * self.blobs[victim.blob].chunks.range(0).end as f64;
         let rate = victim.rate()?;
-        let hopeless = rate < LEAST as f64 && victim.started.elapsed() > victim.patience;
+        let hopeless = rate < LEAST as f64 && victim.age() > victim.patience;
         if bytes / rate.max(1.0) < SLOW.as_secs_f64()
             || !(rate < best / 4.0 || hopeless)
-            || victim.started.elapsed() < SLOW
+            || victim.age() < SLOW
         {
             return None;
         }
         // Its worker locks the owner first and this queue second: never wait for it here.
         let mut owner = victim.owner.try_lock().ok()?;
-        if std::mem::replace(&mut owner.revoked, true) {
+        if !owner.revoke() {
             return None;
         }
-        if let Some(socket) = owner.socket.take() {
-            let _ = socket.shutdown(std::net::Shutdown::Both);
-        }
         let segment = Segment::taken_over(&victim, owner.part.take());
-        victim.end.store(segment.first, Ordering::Release);
+        victim.end_at(segment.first);
         Some((segment, false))
     }
 }
@@ -574,6 +503,7 @@ impl BlobState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpStream;
 
     const MIB: u64 = 1 << 20;
 
@@ -584,26 +514,19 @@ mod tests {
         }
     }
 
-    /// As if the segment's worker had been at it for so many milliseconds, at so many bytes a second.
+    /// As if the segment's worker had been at it for five seconds, at so many bytes a second.
     fn run_at(queue: &Queue, segment: &Arc<Segment>, rate: u64) -> Arc<Segment> {
+        replace(queue, segment, segment.aged(5, rate, Duration::ZERO))
+    }
+
+    fn replace(queue: &Queue, segment: &Arc<Segment>, by: Arc<Segment>) -> Arc<Segment> {
         let mut state = queue.lock();
-        let aged = Arc::new(Segment {
-            blob: segment.blob,
-            first: segment.first,
-            cursor: AtomicUsize::new(segment.cursor()),
-            end: AtomicUsize::new(segment.end()),
-            started: Instant::now() - Duration::from_secs(5),
-            patience: segment.patience,
-            received: AtomicU64::new(rate * 5),
-            owner: Mutex::default(),
-        });
         for other in &mut state.blobs[segment.blob].segments {
             if Arc::ptr_eq(other, segment) {
-                *other = aged.clone();
+                *other = by.clone();
             }
         }
-        drop(state);
-        aged
+        by
     }
 
     #[test]
@@ -661,33 +584,71 @@ mod tests {
     fn only_a_brisk_transfer_holds_bytes_back() {
         let queue = Queue::new(&[100 * MIB], &[false], 1);
         let (segment, _) = fetch(&queue);
-        segment.received.store(1000, Ordering::Relaxed);
+        segment.receive(1000);
         assert!(!segment.is_brisk(), "too early to tell");
         assert!(run_at(&queue, &segment, 20 * MIB).is_brisk());
         assert!(!run_at(&queue, &segment, 10 * MIB).is_brisk());
     }
 
+    /// A segment's connection, and its other end.
+    fn connect(segment: &Arc<Segment>) -> TcpStream {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        segment.lock().socket = Some(Arc::new(near));
+        listener.accept().unwrap().0
+    }
+
     #[test]
     fn a_transfer_far_slower_than_the_best_is_given_up() {
         let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
-        let (one, _) = fetch(&queue);
-        let (two, _) = fetch(&queue);
+        let (one, two) = (fetch(&queue).0, fetch(&queue).0);
         let slow = run_at(&queue, &two, 1000);
+        let mut far = connect(&slow);
         // As long as nothing was faster, nothing tells that it could be.
-        assert!(!queue.is_hopeless(&slow));
+        assert_eq!(queue.give_up_slow(), 0);
         let fast = run_at(&queue, &one, 10 * MIB);
-        assert!(!queue.is_hopeless(&fast));
-        assert!(queue.is_hopeless(&slow));
-        // Given up in vain, and again: it is given longer.
-        let given_up = Instant::now() - Duration::from_secs(10);
-        for _ in 0..2 {
-            queue.lock().given_up = Some(given_up);
-            let _ = queue.is_hopeless(&slow);
+        let _near = connect(&fast);
+        assert_eq!(queue.give_up_slow(), 1);
+        assert!(slow.lock().revoked && !fast.lock().revoked);
+        // Whoever reads from it need not wait for the next byte.
+        assert_eq!(std::io::Read::read(&mut far, &mut [0]).unwrap(), 0);
+        assert_eq!(queue.give_up_slow(), 0);
+    }
+
+    #[test]
+    fn transfers_that_are_given_up_in_vain_get_longer() {
+        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
+        let (one, mut slow) = (fetch(&queue).0, fetch(&queue).0);
+        replace(&queue, &one, one.aged(20, 10 * MIB, Duration::ZERO));
+        let mut times = Vec::new();
+        for _ in 0..7 {
+            slow = run_at(&queue, &slow, 1000);
+            let _far = connect(&slow);
+            times.push(queue.give_up_slow());
+            // The next one begins after that.
+            queue.lock().given_up = Some(Instant::now() - Duration::from_secs(10));
         }
-        assert!(!queue.is_hopeless(&slow));
-        // A new connection that is as fast as any tells that it was worth it.
-        queue.lock().given_up = Some(given_up);
-        assert!(!queue.is_hopeless(&fast) && queue.is_hopeless(&slow));
+        assert_eq!(times, [1, 1, 1, 1, 1, 0, 0]);
+        // One that is as fast as any tells that it was worth it.
+        queue.lock().blobs[one.blob].segments[0] = one.aged(5, 10 * MIB, Duration::ZERO);
+        assert_eq!(queue.give_up_slow(), 1);
+    }
+
+    #[test]
+    fn a_distant_transfer_is_given_time_to_get_up_to_speed() {
+        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
+        let (one, two) = (fetch(&queue).0, fetch(&queue).0);
+        run_at(&queue, &one, 10 * MIB);
+        let slow = replace(&queue, &two, two.aged(5, 1000, Duration::from_millis(1800)));
+        let _far = connect(&slow);
+        assert_eq!(queue.give_up_slow(), 0);
+        let slow = replace(
+            &queue,
+            &slow,
+            two.aged(5, 1000, Duration::from_millis(1500)),
+        );
+        let _far = connect(&slow);
+        assert_eq!(queue.give_up_slow(), 1);
     }
 
     #[test]

@@ -183,6 +183,10 @@ impl<'p> Shared<'p> {
                     if self.client.is_cancelled() {
                         self.fail(Error::Interrupted(0));
                     }
+                    if self.queue.give_up_slow() > 0 {
+                        let note = "a connection brings next to nothing, trying another one";
+                        self.client.note(note);
+                    }
                     observer(&self.snapshot());
                     next = Instant::now() + TICK;
                 }

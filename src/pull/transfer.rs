@@ -3,7 +3,7 @@
 //! A transfer goes on at the byte where a connection broke, with its checksum and hash kept. What
 //! a blob's hash comes to is judged in [`super::worker`].
 
-use super::queue::{Part, Segment};
+use super::segment::{Part, Segment};
 use super::shared::Shared;
 use super::worker::{BUFFER, Front, Worker};
 use crate::archive::journal::Chunks;
@@ -11,8 +11,7 @@ use crate::digest::Hasher;
 use crate::error::Result;
 use crate::net::Response;
 use crate::net::failure::Failure;
-use crate::registry::blob::{Answer, short, wrong_size};
-use std::sync::atomic::Ordering;
+use crate::registry::blob::{Answer, Tries, short, wrong_size};
 use std::sync::{Arc, MutexGuard};
 
 /// How much of a body that nobody wants is read so that its connection can be kept.
@@ -72,8 +71,7 @@ impl<'p> Worker<'p> {
             mirrored: false,
         };
         let descriptor = &shared.plan.blobs()[segment.blob].descriptor;
-        let doing = format!("downloading layer {}", descriptor.digest);
-        let mut budget = shared.client.budget();
+        let mut tries = Tries::new(shared.client, &shared.stop, descriptor);
         loop {
             let before = transfer.at;
             let failure = match self.stream(&mut transfer) {
@@ -83,7 +81,7 @@ impl<'p> Worker<'p> {
             if shared.queue.is_stopped() || segment.lock().revoked {
                 return Ok(());
             }
-            budget.progress(transfer.at - before);
+            tries.progress(transfer.at - before);
             let crowded =
                 matches!(&failure, Failure::Status(status) if matches!(status.status, 429 | 503));
             if crowded && shared.queue.fewer() {
@@ -92,25 +90,7 @@ impl<'p> Worker<'p> {
                     .note(&format!("{failure}; going on with fewer connections"));
                 return Ok(());
             }
-            if transfer.mirrored {
-                shared.client.strike_mirrors();
-            }
-            let wait = budget.next(&failure);
-            if wait.is_none() && transfer.mirrored && shared.client.leave_mirrors() {
-                shared
-                    .client
-                    .note(&format!("{failure}; going on without mirrors"));
-                budget = shared.client.budget();
-                continue;
-            }
-            let Some(wait) = wait else {
-                return Err(failure.into_error(&doing, budget.attempts()));
-            };
-            shared.client.note(&format!(
-                "{failure}; trying again in {:.1} s",
-                wait.as_secs_f64()
-            ));
-            if !shared.stop.sleep(wait) {
+            if !tries.again(failure, transfer.mirrored)? {
                 return Ok(());
             }
         }
@@ -204,13 +184,6 @@ impl<'p> Worker<'p> {
             if let Some(failure) = failure {
                 return Err(failure);
             }
-            if shared.queue.is_hopeless(&segment) {
-                // What is left is free again, for whoever asks next, over another connection.
-                shared
-                    .client
-                    .note("a connection brings next to nothing, trying another one");
-                return Ok(Outcome::Lost);
-            }
             if shared.queue.is_stopped() {
                 return Ok(Outcome::Lost);
             }
@@ -234,7 +207,7 @@ impl<'p> Worker<'p> {
             };
             filled += read;
             self.shared.progress.received(read as u64);
-            segment.received.fetch_add(read as u64, Ordering::Relaxed);
+            segment.receive(read as u64);
             if filled == wanted || !segment.is_brisk() {
                 return (filled, None);
             }

@@ -210,16 +210,24 @@ impl<'p> Worker<'p> {
     /// Hashes bytes of a blob that were written; returns their CRC-32.
     fn read_back(&mut self, blob: usize, range: Range<u64>, hasher: &mut Hasher) -> Result<u32> {
         let mut crc = crc32fast::Hasher::new();
+        self.read(blob, range, |part| {
+            crc.update(part);
+            hasher.update(part);
+        })?;
+        Ok(crc.finalize())
+    }
+
+    /// Reads bytes of a blob that were written.
+    fn read(&mut self, blob: usize, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
             let length = (range.end - at).min(BUFFER as u64) as usize;
             let part = &mut self.buffer[..length];
             self.shared.store.read_at(blob, part, at)?;
-            crc.update(part);
-            hasher.update(part);
+            each(part);
             at += length as u64;
         }
-        Ok(crc.finalize())
+        Ok(())
     }
 
     /// Hashes on from the front as far as chunks are there, and ends the blob at its end.
@@ -241,14 +249,7 @@ impl<'p> Worker<'p> {
                     return Ok(());
                 }
                 let range = chunks.range(front.next);
-                let mut at = range.start;
-                while at < range.end {
-                    let length = (range.end - at).min(BUFFER as u64) as usize;
-                    let part = &mut self.buffer[..length];
-                    shared.store.read_at(blob, part, at)?;
-                    front.hasher.update(part);
-                    at += length as u64;
-                }
+                self.read(blob, range, |part| front.hasher.update(part))?;
                 front.next += 1;
                 shared.passed(blob, front.next);
             }

@@ -1,7 +1,7 @@
 //! A blob's bytes: one answer to a request for it, and a reader that goes on where a connection
 //! broke and ends only where the bytes are what the descriptor names.
 
-use super::{Ask, Repository};
+use super::{Ask, Client, Repository};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::manifest::Descriptor;
@@ -123,12 +123,60 @@ impl<'a> Repository<'a> {
     }
 }
 
+/// The tries for the bytes of one blob.
+pub(crate) struct Tries<'a> {
+    client: &'a Client,
+    stop: &'a Stop,
+    budget: Budget,
+    doing: String,
+}
+
+impl<'a> Tries<'a> {
+    pub fn new(client: &'a Client, stop: &'a Stop, descriptor: &Descriptor) -> Self {
+        Self {
+            client,
+            stop,
+            budget: client.budget(),
+            doing: format!("downloading layer {}", descriptor.digest),
+        }
+    }
+
+    /// So many bytes came.
+    pub fn progress(&mut self, bytes: u64) {
+        self.budget.progress(bytes);
+    }
+
+    /// Waits before the next try; `false` where all was stopped meanwhile. Fails where there is
+    /// no next one. `mirrored`: what failed was a mirror, and the registry is still there.
+    pub fn again(&mut self, failure: Failure, mirrored: bool) -> Result<bool> {
+        if self.stop.is_set() || self.client.is_cancelled() {
+            return Ok(false);
+        }
+        if mirrored {
+            self.client.strike_mirrors();
+        }
+        let Some(wait) = self.budget.next(&failure) else {
+            if mirrored && self.client.leave_mirrors() {
+                self.client
+                    .note(&format!("{failure}; going on without mirrors"));
+                self.budget = self.client.budget();
+                return Ok(true);
+            }
+            return Err(failure.into_error(&self.doing, self.budget.attempts()));
+        };
+        self.client.note(&format!(
+            "{failure}; trying again in {:.1} s",
+            wait.as_secs_f64()
+        ));
+        Ok(self.stop.sleep(wait))
+    }
+}
+
 /// Reads a blob from its first byte to its last, over as many connections as it takes.
 pub(crate) struct Reader<'a> {
     repository: &'a Repository<'a>,
     descriptor: &'a Descriptor,
-    stop: &'a Stop,
-    budget: Budget,
+    tries: Tries<'a>,
     hasher: Hasher,
     /// The next byte that is wanted.
     at: u64,
@@ -147,11 +195,10 @@ struct Open<'a> {
 impl<'a> Reader<'a> {
     pub fn new(repository: &'a Repository<'a>, descriptor: &'a Descriptor, stop: &'a Stop) -> Self {
         Self {
-            budget: repository.client.budget(),
+            tries: Tries::new(repository.client, stop, descriptor),
             hasher: Hasher::new(descriptor.digest.algorithm()),
             repository,
             descriptor,
-            stop,
             at: 0,
             open: None,
             ranges: true,
@@ -166,7 +213,7 @@ impl<'a> Reader<'a> {
                 Ok(0) if self.finished => return Ok(0),
                 Ok(0) => return self.judge(),
                 Ok(read) => {
-                    self.budget.progress(read as u64);
+                    self.tries.progress(read as u64);
                     self.hasher.update(&buffer[..read]);
                     self.at += read as u64;
                     return Ok(read);
@@ -174,38 +221,9 @@ impl<'a> Reader<'a> {
                 Err(failure) => failure,
             };
             let mirrored = self.open.take().is_some_and(|open| open.mirrored);
-            self.again(failure, mirrored)?;
-        }
-    }
-
-    /// Waits before the next try, if there is one.
-    fn again(&mut self, failure: Failure, mirrored: bool) -> Result<()> {
-        let client = self.repository.client;
-        if self.stop.is_set() || client.is_cancelled() {
-            return Err(Error::Interrupted(0));
-        }
-        if mirrored {
-            client.strike_mirrors();
-        }
-        let wait = match self.budget.next(&failure) {
-            Some(wait) => wait,
-            None if mirrored && client.leave_mirrors() => {
-                client.note(&format!("{failure}; going on without mirrors"));
-                self.budget = client.budget();
-                return Ok(());
+            if !self.tries.again(failure, mirrored)? {
+                return Err(Error::Interrupted(0));
             }
-            None => {
-                let doing = format!("downloading layer {}", self.descriptor.digest);
-                return Err(failure.into_error(&doing, self.budget.attempts()));
-            }
-        };
-        client.note(&format!(
-            "{failure}; trying again in {:.1} s",
-            wait.as_secs_f64()
-        ));
-        match self.stop.sleep(wait) {
-            true => Ok(()),
-            false => Err(Error::Interrupted(0)),
         }
     }
 
