@@ -30,7 +30,7 @@ const SLOW: Duration = Duration::from_secs(2);
 /// [`LEAST`] a second, is given up for a new one: where all crawl, no worker is idle to take it.
 const SHARE: f64 = 1.0 / 16.0;
 /// How long it is given at first, and at most, however often a new one was no better.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(300);
 const LONGEST: Duration = Duration::from_secs(32);
 
 /// What a worker is to do.
@@ -54,9 +54,9 @@ struct State {
     raised: Instant,
     /// Bytes a second of the best transfer so far.
     best: f64,
-    /// How long a transfer is given that is far slower than that: longer each time that one was
-    /// given up in vain, since the line itself may have become slow.
-    patience: Duration,
+    /// How often in a row transfers far slower than that were given up in vain: each time the
+    /// next ones are given longer, since the line itself may have become slow.
+    in_vain: u32,
     given_up: Option<Instant>,
 }
 
@@ -119,7 +119,7 @@ impl Queue {
             active: 0,
             raised: Instant::now(),
             best: 0.0,
-            patience: PATIENCE,
+            in_vain: 0,
             given_up: None,
         };
         Self {
@@ -225,7 +225,7 @@ impl Queue {
         if let Some(then) = state.given_up
             && slow.iter().any(|segment| segment.is_younger_than(then))
         {
-            state.patience = (state.patience * 2).min(LONGEST);
+            state.in_vain += 1;
         }
         if !slow.is_empty() {
             state.given_up = Some(now);
@@ -389,7 +389,12 @@ impl State {
         if (left as u64) < 2 * blob.chunks.in_bytes(LEAST) as u64 {
             return None;
         }
-        let keeps = blob.piece(left, jobs).min(left / 2).max(1);
+        // One that crawls keeps what it is at: the less it has, the fewer will have to ask again.
+        let crawls = victim.rate().is_some_and(|rate| rate < self.best * SHARE);
+        let keeps = match crawls {
+            true => 1,
+            false => blob.piece(left, jobs).min(left / 2).max(1),
+        };
         let (start, end) = (victim.cursor() + keeps, victim.end());
         // The victim ends where the new segment begins; what lies behind both is a gap.
         victim.end_at(start);
@@ -432,12 +437,20 @@ impl State {
         self.best = self.best.max(rate);
         let after = |then| segment.is_younger_than(then);
         if rate > self.best / 4.0 && self.given_up.is_some_and(after) {
-            self.patience = PATIENCE;
+            self.in_vain = 0;
         }
+    }
+
+    /// How long a transfer that brings next to nothing is given. Twice in vain is bad luck where
+    /// every second one is slow.
+    fn patience(&self) -> Duration {
+        let doubled = self.in_vain.saturating_sub(2).min(16);
+        (PATIENCE * (1 << doubled)).min(LONGEST)
     }
 
     /// The transfers that bring next to nothing, each taken from its worker.
     fn slow(&self) -> Vec<Arc<Segment>> {
+        let patience = self.patience();
         // Without ranges, another connection would begin with what is there already.
         let segments = self.blobs.iter().filter(|blob| blob.ranges);
         let slow = segments.flat_map(|blob| &blob.segments).filter(|segment| {
@@ -445,7 +458,7 @@ impl State {
                 rate < self.best * SHARE
                     && rate < LEAST as f64
                     // Far away, a transfer takes several round trips to get up to speed.
-                    && since > self.patience.max(waited * 2)
+                    && since > patience.max(waited * 2)
             })
         });
         // A worker locks its segment first and this queue second: never wait for it here.
@@ -621,14 +634,14 @@ mod tests {
         let (one, mut slow) = (fetch(&queue).0, fetch(&queue).0);
         replace(&queue, &one, one.aged(20, 10 * MIB, Duration::ZERO));
         let mut times = Vec::new();
-        for _ in 0..7 {
+        for _ in 0..10 {
             slow = run_at(&queue, &slow, 1000);
             let _far = connect(&slow);
             times.push(queue.give_up_slow());
             // The next one begins after that.
             queue.lock().given_up = Some(Instant::now() - Duration::from_secs(10));
         }
-        assert_eq!(times, [1, 1, 1, 1, 1, 0, 0]);
+        assert_eq!(times, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
         // One that is as fast as any tells that it was worth it.
         queue.lock().blobs[one.blob].segments[0] = one.aged(5, 10 * MIB, Duration::ZERO);
         assert_eq!(queue.give_up_slow(), 1);
