@@ -639,6 +639,30 @@ fn ranges_that_crawl_are_given_up_for_others() {
 }
 
 #[test]
+fn a_layer_that_comes_fast_is_as_right_as_any() {
+    // Where another worker hashes behind the transfer: a break, and a bit that nobody would see.
+    let registry = Registry::start().lenient();
+    let image = Image::new(vec![Blob::layer(1, 160_000_000)]);
+    image.push(&registry, "r", "latest");
+    let faults = [
+        (Action::Reset(80_000_000), ""),
+        (Action::Flip(150_000_000), "fetching it again"),
+    ];
+    for (action, note) in faults {
+        registry.forget();
+        registry.fault(&image.layers[0].digest, action);
+        let dir = Dir::new();
+        let archive = Run::pull(&dir, &registry.name("r"))
+            .arg("--verbose")
+            .archive();
+        archive.holds(&image, Some(&registry.name("r:latest")));
+        let told = &archive.outcome.stderr;
+        assert!(told.contains(note), "{told}");
+        archive.outcome.is_small();
+    }
+}
+
+#[test]
 fn row_58_a_layer_that_is_no_gzip_but_what_was_named() {
     // Layers are kept as they came: what the registry calls a layer is what is stored.
     let registry = Registry::start();

@@ -3,7 +3,8 @@
 //! A blob is asked for whole first, the largest ones first. When no whole blob is left, an idle
 //! worker takes a later piece of one that others are at work on, by a closed range, near its
 //! front, so that what is hashed in order was written a moment ago. A connection much slower than
-//! the others loses its rest to an idle worker.
+//! the others loses its rest to an idle worker. Where one alone is as fast as a line can be, an idle
+//! worker hashes behind it.
 
 use super::segment::{Part, Segment, YOUNG};
 use crate::archive::journal::Chunks;
@@ -21,6 +22,9 @@ const LARGEST_PIECE: u64 = 64 << 20;
 /// that further connections would only cost, and what they bring would have to be read again to be
 /// hashed in order.
 const FAST: f64 = 160e6;
+/// Such a transfer's worker is busy enough without hashing, if at least so many bytes are left of
+/// it: an idle worker reads them again (from the page cache), and hashes them.
+pub(super) const FOLLOWED: u64 = 64 << 20;
 /// What will be over within this time is left alone.
 const SOON: Duration = Duration::from_millis(600);
 /// A transfer that would need longer than this for its last piece may lose all of it to a worker
@@ -39,6 +43,8 @@ pub(crate) enum Task {
     Check(usize),
     /// Fetch a segment; the flag: ask for the whole blob, without a range.
     Fetch(Arc<Segment>, bool),
+    /// Hash what comes of a segment, behind its worker.
+    Follow(Arc<Segment>),
     /// All is done, or has failed.
     End,
 }
@@ -85,12 +91,17 @@ enum Check {
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// A segment that is followed has grown, or is over.
+    grown: Condvar,
     jobs: usize,
+    /// This machine does two things at once.
+    parallel: bool,
 }
 
 impl Queue {
-    /// `check` says which blobs may be there already, in part or whole.
-    pub fn new(sizes: &[u64], check: &[bool], jobs: usize) -> Self {
+    /// `check` says which blobs may be there already, in part or whole; `parallel`, whether this
+    /// machine does two things at once.
+    pub fn new(sizes: &[u64], check: &[bool], jobs: usize, parallel: bool) -> Self {
         let mut order: Vec<usize> = (0..sizes.len()).collect();
         order.sort_by_key(|blob| std::cmp::Reverse(sizes[*blob]));
         let blobs = sizes.iter().zip(check).map(|(size, check)| {
@@ -125,7 +136,9 @@ impl Queue {
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
+            grown: Condvar::new(),
             jobs,
+            parallel,
         }
     }
 
@@ -153,6 +166,11 @@ impl Queue {
             }
             if let Some(task) = state.take(self.jobs) {
                 return task;
+            }
+            if self.parallel
+                && let Some(segment) = state.follow()
+            {
+                return Task::Follow(segment);
             }
             // Rates change without anybody telling, therefore not for long.
             let wait = YOUNG / 2;
@@ -195,6 +213,9 @@ impl Queue {
             blob.left -= 1;
         }
         segment.advance();
+        if segment.is_followed() {
+            self.grown.notify_all();
+        }
         !state.stopped && chunk + 1 < segment.end()
     }
 
@@ -212,6 +233,27 @@ impl Queue {
         }
         state.active -= 1;
         self.changed.notify_all();
+        self.grown.notify_all();
+    }
+
+    /// Waits until more than `seen` chunks of the blob's first ones are there; `None` when nothing
+    /// more comes of the segment.
+    pub fn grows(&self, segment: &Arc<Segment>, seen: usize) -> Option<usize> {
+        let mut state = self.lock();
+        loop {
+            let segments = &state.blobs[segment.blob].segments;
+            if state.stopped || !segments.iter().any(|other| Arc::ptr_eq(other, segment)) {
+                return None;
+            }
+            if segment.cursor() > seen {
+                return Some(segment.cursor());
+            }
+            state = self
+                .grown
+                .wait_timeout(state, YOUNG)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
     }
 
     /// Gives up transfers that are so much slower than others were that new connections are worth
@@ -408,6 +450,20 @@ impl State {
         ))
     }
 
+    /// A transfer that nobody can help with but by hashing.
+    fn follow(&self) -> Option<Arc<Segment>> {
+        let segments = self.blobs.iter().flat_map(|blob| {
+            let chunk = blob.chunks.range(0).end;
+            blob.segments.iter().map(move |segment| (segment, chunk))
+        });
+        let mut long = segments.filter(|(segment, chunk)| {
+            let left = segment.end().saturating_sub(segment.cursor()) as u64;
+            segment.rate().is_some_and(|rate| rate >= FAST) && left * chunk >= FOLLOWED
+        });
+        let (segment, _) = long.find(|(segment, _)| segment.follow())?;
+        Some(segment.clone())
+    }
+
     /// The transfer with the most time left, and how many chunks that are.
     fn longest(&self, fit: impl Fn(&BlobState) -> bool) -> Option<(Arc<Segment>, usize)> {
         let all = self
@@ -544,7 +600,7 @@ mod tests {
 
     #[test]
     fn whole_blobs_come_first_and_the_largest_before_all() {
-        let queue = Queue::new(&[MIB, 5 * MIB, 0], &[false; 3], 4);
+        let queue = Queue::new(&[MIB, 5 * MIB, 0], &[false; 3], 4, true);
         assert!(matches!(queue.next(), Task::Check(2)));
         let (one, whole) = fetch(&queue);
         assert_eq!((one.blob, one.first, one.end(), whole), (1, 0, 10, true));
@@ -553,7 +609,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_fetched() {
-        let queue = Queue::new(&[5 * MIB], &[true], 4);
+        let queue = Queue::new(&[5 * MIB], &[true], 4, true);
         let Task::Check(0) = queue.next() else {
             panic!()
         };
@@ -566,7 +622,7 @@ mod tests {
 
     #[test]
     fn a_long_transfer_is_shared_without_overlap() {
-        let queue = Queue::new(&[100 * MIB], &[false], 4);
+        let queue = Queue::new(&[100 * MIB], &[false], 4, true);
         let (first, _) = fetch(&queue);
         let first = run_at(&queue, &first, 4 * MIB);
         let mut taken = vec![(0, first.end())];
@@ -585,7 +641,7 @@ mod tests {
 
     #[test]
     fn what_comes_as_fast_as_a_line_can_is_left_alone() {
-        let queue = Queue::new(&[4096 * MIB], &[false], 4);
+        let queue = Queue::new(&[4096 * MIB], &[false], 4, true);
         let (first, _) = fetch(&queue);
         let fast = run_at(&queue, &first, 200 * MIB);
         assert!(queue.lock().take(4).is_none());
@@ -594,8 +650,45 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_as_fast_as_that_is_hashed_by_one_that_is_idle() {
+        for (parallel, rate) in [(true, 200 * MIB), (false, 200 * MIB), (true, 100 * MIB)] {
+            let queue = Queue::new(&[200 * MIB], &[false], 4, parallel);
+            let segment = run_at(&queue, &fetch(&queue).0, rate);
+            std::thread::scope(|scope| {
+                let next = scope.spawn(|| queue.next());
+                std::thread::sleep(YOUNG);
+                let followed = segment.is_followed();
+                assert_eq!(followed, parallel && rate > 160 * MIB);
+                if followed {
+                    assert!(matches!(next.join(), Ok(Task::Follow(_))));
+                    // By one alone.
+                    assert!(queue.lock().follow().is_none());
+                }
+                queue.stop();
+            });
+        }
+    }
+
+    #[test]
+    fn who_follows_waits_for_more_and_ends_with_the_segment() {
+        let queue = Queue::new(&[200 * MIB], &[false], 4, true);
+        let (segment, _) = fetch(&queue);
+        assert!(segment.follow());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| (queue.grows(&segment, 0), queue.grows(&segment, 1)));
+            std::thread::sleep(YOUNG);
+            assert!(!waits.is_finished());
+            assert!(queue.complete(&segment));
+            std::thread::sleep(YOUNG);
+            assert!(!waits.is_finished());
+            queue.release(&segment);
+            assert_eq!(waits.join().unwrap(), (Some(1), None));
+        });
+    }
+
+    #[test]
     fn only_a_brisk_transfer_holds_bytes_back() {
-        let queue = Queue::new(&[100 * MIB], &[false], 1);
+        let queue = Queue::new(&[100 * MIB], &[false], 1, true);
         let (segment, _) = fetch(&queue);
         segment.receive(1000);
         assert!(!segment.is_brisk(), "too early to tell");
@@ -613,7 +706,7 @@ mod tests {
 
     #[test]
     fn a_transfer_far_slower_than_the_best_is_given_up() {
-        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
+        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2, true);
         let (one, two) = (fetch(&queue).0, fetch(&queue).0);
         let slow = run_at(&queue, &two, 1000);
         let mut far = connect(&slow);
@@ -630,7 +723,7 @@ mod tests {
 
     #[test]
     fn transfers_that_are_given_up_in_vain_get_longer() {
-        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
+        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2, true);
         let (one, mut slow) = (fetch(&queue).0, fetch(&queue).0);
         replace(&queue, &one, one.aged(20, 10 * MIB, Duration::ZERO));
         let mut times = Vec::new();
@@ -649,7 +742,7 @@ mod tests {
 
     #[test]
     fn a_distant_transfer_is_given_time_to_get_up_to_speed() {
-        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2);
+        let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2, true);
         let (one, two) = (fetch(&queue).0, fetch(&queue).0);
         run_at(&queue, &one, 10 * MIB);
         let slow = replace(&queue, &two, two.aged(5, 1000, Duration::from_millis(1800)));
@@ -666,7 +759,7 @@ mod tests {
 
     #[test]
     fn a_crawling_transfer_loses_its_rest() {
-        let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3);
+        let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3, true);
         let (large, _) = fetch(&queue);
         let (small, _) = fetch(&queue);
         run_at(&queue, &large, 500 * MIB);
@@ -687,7 +780,7 @@ mod tests {
             })
         };
         let handed = |segment: &Arc<Segment>| segment.lock().part.as_ref().map(|part| part.at);
-        let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3);
+        let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3, true);
         let (large, _) = fetch(&queue);
         let (small, _) = fetch(&queue);
         run_at(&queue, &large, 500 * MIB);
@@ -706,7 +799,7 @@ mod tests {
 
     #[test]
     fn every_chunk_is_fetched_once_whatever_the_order() {
-        let queue = Queue::new(&[70 * MIB, 3 * MIB, 1], &[false; 3], 3);
+        let queue = Queue::new(&[70 * MIB, 3 * MIB, 1], &[false; 3], 3, true);
         let mut seen = vec![vec![0; 140], vec![0; 6], vec![0; 1]];
         let mut held: Vec<Arc<Segment>> = Vec::new();
         let mut turn = 0_usize;

@@ -2,7 +2,7 @@
 //! that is, and who loses it, is decided in [`super::queue`].
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) struct Segment {
     /// When its first bytes came.
     answered: OnceLock<Instant>,
     received: AtomicU64,
+    /// Another worker hashes behind it.
+    followed: AtomicBool,
     /// How long it is given when no other transfer tells what the line can do.
     pub(super) patience: Duration,
     /// Held while its worker writes: who takes the segment away knows that nothing is written
@@ -76,6 +78,7 @@ impl Segment {
             started: Instant::now(),
             answered: OnceLock::new(),
             received: AtomicU64::new(0),
+            followed: AtomicBool::new(false),
             patience: ALONE,
             owner: Mutex::default(),
         }
@@ -111,6 +114,15 @@ impl Segment {
     /// The chunk at the cursor is there.
     pub(super) fn advance(&self) {
         self.cursor.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// From now on another worker hashes what comes. `false`: one did already.
+    pub(super) fn follow(&self) -> bool {
+        !self.followed.swap(true, Ordering::AcqRel)
+    }
+
+    pub fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Acquire)
     }
 
     /// So many bytes came.

@@ -3,7 +3,7 @@
 
 use super::event::{Event, LayerProgress};
 use super::progress::Progress;
-use super::queue::Queue;
+use super::queue::{FOLLOWED, Queue};
 use super::worker::{Front, Worker};
 use super::{Pull, Report, reuse};
 use crate::archive::file::Lender;
@@ -75,13 +75,16 @@ impl<'p> Shared<'p> {
                 claims.iter().any(Option::is_some) || lent(blob.descriptor.digest)
             })
             .collect();
+        // What asks the system is left out where nobody wants to know.
+        let parallel = sizes.iter().any(|size| *size > FOLLOWED)
+            && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         let front =
             |blob: &Blob| Mutex::new(Front::new(Hasher::new(blob.descriptor.digest.algorithm())));
         Self {
             client,
             plan,
             store,
-            queue: Queue::new(&sizes, &check, jobs),
+            queue: Queue::new(&sizes, &check, jobs, parallel),
             fronts: plan.blobs().iter().map(front).collect(),
             claims,
             lender,

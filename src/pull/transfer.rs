@@ -297,6 +297,9 @@ impl Shared<'_> {
                     front.next = chunk + 1;
                     self.passed(blob, front.next);
                 }
+                if transfer.segment.is_followed() {
+                    transfer.front = None;
+                }
             }
             self.queue.complete(&transfer.segment);
         }

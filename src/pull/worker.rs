@@ -3,17 +3,18 @@
 //!
 //! Each blob has a front: how far it has been hashed, in order. A worker whose segment begins there
 //! hashes what it receives; what others write further back is read again (from the page cache)
-//! when the front comes to it. Nothing counts that was not hashed in this run.
+//! when the front comes to it, and so is what comes faster than one worker can receive and hash. Nothing counts that was not hashed in this run.
 
 use super::event::Event;
 use super::queue::Task;
 use super::reuse;
+use super::segment::Segment;
 use super::shared::Shared;
 use crate::archive::read::Place;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use std::ops::Range;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// What one read and one write move at most, in bytes.
 pub(super) const BUFFER: usize = 128 << 10;
@@ -56,6 +57,7 @@ impl<'p> Worker<'p> {
             let outcome = match self.shared.queue.next() {
                 Task::Check(blob) => self.check(blob),
                 Task::Fetch(segment, whole) => self.fetch(&segment, whole),
+                Task::Follow(segment) => self.follow(&segment),
                 Task::End => return,
             };
             if let Err(error) = outcome {
@@ -228,6 +230,16 @@ impl<'p> Worker<'p> {
             at += length as u64;
         }
         Ok(())
+    }
+
+    /// Hashes what another worker brings, while it brings more.
+    fn follow(&mut self, segment: &Arc<Segment>) -> Result<()> {
+        let mut seen = 0;
+        while let Some(more) = self.shared.queue.grows(segment, seen) {
+            seen = more;
+            self.advance(segment.blob)?;
+        }
+        self.advance(segment.blob)
     }
 
     /// Hashes on from the front as far as chunks are there, and ends the blob at its end.
