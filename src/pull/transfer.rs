@@ -161,11 +161,13 @@ impl<'p> Worker<'p> {
             skip -= read as u64;
         }
         let place = shared.plan.blobs()[blob].offset;
+        let most = BUFFER >> u8::from(response.body.is_encrypted());
         loop {
             let wanted = transfer
                 .end()
                 .saturating_sub(transfer.at)
-                .min(to_boundary(place + transfer.at)) as usize;
+                .min(to_boundary(place + transfer.at, most as u64))
+                as usize;
             if wanted == 0 {
                 return self.end(transfer, response, descriptor);
             }
@@ -239,10 +241,10 @@ impl<'p> Worker<'p> {
     }
 }
 
-/// How many bytes to write at this place of the file, so that the next write begins where whole
-/// pages begin: a write of those costs the kernel a third less.
-fn to_boundary(place: u64) -> u64 {
-    BUFFER as u64 - place % BUFFER as u64
+/// How many bytes to write at this place of the file, `most` at most, so that the next write begins
+/// where whole pages begin: a write of those costs the kernel a third less.
+fn to_boundary(place: u64, most: u64) -> u64 {
+    most - place % most
 }
 
 impl Transfer<'_> {
@@ -315,7 +317,7 @@ mod tests {
     fn writes_end_where_whole_pages_do() {
         let buffer = BUFFER as u64;
         for place in [0, 1, 5632, buffer - 1, buffer, (8 << 30) + 512] {
-            let length = to_boundary(place);
+            let length = to_boundary(place, buffer);
             assert!((1..=buffer).contains(&length), "{place}");
             assert_eq!((place + length) % buffer, 0, "{place}");
         }

@@ -16,8 +16,11 @@ use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-/// What one read and one write move at most, in bytes.
-pub(super) const BUFFER: usize = 128 << 10;
+/// What one read from a socket and one write move at most, in bytes. Through TLS half of it:
+/// a connection has buffers of its own there.
+pub(super) const BUFFER: usize = 256 << 10;
+/// What one read from the file moves at most, in bytes.
+const READ: usize = 128 << 10;
 
 /// How far a blob has been hashed.
 pub(super) struct Front {
@@ -132,7 +135,7 @@ impl<'p> Worker<'p> {
         let mut crc = crc32fast::Hasher::new();
         let mut at = range.start;
         while at < range.end {
-            let length = (range.end - at).min(BUFFER as u64) as usize;
+            let length = (range.end - at).min(READ as u64) as usize;
             let part = &mut self.buffer[..length];
             match (from, &shared.lender) {
                 (Some(offset), Some(lender)) => {
@@ -223,7 +226,7 @@ impl<'p> Worker<'p> {
     fn read(&mut self, blob: usize, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
-            let length = (range.end - at).min(BUFFER as u64) as usize;
+            let length = (range.end - at).min(READ as u64) as usize;
             let part = &mut self.buffer[..length];
             self.shared.store.read_at(blob, part, at)?;
             each(part);
