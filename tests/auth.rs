@@ -394,6 +394,26 @@ fn row_29_a_repository_that_denies_itself_to_strangers() {
 }
 
 #[test]
+fn wrong_credentials_are_sent_once() {
+    // Twice might lock somebody out.
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    registry.route(|_| Some(Reply::unauthorized(r#"Basic realm="x""#)));
+    for more in [&["--sha"][..], &["--mirror", "127.0.0.1:9"], &[]] {
+        registry.forget();
+        Run::pull(&dir, &registry.name("r"))
+            .args(&["--user", "me", "--password", "wrong"])
+            .args(more)
+            .fails(3, "refused");
+        let seen = registry.seen();
+        let sent = seen
+            .iter()
+            .filter(|seen| seen.header("authorization").is_some());
+        assert_eq!(sent.count(), 1, "{more:?}");
+    }
+}
+
+#[test]
 fn row_31_passwords_keep_every_byte() {
     use base64::Engine as _;
     let (registry, dir) = (Registry::start(), Dir::new());

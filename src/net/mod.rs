@@ -158,6 +158,11 @@ impl Agent {
         self.limit = Some(Limit::new(rate));
     }
 
+    /// It is this program that makes transfers slow.
+    pub fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
     /// Ends every exchange under way, and every later one.
     pub fn abort(&self) {
         self.stop.set();

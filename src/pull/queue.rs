@@ -6,36 +6,18 @@
 //! the others loses its rest to an idle worker. Where one alone is as fast as a line can be, an idle
 //! worker hashes behind it.
 
+mod choose;
+mod pace;
+
 use super::segment::{Part, Segment, YOUNG};
 use crate::archive::journal::Chunks;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The smallest piece that is worth a request of its own, in bytes.
-const LEAST: u64 = 1 << 20;
-/// Pieces that idle workers take, in bytes: small enough to stay near the front, large enough
-/// that a round trip between two of them costs little.
-const PIECE: u64 = 8 << 20;
-const LARGEST_PIECE: u64 = 64 << 20;
-/// Bytes a second with which a transfer is left alone: more than a line of a gigabit carries, so
-/// that further connections would only cost, and what they bring would have to be read again to be
-/// hashed in order.
-const FAST: f64 = 160e6;
-/// Such a transfer's worker is busy enough without hashing, if at least so many bytes are left of
-/// it: an idle worker reads them again (from the page cache), and hashes them.
-pub(super) const FOLLOWED: u64 = 64 << 20;
-/// What will be over within this time is left alone.
-const SOON: Duration = Duration::from_millis(600);
-/// A transfer that would need longer than this for its last piece may lose all of it to a worker
-/// that has nothing else to do.
-const SLOW: Duration = Duration::from_secs(2);
-/// A transfer that brings less than this share of what the best one brought, and less than
-/// [`LEAST`] a second, is given up for a new one: where all crawl, no worker is idle to take it.
-const SHARE: f64 = 1.0 / 16.0;
-/// How long it is given at first, and at most, however often a new one was no better.
-const PATIENCE: Duration = Duration::from_millis(300);
-const LONGEST: Duration = Duration::from_secs(32);
+use choose::FAST;
+pub(crate) use choose::FOLLOWED;
+use pace::Pace;
 
 /// What a worker is to do.
 pub(crate) enum Task {
@@ -58,12 +40,7 @@ struct State {
     allowed: usize,
     active: usize,
     raised: Instant,
-    /// Bytes a second of the best transfer so far.
-    best: f64,
-    /// How often in a row transfers far slower than that were given up in vain: each time the
-    /// next ones are given longer, since the line itself may have become slow.
-    in_vain: u32,
-    given_up: Option<Instant>,
+    pace: Pace,
 }
 
 struct BlobState {
@@ -129,9 +106,7 @@ impl Queue {
             allowed: jobs,
             active: 0,
             raised: Instant::now(),
-            best: 0.0,
-            in_vain: 0,
-            given_up: None,
+            pace: Pace::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -223,6 +198,10 @@ impl Queue {
     pub fn release(&self, segment: &Arc<Segment>) {
         let part = segment.lock().part.take();
         let mut state = self.lock();
+        if segment.cursor() >= segment.end() {
+            let active = state.active;
+            state.pace.note(segment, active);
+        }
         let blob = &mut state.blobs[segment.blob];
         blob.segments.retain(|other| !Arc::ptr_eq(other, segment));
         let chunk = segment.cursor();
@@ -245,6 +224,12 @@ impl Queue {
             if state.stopped || !segments.iter().any(|other| Arc::ptr_eq(other, segment)) {
                 return None;
             }
+            let slowed = |rate| rate < FAST / 2.0;
+            if segment.window().is_some_and(|window| slowed(window.rate)) {
+                // There is something better to do.
+                segment.unfollow();
+                return None;
+            }
             if segment.cursor() > seen {
                 return Some(segment.cursor());
             }
@@ -260,18 +245,8 @@ impl Queue {
     /// a try; says how many those were. What they did not bring is free again.
     pub fn give_up_slow(&self) -> usize {
         let mut state = self.lock();
-        state.note_best();
         let slow = state.slow();
-        // Once for all that were under way together.
-        let now = Instant::now();
-        if let Some(then) = state.given_up
-            && slow.iter().any(|segment| segment.is_younger_than(then))
-        {
-            state.in_vain += 1;
-        }
-        if !slow.is_empty() {
-            state.given_up = Some(now);
-        }
+        state.pace.give_up(&slow);
         slow.len()
     }
 
@@ -329,11 +304,13 @@ impl Queue {
         self.lock().blobs[blob].left == 0
     }
 
-    /// The blob is there and true.
-    pub fn finish(&self, blob: usize) {
+    /// The blob is there and true. Is it the last one, while others still wait for bytes that
+    /// nobody wants any more?
+    pub fn finish(&self, blob: usize) -> bool {
         let mut state = self.lock();
         state.blobs[blob].finished = true;
         self.changed.notify_all();
+        state.active > 0 && state.blobs.iter().all(|blob| blob.finished)
     }
 
     /// The blob came wrong: once more from zero, in one piece and without ranges.
@@ -377,195 +354,22 @@ impl State {
         Some(Task::Fetch(segment, whole))
     }
 
-    /// The largest blob that nobody is at work on.
-    fn untouched(&self) -> Option<(Arc<Segment>, bool)> {
-        let free = |blob: &&usize| {
-            let blob = &self.blobs[**blob];
-            blob.check == Check::Over && blob.left > 0 && blob.segments.is_empty()
-        };
-        let number = *self.order.iter().find(free)?;
-        let blob = &self.blobs[number];
-        let first = blob.done.iter().position(|done| !done)?;
-        let end = if blob.ranges {
-            blob.next_done(first)
-        } else {
-            blob.done.len()
-        };
-        Some((
-            Segment::new(number, first, end),
-            first == 0 && end == blob.done.len(),
-        ))
-    }
-
-    /// A piece of a blob that is free beside those others are at work on.
-    fn gap(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
-        self.order.iter().find_map(|number| {
-            let blob = &self.blobs[*number];
-            if !blob.ranges || blob.check != Check::Over {
-                return None;
-            }
-            let free = |chunk: &usize| {
-                !blob.done[*chunk]
-                    && !blob
-                        .segments
-                        .iter()
-                        .any(|s| (s.cursor()..s.end()).contains(chunk))
-            };
-            let first = (0..blob.done.len()).find(free)?;
-            let claimed = blob
-                .segments
-                .iter()
-                .map(|s| s.cursor())
-                .filter(|cursor| *cursor > first)
-                .min();
-            let end = blob.next_done(first).min(claimed.unwrap_or(usize::MAX));
-            let piece = blob.piece(blob.left, jobs);
-            Some((Segment::new(*number, first, end.min(first + piece)), false))
-        })
-    }
-
-    /// A part of the transfer that would take longest, if that is long enough.
-    fn share(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
-        let (victim, left) = self.longest(|blob| blob.ranges)?;
-        let blob = &self.blobs[victim.blob];
-        if (left as u64) < 2 * blob.chunks.in_bytes(LEAST) as u64 {
-            return None;
+    /// The transfers that have crawled for long enough, each taken from its worker.
+    fn slow(&mut self) -> Vec<Arc<Segment>> {
+        let (pace, active) = (&mut self.pace, self.active);
+        for segment in self.blobs.iter().flat_map(|blob| &blob.segments) {
+            pace.note_open(segment, active);
         }
-        // One that crawls keeps what it is at: the less it has, the fewer will have to ask again.
-        let crawls = victim.rate().is_some_and(|rate| rate < self.best * SHARE);
-        let keeps = match crawls {
-            true => 1,
-            false => blob.piece(left, jobs).min(left / 2).max(1),
-        };
-        let (start, end) = (victim.cursor() + keeps, victim.end());
-        // The victim ends where the new segment begins; what lies behind both is a gap.
-        victim.end_at(start);
-        Some((
-            Segment::new(
-                victim.blob,
-                start,
-                end.min(start + keeps.max(left - keeps).min(blob.piece(left, jobs))),
-            ),
-            false,
-        ))
-    }
-
-    /// A transfer that nobody can help with but by hashing.
-    fn follow(&self) -> Option<Arc<Segment>> {
-        let segments = self.blobs.iter().flat_map(|blob| {
-            let chunk = blob.chunks.range(0).end;
-            blob.segments.iter().map(move |segment| (segment, chunk))
-        });
-        let mut long = segments.filter(|(segment, chunk)| {
-            let left = segment.end().saturating_sub(segment.cursor()) as u64;
-            segment.rate().is_some_and(|rate| rate >= FAST) && left * chunk >= FOLLOWED
-        });
-        let (segment, _) = long.find(|(segment, _)| segment.follow())?;
-        Some(segment.clone())
-    }
-
-    /// The transfer with the most time left, and how many chunks that are.
-    fn longest(&self, fit: impl Fn(&BlobState) -> bool) -> Option<(Arc<Segment>, usize)> {
-        let all = self
-            .blobs
-            .iter()
-            .filter(|blob| fit(blob))
-            .flat_map(|blob| blob.segments.iter().map(move |s| (blob, s)));
-        let timed = all.filter_map(|(blob, segment)| {
-            let left = segment.end().saturating_sub(segment.cursor());
-            let bytes = left as f64 * blob.chunks.range(0).end as f64;
-            let rate = segment.rate().filter(|rate| *rate < FAST)?;
-            Some((segment, left, bytes / rate.max(1.0)))
-        });
-        let (segment, left, _) = timed
-            .filter(|(_, _, time)| *time > SOON.as_secs_f64())
-            .max_by(|a, b| a.2.total_cmp(&b.2))?;
-        Some((segment.clone(), left))
-    }
-
-    /// Takes note of what the best transfer brings, and of whether it was worth it to give others up.
-    fn note_best(&mut self) {
-        let segments = self.blobs.iter().flat_map(|blob| &blob.segments);
-        let flows = segments.filter_map(|segment| Some((segment, segment.flow()?.0)));
-        let Some((segment, rate)) = flows.max_by(|a, b| a.1.total_cmp(&b.1)) else {
-            return;
-        };
-        self.best = self.best.max(rate);
-        let after = |then| segment.is_younger_than(then);
-        if rate > self.best / 4.0 && self.given_up.is_some_and(after) {
-            self.in_vain = 0;
-        }
-    }
-
-    /// How long a transfer that brings next to nothing is given. Twice in vain is bad luck where
-    /// every second one is slow.
-    fn patience(&self) -> Duration {
-        let doubled = self.in_vain.saturating_sub(2).min(16);
-        (PATIENCE * (1 << doubled)).min(LONGEST)
-    }
-
-    /// The transfers that bring next to nothing, each taken from its worker.
-    fn slow(&self) -> Vec<Arc<Segment>> {
-        let patience = self.patience();
         // Without ranges, another connection would begin with what is there already.
         let segments = self.blobs.iter().filter(|blob| blob.ranges);
-        let slow = segments.flat_map(|blob| &blob.segments).filter(|segment| {
-            segment.flow().is_some_and(|(rate, since, waited)| {
-                rate < self.best * SHARE
-                    && rate < LEAST as f64
-                    // Far away, a transfer takes several round trips to get up to speed.
-                    && since > patience.max(waited * 2)
-            })
-        });
+        let slow = segments.flat_map(|blob| &blob.segments);
+        let slow = slow.filter(|segment| pace.is_over(segment, active));
         // A worker locks its segment first and this queue second: never wait for it here.
         let taken = slow.filter(|segment| {
             let owner = segment.owner.try_lock();
             owner.is_ok_and(|mut owner| owner.socket.is_some() && owner.revoke())
         });
         taken.cloned().collect()
-    }
-
-    /// Takes the whole rest of a transfer that is far slower than the best.
-    fn rescue(&self) -> Option<(Arc<Segment>, bool)> {
-        let best = self
-            .blobs
-            .iter()
-            .flat_map(|blob| &blob.segments)
-            .filter_map(|s| s.rate())
-            .fold(0.0, f64::max);
-        let (victim, left) = self.longest(|blob| blob.ranges)?;
-        let bytes = left as f64 * self.blobs[victim.blob].chunks.range(0).end as f64;
-        let rate = victim.rate()?;
-        let hopeless = rate < LEAST as f64 && victim.age() > victim.patience;
-        if bytes / rate.max(1.0) < SLOW.as_secs_f64()
-            || !(rate < best / 4.0 || hopeless)
-            || victim.age() < SLOW
-        {
-            return None;
-        }
-        // Its worker locks the owner first and this queue second: never wait for it here.
-        let mut owner = victim.owner.try_lock().ok()?;
-        if !owner.revoke() {
-            return None;
-        }
-        let segment = Segment::taken_over(&victim, owner.part.take());
-        victim.end_at(segment.first);
-        Some((segment, false))
-    }
-}
-
-impl BlobState {
-    fn next_done(&self, from: usize) -> usize {
-        self.done[from..]
-            .iter()
-            .position(|done| *done)
-            .map_or(self.done.len(), |at| from + at)
-    }
-
-    /// How many chunks a piece has when so many are left.
-    fn piece(&self, left: usize, jobs: usize) -> usize {
-        let least = self.chunks.in_bytes(PIECE);
-        (left / (4 * jobs)).clamp(least, self.chunks.in_bytes(LARGEST_PIECE).max(least))
     }
 }
 
@@ -709,9 +513,11 @@ mod tests {
         let queue = Queue::new(&[100 * MIB, 100 * MIB], &[false; 2], 2, true);
         let (one, two) = (fetch(&queue).0, fetch(&queue).0);
         let slow = run_at(&queue, &two, 1000);
-        let mut far = connect(&slow);
+        let _far = connect(&slow);
         // As long as nothing was faster, nothing tells that it could be.
         assert_eq!(queue.give_up_slow(), 0);
+        let slow = run_at(&queue, &slow, 1000);
+        let mut far = connect(&slow);
         let fast = run_at(&queue, &one, 10 * MIB);
         let _near = connect(&fast);
         assert_eq!(queue.give_up_slow(), 1);
@@ -732,12 +538,73 @@ mod tests {
             let _far = connect(&slow);
             times.push(queue.give_up_slow());
             // The next one begins after that.
-            queue.lock().given_up = Some(Instant::now() - Duration::from_secs(10));
+            queue.lock().pace.given_up = Some(Instant::now() - Duration::from_secs(10));
         }
         assert_eq!(times, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
         // One that is as fast as any tells that it was worth it.
         queue.lock().blobs[one.blob].segments[0] = one.aged(5, 10 * MIB, Duration::ZERO);
         assert_eq!(queue.give_up_slow(), 1);
+    }
+
+    #[test]
+    fn transfers_that_are_given_up_one_by_one_count_as_in_vain_too() {
+        let queue = Queue::new(&[100 * MIB; 3], &[false; 3], 3, true);
+        let [fast, one, two] = [0; 3].map(|_| fetch(&queue).0);
+        run_at(&queue, &fast, 10 * MIB);
+        let slow = run_at(&queue, &one, 1000);
+        let _far = connect(&slow);
+        assert_eq!(queue.give_up_slow(), 1);
+        // The next one begins, and then the other one is given up.
+        let next = replace(&queue, &slow, Segment::new(0, 0, 1));
+        next.receive(1);
+        let _far = connect(&next);
+        let slow = run_at(&queue, &two, 1000);
+        let _far = connect(&slow);
+        assert_eq!((queue.give_up_slow(), queue.lock().pace.in_vain), (1, 0));
+        std::thread::sleep(Duration::from_millis(350));
+        assert_eq!((queue.give_up_slow(), queue.lock().pace.in_vain), (1, 1));
+    }
+
+    #[test]
+    fn one_of_many_that_share_a_line_does_not_crawl() {
+        let queue = Queue::new(&[100 * MIB; 33], &[false; 33], 33, true);
+        let (one, other) = (fetch(&queue).0, fetch(&queue).0);
+        replace(&queue, &one, one.aged(60, 10 * MIB, Duration::ZERO));
+        let slow = run_at(&queue, &other, 10 * MIB / 40);
+        let _far = connect(&slow);
+        queue.lock().active = 33;
+        assert_eq!(queue.give_up_slow(), 0);
+        let slow = run_at(&queue, &slow, 10 * MIB / 200);
+        let _far = connect(&slow);
+        assert_eq!(queue.give_up_slow(), 1);
+    }
+
+    #[test]
+    fn a_transfer_that_has_become_slow_is_given_up() {
+        let queue = Queue::new(&[1 << 30; 2], &[false; 2], 2, true);
+        let (one, two) = (fetch(&queue).0, fetch(&queue).0);
+        run_at(&queue, &one, 10 * MIB);
+        let slow = run_at(&queue, &two, 10 * MIB);
+        let _far = connect(&slow);
+        assert_eq!(queue.give_up_slow(), 0);
+        // A new window is open, in which nothing comes.
+        assert_eq!(slow.window().map(|window| window.waited), Some(None));
+        std::thread::sleep(choose::SLOW + YOUNG);
+        one.receive(100 * MIB);
+        assert_eq!(queue.give_up_slow(), 1);
+    }
+
+    #[test]
+    fn a_request_that_was_made_again_is_judged_by_its_own_answer() {
+        let queue = Queue::new(&[100 * MIB; 2], &[false; 2], 2, true);
+        let (one, two) = (fetch(&queue).0, fetch(&queue).0);
+        run_at(&queue, &one, 10 * MIB);
+        let slow = run_at(&queue, &two, 1000);
+        let _far = connect(&slow);
+        slow.ask();
+        assert!(slow.window().is_none() && queue.give_up_slow() == 0);
+        slow.receive(1);
+        assert!(slow.window().is_some() && queue.give_up_slow() == 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A transfer younger than this has no rate that could be judged.
@@ -12,8 +12,9 @@ pub(super) const YOUNG: Duration = Duration::from_millis(100);
 const STARTED: u64 = 256 << 10;
 /// Bytes a second from which a buffer is full within ten milliseconds.
 const BRISK: f64 = 16e6;
-/// How long a transfer is given where no other one tells what the line can do.
+/// How long a transfer is given where no other one tells what the line can do, and at most.
 const ALONE: Duration = Duration::from_secs(4);
+pub(super) const LONGEST: Duration = Duration::from_secs(32);
 
 /// The beginning of a chunk that is written already: whoever fetches the chunk goes on behind it.
 #[derive(Clone)]
@@ -33,9 +34,8 @@ pub(crate) struct Segment {
     /// Where it ends by now; idle workers may move it forward.
     end: AtomicUsize,
     started: Instant,
-    /// When its first bytes came.
-    answered: OnceLock<Instant>,
     received: AtomicU64,
+    flow: Mutex<Flow>,
     /// Another worker hashes behind it.
     followed: AtomicBool,
     /// How long it is given when no other transfer tells what the line can do.
@@ -45,6 +45,29 @@ pub(crate) struct Segment {
     pub owner: Mutex<Owner>,
 }
 
+/// What one answer has brought: looked at in windows, so that a transfer that has become slow is
+/// not judged by what it was.
+#[derive(Clone, Copy)]
+struct Flow {
+    asked: Instant,
+    /// When its first bytes came.
+    first: Option<Instant>,
+    /// The window's beginning, and what had come before it.
+    begin: Instant,
+    before: u64,
+}
+
+/// A window of a transfer.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    /// Bytes a second.
+    pub rate: f64,
+    pub length: Duration,
+    /// It begins with the answer's first bytes, for which so long was waited: that tells how far
+    /// away the other end is.
+    pub waited: Option<Duration>,
+}
+
 /// Who a segment belongs to.
 #[derive(Default)]
 pub(crate) struct Owner {
@@ -52,6 +75,17 @@ pub(crate) struct Owner {
     pub socket: Option<Arc<TcpStream>>,
     /// What is there of the chunk at the cursor.
     pub part: Option<Part>,
+}
+
+impl Flow {
+    fn new(asked: Instant) -> Self {
+        Self {
+            asked,
+            first: None,
+            begin: asked,
+            before: 0,
+        }
+    }
 }
 
 impl Owner {
@@ -70,14 +104,15 @@ impl Segment {
     }
 
     fn of(blob: usize, first: usize, end: usize) -> Self {
+        let now = Instant::now();
         Self {
             blob,
             first,
             cursor: AtomicUsize::new(first),
             end: AtomicUsize::new(end),
-            started: Instant::now(),
-            answered: OnceLock::new(),
+            started: now,
             received: AtomicU64::new(0),
+            flow: Mutex::new(Flow::new(now)),
             followed: AtomicBool::new(false),
             patience: ALONE,
             owner: Mutex::default(),
@@ -93,7 +128,7 @@ impl Segment {
             ..Owner::default()
         };
         Arc::new(Self {
-            patience: from.patience * 2,
+            patience: (from.patience * 2).min(LONGEST),
             owner: Mutex::new(owner),
             ..Self::of(from.blob, from.cursor(), from.end())
         })
@@ -121,14 +156,52 @@ impl Segment {
         !self.followed.swap(true, Ordering::AcqRel)
     }
 
+    pub(super) fn unfollow(&self) {
+        self.followed.store(false, Ordering::Release);
+    }
+
     pub fn is_followed(&self) -> bool {
         self.followed.load(Ordering::Acquire)
     }
 
+    /// A request is about to be made: what was before it tells nothing of the answer.
+    pub fn ask(&self) {
+        *self.flow() = Flow::new(Instant::now());
+    }
+
     /// So many bytes came.
     pub fn receive(&self, bytes: u64) {
-        self.answered.get_or_init(Instant::now);
-        self.received.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.received.fetch_add(bytes, Ordering::Relaxed);
+        let mut flow = self.flow();
+        if flow.first.is_none() {
+            flow.begin = Instant::now();
+            flow.first = Some(flow.begin);
+            flow.before = before;
+        }
+    }
+
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The window that is open; `None` while nothing has come.
+    pub(super) fn window(&self) -> Option<Window> {
+        let flow = *self.flow();
+        let first = flow.first?;
+        let length = flow.begin.elapsed().max(Duration::from_millis(1));
+        let received = self.received.load(Ordering::Relaxed) - flow.before;
+        Some(Window {
+            rate: received as f64 / length.as_secs_f64(),
+            length,
+            waited: (first == flow.begin).then(|| first - flow.asked),
+        })
+    }
+
+    /// Begins the next window.
+    pub(super) fn turn(&self) {
+        let mut flow = self.flow();
+        flow.begin = Instant::now();
+        flow.before = self.received.load(Ordering::Relaxed);
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -143,15 +216,6 @@ impl Segment {
     pub(super) fn rate(&self) -> Option<f64> {
         let age = self.age();
         (age >= YOUNG).then(|| self.received.load(Ordering::Relaxed) as f64 / age.as_secs_f64())
-    }
-
-    /// Bytes a second since the first ones came, for how long that is, and what was waited before
-    /// that, which tells how far away the other end is; `None` while that is too early to tell.
-    pub(super) fn flow(&self) -> Option<(f64, Duration, Duration)> {
-        let first = *self.answered.get()?;
-        let (since, waited) = (first.elapsed(), first - self.started);
-        let received = self.received.load(Ordering::Relaxed) as f64;
-        (since >= YOUNG).then(|| (received / since.as_secs_f64(), since, waited))
     }
 
     /// Does it fill a buffer in so little time that nothing is lost by waiting until it is full?
@@ -169,10 +233,17 @@ impl Segment {
     #[cfg(test)]
     pub(super) fn aged(&self, seconds: u64, rate: u64, waited: Duration) -> Arc<Self> {
         let started = Instant::now() - Duration::from_secs(seconds);
+        let first = started + waited;
+        let flow = Flow {
+            asked: started,
+            first: Some(first),
+            begin: first,
+            before: 0,
+        };
         Arc::new(Self {
             cursor: AtomicUsize::new(self.cursor()),
             started,
-            answered: OnceLock::from(started + waited),
+            flow: Mutex::new(flow),
             received: AtomicU64::new(rate * seconds),
             patience: self.patience,
             ..Self::of(self.blob, self.first, self.end())

@@ -186,7 +186,8 @@ impl<'p> Shared<'p> {
                     if self.client.is_cancelled() {
                         self.fail(Error::Interrupted(0));
                     }
-                    if self.queue.give_up_slow() > 0 {
+                    // What is held back here tells nothing of the line.
+                    if !self.client.agent().is_limited() && self.queue.give_up_slow() > 0 {
                         let note = "a connection brings next to nothing, trying another one";
                         self.client.note(note);
                     }

@@ -72,14 +72,17 @@ impl<'p> Worker<'p> {
         };
         let descriptor = &shared.plan.blobs()[segment.blob].descriptor;
         let mut tries = Tries::new(shared.client, &shared.stop, descriptor);
-        loop {
+        while !segment.lock().revoked {
+            segment.ask();
             let before = transfer.at;
             let failure = match self.stream(&mut transfer) {
                 Ok(Outcome::Done | Outcome::Lost) => return Ok(()),
                 Err(failure) => failure,
             };
+            // Nobody is to end a connection that is over, or the wait before the next one.
+            segment.lock().socket = None;
             if shared.queue.is_stopped() || segment.lock().revoked {
-                return Ok(());
+                break;
             }
             tries.progress(transfer.at - before);
             let crowded =
@@ -91,9 +94,10 @@ impl<'p> Worker<'p> {
                 return Ok(());
             }
             if !tries.again(failure, transfer.mirrored)? {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// One request for the rest of a segment, and its answer.

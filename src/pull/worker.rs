@@ -289,7 +289,9 @@ impl<'p> Worker<'p> {
             size: descriptor.size,
             kept: shared.progress.close(blob),
         });
-        shared.queue.finish(blob);
+        if shared.queue.finish(blob) {
+            shared.client.agent().hang_up();
+        }
     }
 
     /// All of a blob is hashed: is it what its descriptor names?

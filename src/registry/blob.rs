@@ -149,7 +149,10 @@ impl<'a> Tries<'a> {
     /// Waits before the next try; `false` where all was stopped meanwhile. Fails where there is
     /// no next one. `mirrored`: what failed was a mirror, and the registry is still there.
     pub fn again(&mut self, failure: Failure, mirrored: bool) -> Result<bool> {
-        if self.stop.is_set() || self.client.is_cancelled() {
+        if self.client.is_cancelled() {
+            return Err(Error::Interrupted(0));
+        }
+        if self.stop.is_set() {
             return Ok(false);
         }
         if mirrored {

@@ -74,8 +74,14 @@ impl Repository<'_> {
                     // What a GET would come to.
                     None => digest.algorithm() == Algorithm::Sha256,
                 })),
-            // Asking once more at once is not what this answer wants.
-            Err(Failure::Status(failure)) if failure.status == 429 => Err(Failure::Status(failure)),
+            // Asking once more at once is not what this answer wants, and wrong credentials that
+            // are sent twice may lock somebody out.
+            Err(Failure::Status(failure))
+                if failure.status == 429
+                    || failure.status == 401 && self.credential().is_some() =>
+            {
+                Err(Failure::Status(failure))
+            }
             Err(Failure::Final(Error::Interrupted(signal))) => {
                 Err(Failure::Final(Error::Interrupted(signal)))
             }
