@@ -4,7 +4,7 @@
 //! worker takes a later piece of one that others are at work on, by a closed range, near its
 //! front, so that what is hashed in order was written a moment ago. A connection much slower than
 //! the others loses its rest to an idle worker. Where one alone is as fast as a line can be, an idle
-//! worker hashes behind it.
+//! worker hashes behind it. The choice stands in [`choose`], what counts as crawling in [`pace`].
 
 mod choose;
 mod pace;
@@ -216,7 +216,7 @@ impl Queue {
     }
 
     /// Waits until more than `seen` chunks of the blob's first ones are there; `None` when nothing
-    /// more comes of the segment.
+    /// more comes of the segment, or so slowly that there is something better to do.
     pub fn grows(&self, segment: &Arc<Segment>, seen: usize) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -226,7 +226,6 @@ impl Queue {
             }
             let slowed = |rate| rate < FAST / 2.0;
             if segment.window().is_some_and(|window| slowed(window.rate)) {
-                // There is something better to do.
                 segment.unfollow();
                 return None;
             }

@@ -12,8 +12,9 @@ pub(super) const YOUNG: Duration = Duration::from_millis(100);
 const STARTED: u64 = 256 << 10;
 /// Bytes a second from which a buffer is full within ten milliseconds.
 const BRISK: f64 = 16e6;
-/// How long a transfer is given where no other one tells what the line can do, and at most.
+/// How long a transfer is given where no other one tells what the line can do.
 const ALONE: Duration = Duration::from_secs(4);
+/// How long any transfer is given at most.
 pub(super) const LONGEST: Duration = Duration::from_secs(32);
 
 /// The beginning of a chunk that is written already: whoever fetches the chunk goes on behind it.

@@ -111,21 +111,31 @@ impl<'a> Repository<'a> {
     /// [`Error::NotFound`], [`Error::Refused`], [`Error::Network`], and what [`Document::parse`]
     /// finds wrong with it.
     pub fn manifest(&self) -> Result<Document> {
-        let what = format!("image {}", self.reference);
+        let (what, target) = (format!("image {}", self.reference), self.reference.target());
+        let expected = self.reference.digest();
+        let wanted = Wanted {
+            target: &target,
+            expected,
+            what: &what,
+            kinds: Kinds::Images,
+        };
         // Which manifest a tag means says the registry; the manifest itself a mirror may have. By
         // HEAD that is no pull where pulls are counted.
-        let expected = self.reference.digest();
         if expected.is_none()
             && self.client.asks_mirrors_for_digests_alone()
             && let Some(digest) = self.stated_digest()?
         {
             let target = digest.to_string();
-            let mirrored = self.mirrored_document(&target, Some(&digest), &what, Kinds::Images)?;
-            if let Some(document) = mirrored {
+            let stated = Wanted {
+                target: &target,
+                expected: Some(&digest),
+                ..wanted
+            };
+            if let Some(document) = self.mirrored_document(stated)? {
                 return Ok(document);
             }
         }
-        self.fetch_document(&self.reference.target(), expected, &what, Kinds::Images)
+        self.fetch_document(wanted)
     }
 
     /// The index or manifest of an index's entry; its size and digest are checked.
@@ -135,12 +145,12 @@ impl<'a> Repository<'a> {
             descriptor.digest,
             self.reference.name()
         );
-        let document = self.fetch_document(
-            &descriptor.digest.to_string(),
-            Some(&descriptor.digest),
-            &what,
+        let document = self.fetch_document(Wanted {
+            target: &descriptor.digest.to_string(),
+            expected: Some(&descriptor.digest),
+            what: &what,
             kinds,
-        )?;
+        })?;
         let found = document.bytes().len() as u64;
         if found != descriptor.size {
             return Err(Error::Mismatch {
@@ -152,27 +162,16 @@ impl<'a> Repository<'a> {
         Ok(document)
     }
 
-    fn fetch_document(
-        &self,
-        target: &str,
-        expected: Option<&crate::Digest>,
-        what: &str,
-        kinds: Kinds,
-    ) -> Result<Document> {
-        match self.mirrored_document(target, expected, what, kinds)? {
+    fn fetch_document(&self, wanted: Wanted<'_>) -> Result<Document> {
+        match self.mirrored_document(wanted)? {
             Some(document) => Ok(document),
-            None => self.own_document(target, expected, what, kinds),
+            None => self.own_document(wanted),
         }
     }
 
     /// From the first mirror that has it.
-    fn mirrored_document(
-        &self,
-        target: &str,
-        expected: Option<&crate::Digest>,
-        what: &str,
-        kinds: Kinds,
-    ) -> Result<Option<Document>> {
+    fn mirrored_document(&self, wanted: Wanted<'_>) -> Result<Option<Document>> {
+        let Wanted { expected, what, .. } = wanted;
         for mirror in self.client.mirrors(expected) {
             let there = self.at(mirror);
             let ask = Ask {
@@ -180,16 +179,8 @@ impl<'a> Repository<'a> {
                 ..Ask::default()
             };
             let document = there
-                .document(&there.url(&manifest_path(target)), ask, what)
-                .and_then(|(bytes, media_type)| {
-                    Ok(Document::read(
-                        bytes,
-                        media_type.as_deref(),
-                        expected,
-                        what,
-                        kinds,
-                    )?)
-                });
+                .document(&there.url(&manifest_path(wanted.target)), ask, what)
+                .and_then(|(bytes, media_type)| Ok(wanted.read(bytes, media_type)?));
             match document {
                 Ok(document) => return Ok(Some(document)),
                 Err(failure) => self
@@ -202,14 +193,9 @@ impl<'a> Repository<'a> {
     }
 
     /// From the registry itself.
-    fn own_document(
-        &self,
-        target: &str,
-        expected: Option<&crate::Digest>,
-        what: &str,
-        kinds: Kinds,
-    ) -> Result<Document> {
-        let url = self.url(&manifest_path(target));
+    fn own_document(&self, wanted: Wanted<'_>) -> Result<Document> {
+        let Wanted { expected, what, .. } = wanted;
+        let url = self.url(&manifest_path(wanted.target));
         let mut separate = false;
         loop {
             let ask = Ask {
@@ -220,9 +206,7 @@ impl<'a> Repository<'a> {
             let fetched = self.client.again(&format!("asking for {what}"), || {
                 self.document(&url, ask, what)
             });
-            let parsed = fetched.and_then(|(bytes, media_type)| {
-                Document::read(bytes, media_type.as_deref(), expected, what, kinds)
-            });
+            let parsed = fetched.and_then(|(bytes, media_type)| wanted.read(bytes, media_type));
             // Harbor 1.1 reads only the first type of a joined field (containerd#5632).
             match parsed {
                 Err(Error::Unsupported { .. }) if !separate && expected.is_none() => {
@@ -344,6 +328,25 @@ impl<'a> Repository<'a> {
                     .map_err(|failure| self.with_problems(failure))?,
             }
         }
+    }
+}
+
+/// An index or manifest that is asked for.
+#[derive(Clone, Copy)]
+struct Wanted<'w> {
+    /// Its tag or digest.
+    target: &'w str,
+    /// What its digest has to be, where that is known.
+    expected: Option<&'w crate::Digest>,
+    /// What messages call it.
+    what: &'w str,
+    kinds: Kinds,
+}
+
+impl Wanted<'_> {
+    fn read(self, bytes: Vec<u8>, media_type: Option<String>) -> Result<Document> {
+        let media_type = media_type.as_deref();
+        Document::read(bytes, media_type, self.expected, self.what, self.kinds)
     }
 }
 

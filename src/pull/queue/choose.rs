@@ -24,6 +24,7 @@ const SOON: Duration = Duration::from_millis(600);
 /// A transfer that would need longer than this for its last piece may lose all of it to a worker
 /// that has nothing else to do.
 pub(super) const SLOW: Duration = Duration::from_secs(2);
+
 impl State {
     /// The largest blob that nobody is at work on.
     pub(super) fn untouched(&self) -> Option<(Arc<Segment>, bool)> {
@@ -74,7 +75,7 @@ impl State {
 
     /// A part of the transfer that would take longest, if that is long enough.
     pub(super) fn share(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
-        let (victim, left) = self.longest(|blob| blob.ranges)?;
+        let (victim, left) = self.longest()?;
         let blob = &self.blobs[victim.blob];
         if (left as u64) < 2 * blob.chunks.in_bytes(LEAST) as u64 {
             return None;
@@ -115,12 +116,13 @@ impl State {
         Some(segment.clone())
     }
 
-    /// The transfer with the most time left, and how many chunks that are.
-    fn longest(&self, fit: impl Fn(&BlobState) -> bool) -> Option<(Arc<Segment>, usize)> {
+    /// Of those that are served in ranges, the transfer with the most time left, and how many
+    /// chunks that are.
+    fn longest(&self) -> Option<(Arc<Segment>, usize)> {
         let all = self
             .blobs
             .iter()
-            .filter(|blob| fit(blob))
+            .filter(|blob| blob.ranges)
             .flat_map(|blob| blob.segments.iter().map(move |s| (blob, s)));
         let timed = all.filter_map(|(blob, segment)| {
             let left = segment.end().saturating_sub(segment.cursor());
@@ -142,7 +144,7 @@ impl State {
             .flat_map(|blob| &blob.segments)
             .filter_map(|s| s.rate())
             .fold(0.0, f64::max);
-        let (victim, left) = self.longest(|blob| blob.ranges)?;
+        let (victim, left) = self.longest()?;
         let bytes = left as f64 * self.blobs[victim.blob].chunks.range(0).end as f64;
         let rate = victim.rate()?;
         let hopeless = rate < LEAST as f64 && victim.age() > victim.patience;
