@@ -1,7 +1,9 @@
 """The comparisons: the same image by every tool, interleaved, medians and spread."""
 import dataclasses
 import os
+import random
 import statistics
+import time
 
 from count import Counter
 from measure import empty, run
@@ -26,6 +28,9 @@ CASES = {
     "wan-one": ("hundred", "wan", "one layer, 105 MB, the same link"),
 }
 LARGE = ("thirty",)
+# A virtual machine gives idle memory back to its host within seconds, and a run that follows then
+# pays for every page it takes. A user's machine was idle before the pull.
+STATES = {"idle": 5.0, "busy": 0.0}  # seconds of rest before each run
 LINK = 16e6  # bytes a second, all connections of the distant link
 
 
@@ -34,6 +39,7 @@ class Row:
     """What one tool took in one case."""
     case: str
     tool: str
+    state: str
     runs: int
     wall: float
     least: float
@@ -57,11 +63,11 @@ def size_of(directory):
     return total
 
 
-def summary(case, tool, runs, archive, counted):
+def summary(case, tool, state, runs, archive, counted):
     wall = [one.wall for one in runs]
     middle = {name: statistics.median(getattr(one, name) for one in runs) for name in ("cpu", "read", "written", "stored")}
     counted = counted or {}
-    return Row(case, tool, len(runs), statistics.median(wall), min(wall), max(wall), middle["cpu"],
+    return Row(case, tool, state, len(runs), statistics.median(wall), min(wall), max(wall), middle["cpu"],
                max(one.peak for one in runs), max(one.disk for one in runs), int(middle["read"]), int(middle["written"]),
                int(middle["stored"]), archive, **{name: counted.get(name, 0) for name in ("connections", "requests", "ranges")})
 
@@ -87,26 +93,29 @@ class Comparison:
         repository, source = f"bench/{image}", self.links[link]
         without = {"wan": ("skopeo", "synced")}.get(link, ())
         commands = self.tools.all(source, repository, without, pieces=name == "wan-one")
-        order = list(commands)
-        taken = {tool: [] for tool in commands}
+        # On the distant link the line decides, not the memory.
+        states = ["idle"] if link == "wan" else [state for state in STATES if state in self.bench.states]
+        taken = {(state, tool): [] for state in states for tool in commands}
         counted, archive = {}, {}
         environment = self.tools.environment(source)
-        for turn in range(self.runs):
-            for tool in order:
-                # A peer's time on the distant link is its arithmetic: with few runs, one of them.
-                if link == "wan" and turn and self.runs < 7 and tool in ("crane", "oras"):
-                    continue
-                empty(self.place.out)
-                self.counter.forget()
-                taken[tool].append(run([(commands[tool], self.place.out)], self.place.out, environment))
-                if link == "wan":
-                    counted[tool] = self.counter.summary()
-                archive[tool] = size_of(self.place.out)
-            # Nobody stands behind the same tool each time.
-            order = order[1:] + order[:1]
+        for state in states:
+            for turn in range(self.runs):
+                # Nobody follows the same tool each time.
+                for tool in random.sample(list(commands), len(commands)):
+                    # A peer's time on the distant link is its arithmetic: with few runs, one of them.
+                    if link == "wan" and turn and self.runs < 7 and tool in ("crane", "oras"):
+                        continue
+                    empty(self.place.out)
+                    self.counter.forget()
+                    os.sync()
+                    time.sleep(0 if link == "wan" else STATES[state])
+                    taken[state, tool].append(run([(commands[tool], self.place.out)], self.place.out, environment))
+                    if link == "wan":
+                        counted[tool] = self.counter.summary()
+                    archive[tool] = size_of(self.place.out)
         if link == "http":
             counted = self.count(repository, without)
-        return title, [summary(name, tool, runs, archive[tool], counted.get(tool)) for tool, runs in taken.items()]
+        return title, [summary(name, tool, state, runs, archive[tool], counted.get(tool)) for (state, tool), runs in taken.items()]
 
     def count(self, repository, without):
         """Once more through the counting proxy, where nothing is timed."""

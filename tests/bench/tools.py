@@ -106,4 +106,6 @@ class Tools:
             found["crane+sync"] = ["sh", "-c", '"$@" && exec sync x.tar', "crane", *found["crane"]]
         if "curl" not in without and path_of("curl"):
             found["curl"] = self.curl(source, repository, pieces)
+            if "synced" not in without:
+                found["curl+sync"] = ["sh", "-c", '"$@" && exec sync *', "curl", *found["curl"]]
         return found
