@@ -62,6 +62,7 @@
 
 mod archive;
 mod cli;
+mod counter;
 mod digest;
 mod error;
 mod files;

@@ -199,7 +199,8 @@ fn ready(waiting: &[(OwnedFd, SocketAddr)], wait: Duration) -> io::Result<Option
         .collect();
     let wait = Timespec {
         tv_sec: i64::try_from(wait.as_secs()).unwrap_or(60),
-        tv_nsec: wait.subsec_nanos().into(),
+        // Less than 10^9, which fits the 32 bits that some systems have for it.
+        tv_nsec: wait.subsec_nanos() as _,
     };
     match poll(&mut polled, Some(&wait)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}

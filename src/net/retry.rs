@@ -5,7 +5,7 @@
 //! progress: a link that brings something each time is never given up.
 
 use super::failure::Failure;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -119,9 +119,9 @@ impl Budget {
 /// A duration between zero and `most`, different each time and between processes.
 fn jitter(most: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher};
-    static CALLS: AtomicU64 = AtomicU64::new(0);
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
     let mut hasher = std::hash::RandomState::new().build_hasher();
-    hasher.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
+    hasher.write_usize(CALLS.fetch_add(1, Ordering::Relaxed));
     let most = u64::try_from(most.as_millis()).unwrap_or(1000).max(1);
     Duration::from_millis(hasher.finish() % most)
 }

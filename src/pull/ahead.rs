@@ -4,13 +4,13 @@
 //! What is ahead waits in its connection once its share is full. A connection that breaks, also
 //! from waiting too long, goes on at its byte.
 
+use crate::counter::Counter;
 use crate::error::{Error, Result};
 use crate::net::retry::Stop;
 use crate::registry::blob::Reader;
 use crate::registry::{Client, Repository};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(super) struct Ahead<'p> {
     state: Mutex<State>,
     changed: Condvar,
     stop: Stop,
-    downloaded: &'p AtomicU64,
+    downloaded: &'p Counter,
 }
 
 impl<'p> Ahead<'p> {
@@ -60,7 +60,7 @@ impl<'p> Ahead<'p> {
         client: &'p Client,
         wanted: Vec<Wanted<'p>>,
         readers: usize,
-        downloaded: &'p AtomicU64,
+        downloaded: &'p Counter,
     ) -> Self {
         Self {
             client,
@@ -102,7 +102,7 @@ impl<'p> Ahead<'p> {
                 match reader.read(&mut buffer) {
                     Ok(0) => break Ok(()),
                     Ok(read) => {
-                        self.downloaded.fetch_add(read as u64, Ordering::Relaxed);
+                        self.downloaded.add(read as u64);
                         buffer.truncate(read);
                         self.put(number, buffer);
                     }

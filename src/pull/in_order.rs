@@ -10,10 +10,10 @@ use super::{Pull, Report, reuse};
 use crate::archive::layout::Plan;
 use crate::archive::read::Place;
 use crate::archive::stream::Layers;
+use crate::counter::Counter;
 use crate::error::{Error, Result, STANDARD_OUTPUT};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Report> {
     let existing = reuse::open(&pull.reuse, None, pull.client)?;
@@ -22,7 +22,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         blobs: reuse::blobs(&existing, &pull.plan),
         raw: reuse::layers(&existing, &pull.plan, pull.inflate.is_some()),
     };
-    let downloaded = AtomicU64::new(0);
+    let downloaded = Counter::new(0);
     let teller = Teller::new(&mut *observer, &downloaded);
     teller.start(&pull.plan);
     let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
@@ -52,7 +52,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     Ok(Report {
         path: PathBuf::new(),
         size,
-        downloaded: downloaded.load(Ordering::Relaxed),
+        downloaded: downloaded.get(),
         kept: kept
             .map(|blob| pull.plan.blobs()[*blob].descriptor.size)
             .sum(),

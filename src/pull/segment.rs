@@ -1,8 +1,9 @@
 //! A run of chunks that one worker fetches, and what its transfer has brought so far. Which run
 //! that is, and who loses it, is decided in [`super::queue`].
 
+use crate::counter::Counter;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub(crate) struct Segment {
     /// Where it ends by now; idle workers may move it forward.
     end: AtomicUsize,
     started: Instant,
-    received: AtomicU64,
+    received: Counter,
     flow: Mutex<Flow>,
     /// Another worker hashes behind it.
     followed: AtomicBool,
@@ -112,7 +113,7 @@ impl Segment {
             cursor: AtomicUsize::new(first),
             end: AtomicUsize::new(end),
             started: now,
-            received: AtomicU64::new(0),
+            received: Counter::new(0),
             flow: Mutex::new(Flow::new(now)),
             followed: AtomicBool::new(false),
             patience: ALONE,
@@ -172,7 +173,7 @@ impl Segment {
 
     /// So many bytes came.
     pub fn receive(&self, bytes: u64) {
-        let before = self.received.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.received.add(bytes);
         let mut flow = self.flow();
         if flow.first.is_none() {
             flow.begin = Instant::now();
@@ -190,7 +191,7 @@ impl Segment {
         let flow = *self.flow();
         let first = flow.first?;
         let length = flow.begin.elapsed().max(Duration::from_millis(1));
-        let received = self.received.load(Ordering::Relaxed) - flow.before;
+        let received = self.received.get() - flow.before;
         Some(Window {
             rate: received as f64 / length.as_secs_f64(),
             length,
@@ -202,7 +203,7 @@ impl Segment {
     pub(super) fn turn(&self) {
         let mut flow = self.flow();
         flow.begin = Instant::now();
-        flow.before = self.received.load(Ordering::Relaxed);
+        flow.before = self.received.get();
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -216,12 +217,12 @@ impl Segment {
     /// Bytes a second since it was asked for; `None` while that is too early to tell.
     pub(super) fn rate(&self) -> Option<f64> {
         let age = self.age();
-        (age >= YOUNG).then(|| self.received.load(Ordering::Relaxed) as f64 / age.as_secs_f64())
+        (age >= YOUNG).then(|| self.received.get() as f64 / age.as_secs_f64())
     }
 
     /// Does it fill a buffer in so little time that nothing is lost by waiting until it is full?
     pub fn is_brisk(&self) -> bool {
-        let received = self.received.load(Ordering::Relaxed);
+        let received = self.received.get();
         received > STARTED && received as f64 > BRISK * self.age().as_secs_f64()
     }
 
@@ -245,7 +246,7 @@ impl Segment {
             cursor: AtomicUsize::new(self.cursor()),
             started,
             flow: Mutex::new(flow),
-            received: AtomicU64::new(rate * seconds),
+            received: Counter::new(rate * seconds),
             patience: self.patience,
             ..Self::of(self.blob, self.first, self.end())
         })

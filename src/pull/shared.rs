@@ -17,7 +17,7 @@ use crate::net::retry::Stop;
 use crate::reference::Reference;
 use crate::registry::{Client, Repository};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -132,8 +132,8 @@ impl<'p> Shared<'p> {
         Report {
             path: path.to_owned(),
             size,
-            downloaded: self.progress.downloaded.load(Ordering::Relaxed),
-            kept: kept.map(|blob| blob.kept.load(Ordering::Relaxed)).sum(),
+            downloaded: self.progress.downloaded.get(),
+            kept: kept.map(|blob| blob.kept.get()).sum(),
         }
     }
 
@@ -207,7 +207,6 @@ impl<'p> Shared<'p> {
     }
 
     pub fn snapshot(&self) -> Event {
-        let count = |atomic: &AtomicU64| atomic.load(Ordering::Relaxed);
         let blobs = self
             .plan
             .blobs()
@@ -215,23 +214,18 @@ impl<'p> Shared<'p> {
             .zip(&self.progress.blobs)
             .enumerate();
         let active = blobs.clone().filter(|(_, (blob, progress))| {
-            let done = count(&progress.done);
+            let done = progress.done.get();
             progress.open.load(Ordering::Relaxed) && done > 0 && done <= blob.descriptor.size
         });
         Event::Progress {
-            done: self
-                .progress
-                .blobs
-                .iter()
-                .map(|blob| count(&blob.done))
-                .sum(),
+            done: self.progress.blobs.iter().map(|blob| blob.done.get()).sum(),
             total: self.plan.download_size(),
-            downloaded: count(&self.progress.downloaded),
+            downloaded: self.progress.downloaded.get(),
             active: active
                 .map(|(layer, (blob, progress))| LayerProgress {
                     layer,
                     digest: blob.descriptor.digest,
-                    done: count(&progress.done),
+                    done: progress.done.get(),
                     size: blob.descriptor.size,
                 })
                 .collect(),

@@ -3,14 +3,14 @@
 use super::event::{Event, LayerProgress};
 use super::shared::TICK;
 use crate::archive::layout::Plan;
+use crate::counter::Counter;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What is under way, and how far it is.
 pub(super) struct Teller<'t> {
     observer: RefCell<&'t mut dyn FnMut(&Event)>,
-    pub downloaded: &'t AtomicU64,
+    pub downloaded: &'t Counter,
     /// Each blob is told when it went through.
     layers: Cell<bool>,
     done: Cell<u64>,
@@ -20,7 +20,7 @@ pub(super) struct Teller<'t> {
 }
 
 impl<'t> Teller<'t> {
-    pub fn new(observer: &'t mut dyn FnMut(&Event), downloaded: &'t AtomicU64) -> Self {
+    pub fn new(observer: &'t mut dyn FnMut(&Event), downloaded: &'t Counter) -> Self {
         Self {
             observer: RefCell::new(observer),
             downloaded,
@@ -102,7 +102,7 @@ impl<'t> Teller<'t> {
         Event::Progress {
             done: self.done.get(),
             total: self.total.get(),
-            downloaded: self.downloaded.load(Ordering::Relaxed),
+            downloaded: self.downloaded.get(),
             active: self.layer.get().into_iter().collect(),
         }
     }

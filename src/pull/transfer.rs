@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::net::Response;
 use crate::net::failure::Failure;
 use crate::registry::blob::{Answer, Tries, short, wrong_size};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
 /// How much of a body that nobody wants is read so that its connection can be kept.
@@ -208,7 +207,7 @@ impl<'p> Worker<'p> {
     /// How much is to be written at once.
     fn unit(&self, encrypted: bool) -> usize {
         match encrypted {
-            _ if self.shared.progress.downloaded.load(Ordering::Relaxed) > PLENTY => SMALL,
+            _ if self.shared.progress.downloaded.get() > PLENTY => SMALL,
             true => BUFFER / 2,
             false => BUFFER,
         }
