@@ -321,3 +321,180 @@ fn a_store_that_wants_a_password_gets_none() {
             .all(|seen| seen.header("authorization").is_none())
     );
 }
+
+/// A front that sends each document of `r` to `real` at another registry, or at its own.
+fn front(other: bool) -> (Registry, Registry) {
+    let (front, back) = (Registry::start(), Registry::start());
+    let host = match other {
+        true => format!("http://localhost:{}", back.address.port()),
+        false => String::new(),
+    };
+    front.route(move |seen| {
+        let rest = seen.target.strip_prefix("/v2/r/")?;
+        Some(Reply::redirect(307, &format!("{host}/v2/real/{rest}")))
+    });
+    (front, back)
+}
+
+#[test]
+fn what_a_registry_behind_a_redirect_refuses_is_refused_at_once() {
+    for (status, code, exit) in [
+        (404, "MANIFEST_UNKNOWN", 4),
+        (404, "NAME_UNKNOWN", 4),
+        (403, "DENIED", 3),
+        (401, "UNAUTHORIZED", 3),
+        (400, "MANIFEST_UNKNOWN", 4),
+    ] {
+        let ((front, back), dir) = (front(true), Dir::new());
+        let body = format!(r#"{{"errors":[{{"code":"{code}","message":"so it is"}}]}}"#);
+        back.route(move |_| Some(Reply::new(status, body.clone())));
+        for question in [&["-q"][..], &["--tags"]] {
+            let run = Run::pull(&dir, &front.name("r")).args(question);
+            let outcome = run.fails(exit, "so it is");
+            assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("localhost:"), "{}", outcome.stderr);
+        }
+        assert_eq!(back.seen().len(), 2, "{status} {code}");
+    }
+    // At the registry itself, even without a code.
+    let ((front, _back), dir) = (front(false), Dir::new());
+    front.route(|seen| {
+        seen.target
+            .contains("/real/")
+            .then(|| Reply::new(404, "no"))
+    });
+    Run::pull(&dir, &front.name("r")).fails(4, "404");
+    assert_eq!(front.seen().len(), 2);
+}
+
+#[test]
+fn a_store_behind_a_redirect_is_asked_again() {
+    // A signed address of a manifest has ended.
+    let ((front, back), dir) = (front(true), Dir::new());
+    let image = Image::small(1);
+    image.push(&back, "real", "latest");
+    let ended = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+    back.fault("/manifests/", Action::Reply(Reply::new(403, ended)));
+    Run::pull(&dir, &front.name("r"))
+        .archive()
+        .holds(&image, Some(&front.name("r:latest")));
+}
+
+#[test]
+fn a_registry_that_moved_to_https_is_named_at_once() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let secure = Registry::start_tls(authority.server(&Leaf::default()));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = closed.local_addr().unwrap();
+    drop(closed);
+    for target in [secure.address, nobody] {
+        let registry = Registry::start();
+        registry.route(move |seen| {
+            let location = format!("https://{target}{}", seen.target);
+            Some(Reply::redirect(301, &location))
+        });
+        for question in [&["-q"][..], &["--tags"]] {
+            let run = Run::pull(&dir, &registry.name("r")).args(question);
+            let outcome = run.fails(1, "without --insecure");
+            assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        }
+        assert_eq!(registry.seen().len(), 2);
+    }
+}
+
+#[test]
+fn a_registry_that_moved_to_https_may_want_credentials_there() {
+    let (authority, dir) = (Authority::new(), Dir::new());
+    let secure = Registry::start_tls(authority.server(&Leaf::default()));
+    secure.route(|_| Some(Reply::unauthorized("Basic realm=x")));
+    let (registry, target) = (Registry::start(), secure.address);
+    registry.route(move |seen| {
+        let location = format!("https://{target}{}", seen.target);
+        Some(Reply::redirect(308, &location))
+    });
+    let ca = dir.write("ca.pem", &authority.pem);
+    Run::pull(&dir, &registry.name("r"))
+        .env("SSL_CERT_FILE", &ca)
+        .args(&LOGIN)
+        .fails(3, "without --insecure");
+    assert_eq!(secure.seen().len(), 1);
+    assert!(secure.seen()[0].header("authorization").is_none());
+}
+
+#[test]
+fn fronts_as_they_are() {
+    // zot sends blobs to its store, and answers manifests itself.
+    let (registry, store, image) = with_store(307);
+    let dir = Dir::new();
+    Run::pull(&dir, &registry.name("r"))
+        .args(&LOGIN)
+        .archive()
+        .holds(&image, Some(&registry.name("r:latest")));
+    assert_eq!(store.count("/blobs/"), 4);
+    // registry.k8s.io sends manifests and tags to a registry nearby, which has its own token, and
+    // blobs to a store that has neither tokens nor queries in its addresses.
+    let (front, near, store) = (Registry::start(), Registry::start(), Registry::start());
+    image.push(&near, "k8s/r", "latest");
+    near.put_tag("k8s/r", "latest");
+    for blob in image.layers.iter().chain([&image.config]) {
+        let target = format!("/containers/images/{}", blob.digest);
+        store.put(&target, "", blob.content.clone());
+    }
+    let (nearby, stored) = (near.address.port(), store.address);
+    front.route(move |seen| {
+        let rest = seen.target.strip_prefix("/v2/r/")?;
+        Some(match rest.strip_prefix("blobs/") {
+            Some(digest) => {
+                Reply::redirect(307, &format!("http://{stored}/containers/images/{digest}"))
+            }
+            None => Reply::redirect(307, &format!("http://localhost:{nearby}/v2/k8s/r/{rest}")),
+        })
+    });
+    near.route(move |seen| {
+        if seen.target.starts_with("/token") {
+            return Some(Reply::new(200, r#"{"token":"anonymous"}"#));
+        }
+        (seen.header("authorization") != Some("Bearer anonymous")).then(|| {
+            Reply::unauthorized(&format!(
+                r#"Bearer realm="http://localhost:{nearby}/token",service="s",scope="repository:k8s/r:pull""#
+            ))
+        })
+    });
+    let dir = Dir::new();
+    Run::pull(&dir, &front.name("r"))
+        .archive()
+        .holds(&image, Some(&front.name("r:latest")));
+    let tags = Run::pull(&dir, &front.name("r")).arg("--tags").status(0);
+    assert_eq!(tags.stdout, "latest\n");
+    Run::pull(&dir, &front.name("r:missing")).fails(4, "not known here");
+    // Harbor answers in its own project's name for another registry, with a token of its own, and
+    // asks for patience while it is busy there.
+    let (harbor, dir) = (Registry::start(), Dir::new());
+    image.push(&harbor, "proxy/library/r", "latest");
+    let address = harbor.address;
+    harbor.route(move |seen| {
+        if seen.target.starts_with("/service/token") {
+            let scoped = seen.target.contains("proxy%2Flibrary%2Fr")
+                || seen.target.contains("proxy/library/r");
+            return scoped.then(|| Reply::new(200, r#"{"token":"t","access_token":""}"#));
+        }
+        (seen.header("authorization") != Some("Bearer t")).then(|| {
+            let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"unauthorized to access repository: proxy/library/r, action: pull"}]}"#;
+            let challenge = format!(
+                r#"Bearer realm="http://{address}/service/token",service="harbor-registry",scope="repository:proxy/library/r:pull""#
+            );
+            Reply::new(401, body).with(format!("Www-Authenticate: {challenge}"))
+        })
+    });
+    let busy =
+        r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests to upstream"}]}"#;
+    let digest = &image.layers[0].digest;
+    harbor.fault(
+        digest,
+        Action::Reply(Reply::new(429, busy).with("Retry-After: 1")),
+    );
+    harbor.fault(&image.layers[1].digest, Action::Chunked(9000));
+    Run::pull(&dir, &harbor.name("proxy/library/r"))
+        .archive()
+        .holds(&image, Some(&harbor.name("proxy/library/r:latest")));
+}

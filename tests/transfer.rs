@@ -265,10 +265,43 @@ fn row_60_a_used_up_quota_is_told_and_not_hammered() {
 }
 
 #[test]
+fn a_limit_of_a_moment_is_waited_for() {
+    let registry = Registry::start();
+    let (image, digest) = one(&registry);
+    for fields in [
+        // GitLab
+        &[
+            "RateLimit-Limit: 2000",
+            "RateLimit-Remaining: 0",
+            "RateLimit-Reset: 1",
+            "Retry-After: 1",
+        ][..],
+        // Envoy
+        &[
+            "RateLimit-Limit: 10, 10;w=1",
+            "RateLimit-Remaining: 0",
+            "RateLimit-Reset: 1",
+        ],
+        &["RateLimit-Limit: 10;w=1", "RateLimit-Remaining: 0;w=1"],
+        &["X-RateLimit-Remaining: 0"],
+    ] {
+        for path in ["/manifests/", &digest] {
+            let busy = fields
+                .iter()
+                .fold(Reply::new(429, "Retry later\n"), |reply, field| {
+                    reply.with(*field)
+                });
+            registry.fault(path, Action::Reply(busy));
+            comes_through(&registry, &image);
+        }
+    }
+}
+
+#[test]
 fn row_61_statuses_that_pass_and_statuses_that_stay() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
-    for status in [500, 502, 503, 504] {
+    for status in [500, 502, 503, 504, 520, 523, 525, 527, 530] {
         registry.fault(&digest, Action::Reply(Reply::new(status, "")));
         comes_through(&registry, &image);
     }

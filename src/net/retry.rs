@@ -42,8 +42,9 @@ pub(crate) fn classify(failure: &Failure) -> Verdict {
         | Failure::Protocol { .. } => Verdict::Again,
         Failure::Resolve { .. } | Failure::Tls { .. } | Failure::Final(_) => Verdict::Never,
         Failure::Status(status) => match status.status {
-            // go-containerregistry's list (pkg/v1/remote/options.go); 425 is RFC 8470.
-            408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522 => {
+            // go-containerregistry's list (pkg/v1/remote/options.go); 425 is RFC 8470; 520 to 527
+            // and 530 are Cloudflare's, about the server behind it.
+            408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 520..=527 | 530 => {
                 match status.retry_after {
                     // A used-up quota comes back in hours: asking again only prolongs it.
                     _ if status.quota_used => Verdict::Never,
@@ -204,7 +205,7 @@ mod tests {
     fn every_status_has_its_verdict() {
         for code in 300..600 {
             let expected = match code {
-                408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 522 => Verdict::Again,
+                408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 520..=527 | 530 => Verdict::Again,
                 _ => Verdict::Never,
             };
             assert_eq!(classify(&status(code, false, None)), expected, "{code}");

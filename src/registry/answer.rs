@@ -1,10 +1,10 @@
 //! What a registry says when it says no: its error codes, its words, its limits.
 
+use super::limits;
 use crate::error::printable;
 use crate::json::{self, Text};
 use crate::net::Response;
 use crate::net::failure::StatusFailure;
-use crate::net::retry::retry_after;
 use crate::net::url::Url;
 use miniserde::Deserialize;
 
@@ -34,17 +34,15 @@ pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) 
     let status = response.status();
     let body = response.body.excerpt(LIMIT);
     let (codes, message) = words(&body);
-    let (limit, used) = limits(response);
+    let limits = limits::read(response);
     StatusFailure {
         url: url.clone(),
         status,
         codes,
         message,
-        retry_after: response
-            .field("retry-after")
-            .and_then(|text| retry_after(text, crate::time::now())),
-        limit,
-        quota_used: status == 429 && used,
+        retry_after: limits.wait,
+        limit: limits.quota,
+        quota_used: limits.used_up,
         redirected,
         credentials: None,
     }
@@ -100,38 +98,6 @@ fn words(body: &[u8]) -> (Vec<String>, String) {
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
     let rest = &text[text.find(before)? + before.len()..];
     Some(&rest[..rest.find(after)?])
-}
-
-/// `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 0;w=21600` in words, and whether
-/// nothing is left.
-fn limits(response: &Response<'_>) -> (Option<String>, bool) {
-    let number = |text: &str| {
-        text.split(';')
-            .next()
-            .and_then(|digits| digits.trim().parse::<u64>().ok())
-    };
-    let Some(text) = response.field("ratelimit-limit") else {
-        return (None, false);
-    };
-    let Some(limit) = number(text) else {
-        return (None, false);
-    };
-    let window = text
-        .split(";w=")
-        .nth(1)
-        .and_then(|seconds| seconds.trim().parse::<u64>().ok());
-    let left = response.field("ratelimit-remaining").and_then(number);
-    let mut words = format!("the limit is {limit} pulls");
-    match window {
-        Some(seconds) if seconds >= 3600 => words.push_str(&format!(" in {} h", seconds / 3600)),
-        Some(seconds) => words.push_str(&format!(" in {seconds} s")),
-        None => {}
-    }
-    if let Some(left) = left {
-        words.push_str(&format!(", {left} left"));
-    }
-    words.push_str("; credentials raise it");
-    (Some(words), left == Some(0))
 }
 
 #[cfg(test)]

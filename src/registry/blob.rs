@@ -82,6 +82,7 @@ impl<'a> Repository<'a> {
         let ask = Ask {
             accept: &["*/*"],
             range,
+            blob: true,
             ..Ask::default()
         };
         match self.send(&url, ask) {
@@ -110,11 +111,13 @@ impl<'a> Repository<'a> {
         let ask = Ask {
             accept: &["*/*"],
             range,
+            blob: true,
             ..Ask::default()
         };
         let mut outcome = None;
         for url in descriptor.urls.iter().filter_map(usable).take(4) {
-            outcome = Some(self.follow(&url, ask, false));
+            let followed = self.follow(&url, ask, false);
+            outcome = Some(followed.map(|(response, _)| response));
             if matches!(outcome, Some(Ok(_))) {
                 break;
             }

@@ -6,7 +6,7 @@
 use super::auth::{self, Authorization, Challenge, Plan};
 use super::{Ask, Repository, answer};
 use crate::error::Error;
-use crate::net::failure::Failure;
+use crate::net::failure::{Failure, StatusFailure};
 use crate::net::url::Url;
 use crate::net::{Request, Response};
 
@@ -19,8 +19,9 @@ pub(super) struct Exchange<'e, 'a> {
     ask: Ask<'e>,
     with_credentials: bool,
     url: Url,
-    start: Url,
     seen: Vec<Url>,
+    /// A redirect led from plain HTTP to the same place by HTTPS.
+    upgraded: bool,
     /// What is sent to the origin it is for; `version` tells whether it is still the newest.
     own: Option<(Authorization, u64)>,
     /// An anonymous token for where a redirect led to, for this request only.
@@ -37,9 +38,8 @@ impl<'e, 'a> Exchange<'e, 'a> {
         with_credentials: bool,
     ) -> Self {
         let own = if with_credentials {
-            repository
-                .client
-                .authorization(&start.origin, &repository.scope)
+            let origin = &repository.base.origin;
+            repository.client.authorization(origin, &repository.scope)
         } else {
             None
         };
@@ -48,8 +48,8 @@ impl<'e, 'a> Exchange<'e, 'a> {
             ask,
             with_credentials,
             url: start.clone(),
-            start: start.clone(),
             seen: Vec::new(),
+            upgraded: false,
             own,
             visiting: None,
             fresh: false,
@@ -58,7 +58,12 @@ impl<'e, 'a> Exchange<'e, 'a> {
     }
 
     fn at_registry(&self) -> bool {
-        self.url.origin == self.start.origin
+        self.url.origin == self.repository.base.origin
+    }
+
+    /// Where the answer came from.
+    pub fn url(self) -> Url {
+        self.url
     }
 
     pub fn once(&self) -> std::result::Result<Response<'a>, Failure> {
@@ -113,6 +118,8 @@ impl<'e, 'a> Exchange<'e, 'a> {
             )));
         }
         response.body.drain();
+        self.upgraded |=
+            !self.url.origin.secure && next.origin.secure && next.target == self.url.target;
         self.seen.push(std::mem::replace(&mut self.url, next));
         if self.seen.len() > HOPS {
             return Err(self.protocol(format!("is the last of more than {HOPS}")));
@@ -128,12 +135,12 @@ impl<'e, 'a> Exchange<'e, 'a> {
         let status = response.status();
         let challenges = auth::challenges(response.head.fields.all("www-authenticate"));
         let redirected = !self.at_registry();
-        let mut failure = answer::failure(
-            &self.url,
-            &mut response,
-            redirected || !self.seen.is_empty() || !self.with_credentials,
-        );
+        let own = !redirected && self.seen.is_empty() && self.with_credentials;
+        let registry =
+            response.field("docker-distribution-api-version").is_some() || !challenges.is_empty();
+        let mut failure = answer::failure(&self.url, &mut response, false);
         response.body.drain();
+        failure.redirected = !own && !self.is_authority(&failure, registry);
         failure.credentials = self
             .own
             .as_ref()
@@ -157,10 +164,44 @@ impl<'e, 'a> Exchange<'e, 'a> {
         }
     }
 
+    /// Behind a redirect: does a registry say this, or a store whose signed address has ended?
+    fn is_authority(&self, failure: &StatusFailure, registry: bool) -> bool {
+        // Stores have codes, too, such as `AccessDenied`.
+        let own = |code: &String| code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+        let spoken = registry || !failure.codes.is_empty() && failure.codes.iter().all(own);
+        self.with_credentials
+            && match self.ask.blob {
+                true => spoken && !self.url.target.contains('?'),
+                false => spoken || self.at_registry(),
+            }
+    }
+
+    /// What failed behind a redirect to HTTPS would not have failed without --insecure.
+    pub fn explain(&self, mut failure: Failure) -> Failure {
+        const HINT: &str = "run again without --insecure";
+        match &mut failure {
+            _ if !self.upgraded => failure,
+            Failure::Status(status) if matches!(status.status, 401 | 403) => {
+                let comma = if status.message.is_empty() { "" } else { "; " };
+                let message = format!("{comma}it redirects to HTTPS: {HINT}");
+                status.message.push_str(&message);
+                status.redirected = false;
+                failure
+            }
+            Failure::Status(_) | Failure::Final(_) => failure,
+            _ => {
+                let from = self.seen.first().unwrap_or(&self.url);
+                let why = format!("leads to HTTPS ({failure}): {HINT}");
+                let what = format!("the redirect from {}", from.origin);
+                Failure::Final(Error::malformed(what, why))
+            }
+        }
+    }
+
     /// The challenge of `/v2/`, for registries whose other answers carry none.
     fn probe(&self) -> std::result::Result<Vec<Challenge>, Failure> {
         let url = Url {
-            origin: self.start.origin.clone(),
+            origin: self.repository.base.origin.clone(),
             target: "/v2/".into(),
         };
         let response = self.repository.client.agent().send(&Request::get(&url))?;
@@ -191,14 +232,18 @@ impl<'e, 'a> Exchange<'e, 'a> {
         let repository = self.repository;
         let credential = repository.credential();
         let password = credential.is_some();
-        let Some(plan) =
-            auth::choose(&challenges, &self.start.origin, &repository.scope, password)?
+        let Some(plan) = auth::choose(
+            &challenges,
+            &repository.base.origin,
+            &repository.scope,
+            password,
+        )?
         else {
             return Err(failure);
         };
         let version = self.own.as_ref().map(|(_, version)| *version);
         self.own = Some(repository.client.authenticate(
-            &self.start.origin,
+            &repository.base.origin,
             &repository.scope,
             plan,
             credential,

@@ -12,6 +12,7 @@ pub(crate) mod credentials;
 mod exchange;
 mod helper;
 pub(crate) mod image;
+mod limits;
 mod mirror;
 mod named;
 mod platforms;
@@ -53,6 +54,8 @@ struct Ask<'r> {
     /// First and last byte.
     range: Option<(u64, u64)>,
     method: Option<&'static str>,
+    /// A blob, which may be at a signed address that ends.
+    blob: bool,
 }
 
 const MANIFEST_TYPES: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
@@ -238,9 +241,9 @@ impl<'a> Repository<'a> {
     }
 
     fn not_found(&self, what: &str, detail: &str) -> Error {
-        let detail = detail
-            .rsplit_once(" answered ")
-            .map_or("", |(_, detail)| detail);
+        // A registry behind a redirect may have answered.
+        let (before, detail) = detail.rsplit_once(" answered ").unwrap_or_default();
+        let host = before.rsplit(' ').next().unwrap_or_default();
         let hint = match self.reference.tag() {
             Some(_) if self.reference.digest().is_none() => format!(
                 "; dockersave --tags {} lists what there is",
@@ -249,10 +252,7 @@ impl<'a> Repository<'a> {
             _ => String::new(),
         };
         Error::NotFound {
-            what: format!(
-                "there is no {what} ({} answered {detail}){hint}",
-                self.base.origin
-            ),
+            what: format!("there is no {what} ({host} answered {detail}){hint}"),
             available: Vec::new(),
         }
     }
@@ -308,24 +308,28 @@ impl<'a> Repository<'a> {
 
     /// One request to the registry, with whatever authentication and redirects it takes.
     fn send(&self, url: &Url, ask: Ask<'_>) -> std::result::Result<Response<'a>, Failure> {
-        self.follow(url, ask, true)
+        Ok(self.follow(url, ask, true)?.0)
     }
 
+    /// The same, with the address that answered.
     fn follow(
         &self,
         start: &Url,
         ask: Ask<'_>,
         with_credentials: bool,
-    ) -> std::result::Result<Response<'a>, Failure> {
+    ) -> std::result::Result<(Response<'a>, Url), Failure> {
         let mut exchange = Exchange::new(self, start, ask, with_credentials);
         loop {
-            let response = exchange.once()?;
+            let response = exchange
+                .once()
+                .map_err(|failure| exchange.explain(failure))?;
             match response.status() {
-                200..=206 => return Ok(response),
+                200..=206 => return Ok((response, exchange.url())),
                 301 | 302 | 303 | 307 | 308 => exchange.redirect(response)?,
-                _ => exchange
-                    .recover(response)
-                    .map_err(|failure| self.with_problems(failure))?,
+                _ => {
+                    let recovered = exchange.recover(response);
+                    recovered.map_err(|failure| self.with_problems(exchange.explain(failure)))?;
+                }
             }
         }
     }
