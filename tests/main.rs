@@ -39,6 +39,8 @@ mod redirects;
 mod tls;
 // What connections do.
 mod transfer;
+// Bytes that come, but bring nothing.
+mod waits;
 // Servers that mean harm.
 mod hostile;
 // Names, addresses, proxies, next pages, secrets.

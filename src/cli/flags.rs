@@ -297,7 +297,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("retries" None, Some("N"), 4, "how often to try again without progress in between (default 5)", "",
         |low, value| { low.retries = Some(value.number(0, 1000)? as u32); Ok(()) }),
     flag!("timeout" None, Some("SECONDS"), 4, "how long a connection may bring nothing (default 30)",
-        "The first byte of an answer has four times as long; so has, twice, a connection that brings next to nothing.",
+        "An answer's head may take four times as long, all redirects together eight times. A connection that only trickles (under 64 bytes a second, 512 for a document) is given up after twice as long.",
         |low, value| { low.timeout = Some(value.number(1, 86_400)?); Ok(()) }),
     Flag {
         long: "progress",

@@ -106,7 +106,7 @@ impl Connection {
         no_body: bool,
         wait: Duration,
     ) -> Result<(Head, Framing), Failure> {
-        self.stream.socket().until(Some(Instant::now() + wait));
+        self.stream.socket().until(Instant::now() + wait, wait);
         let sent = self.stream.write_all(request);
         // A server may answer and close before it has read everything: its answer counts.
         let head = match (self.head(wait), sent) {
@@ -116,7 +116,6 @@ impl Connection {
             (head, _) => head?,
         };
         self.answers += 1;
-        self.stream.socket().until(None);
         let framing = self.framing(&head, no_body)?;
         Ok((head, framing))
     }
@@ -277,7 +276,8 @@ impl Connection {
         framing != Framing::Close && !close && (!head.old || keep)
     }
 
-    /// Reads some of a body into `buffer`; 0 at its end, which `framing` then says too.
+    /// Reads some of a body into `buffer`; 0 at its end, which `framing` then says too. The
+    /// socket's deadline bounds it, with the chunk lines and trailers on the way.
     pub fn body(
         &mut self,
         framing: &mut Framing,

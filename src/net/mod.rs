@@ -35,8 +35,10 @@ use url::{Origin, Url};
 const DRAIN: u64 = 64 << 10;
 /// How long a connection without a request is kept. Servers close them after a minute or more.
 const KEEP: Duration = Duration::from_secs(30);
-/// The least that must come on average while a body is read, in bytes a second.
+/// The least that must come on average while a body is read, in bytes a second: of a layer, which
+/// may be one of several on a slow line, and of a document, which comes alone.
 const LEAST_RATE: u64 = 64;
+const LEAST_RATE_OF_DOCUMENTS: u64 = 512;
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Timeouts {
 
 impl Timeouts {
     pub fn from_idle(idle: Duration) -> Self {
+        // Further away than a day, deadlines would only overflow.
+        let idle = idle.min(Duration::from_secs(86_400));
         Self {
             connect: idle.min(Duration::from_secs(30)),
             answer: idle.saturating_mul(4),
@@ -66,6 +70,8 @@ pub(crate) struct Request<'a> {
     /// Complete lines without their end, such as `Accept: */*`.
     pub fields: Vec<String>,
     pub form: Option<String>,
+    /// When it must have been answered, where it is one of several that share a deadline.
+    pub deadline: Option<Instant>,
 }
 
 impl<'a> Request<'a> {
@@ -75,6 +81,7 @@ impl<'a> Request<'a> {
             method: "GET",
             fields: Vec::new(),
             form: None,
+            deadline: None,
         }
     }
 
@@ -158,6 +165,11 @@ impl Agent {
         self.limit = Some(Limit::new(rate));
     }
 
+    /// When a request must have been answered, with all redirects and tokens on its way.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeouts.answer * 2
+    }
+
     /// It is this program that makes transfers slow.
     pub fn is_limited(&self) -> bool {
         self.limit.is_some()
@@ -187,13 +199,24 @@ impl Agent {
         let bytes = request.bytes(proxy);
         let no_body = request.method == "HEAD";
         loop {
+            let wait = request.deadline.map_or(self.timeouts.answer, |end| {
+                let left = end.saturating_duration_since(Instant::now());
+                left.min(self.timeouts.answer)
+            });
+            if wait.is_zero() {
+                return Err(Failure::Timer {
+                    host: origin.to_string(),
+                    what: "no answer, only redirects,",
+                    seconds: (self.timeouts.answer * 2).as_secs(),
+                });
+            }
             let kept = self.kept(origin);
             let reused = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
                 None => self.connect(origin, proxy)?,
             };
-            match connection.exchange(&bytes, no_body, self.timeouts.answer) {
+            match connection.exchange(&bytes, no_body, wait) {
                 Ok((head, framing)) => {
                     let keep = connection.is_kept(&head, framing);
                     return Ok(Response {
@@ -242,7 +265,9 @@ impl Agent {
             why: crate::error::plain(&error),
         };
         let mut socket = Socket::new(tcp, self.timeouts.idle).map_err(broken)?;
-        socket.until(Some(end.max(Instant::now() + Duration::from_secs(1))));
+        let least = Duration::from_secs(1);
+        let wait = self.timeouts.connect.max(least);
+        socket.until(end.max(Instant::now() + least), wait);
         if !origin.secure {
             return Ok(Connection::new(Stream::Plain(socket), origin.clone()));
         }
@@ -256,7 +281,7 @@ impl Agent {
                 });
             };
             socket = plain;
-            socket.until(Some(Instant::now() + self.timeouts.connect));
+            socket.until(Instant::now() + wait, wait);
         }
         let trust = self.trust(origin)?;
         let tls =
@@ -310,9 +335,15 @@ pub(crate) struct Body<'a> {
     connection: Option<Connection>,
     framing: Framing,
     keep: bool,
-    /// When, and after how many bytes, the rate was last looked at.
-    window: (Instant, u64),
     received: u64,
+    /// The bytes that had come when the rate was last looked at, and the time spent on reading
+    /// since then: time between reads is not the sender's.
+    before: u64,
+    spent: Duration,
+    /// Bytes a second that must come.
+    least: u64,
+    /// When all of it must have come.
+    deadline: Option<Instant>,
 }
 
 impl<'a> Body<'a> {
@@ -322,8 +353,11 @@ impl<'a> Body<'a> {
             connection: Some(connection),
             framing,
             keep,
-            window: (Instant::now(), 0),
             received: 0,
+            before: 0,
+            spent: Duration::ZERO,
+            least: LEAST_RATE,
+            deadline: None,
         };
         body.give_back();
         body
@@ -354,7 +388,8 @@ impl<'a> Body<'a> {
             .map(|connection| connection.stream.socket().shared().clone())
     }
 
-    /// Reads some bytes; 0 at the end. A body that ends too early is a failure.
+    /// Reads some bytes; 0 at the end. A body that ends too early is a failure, and so is one of
+    /// which next to nothing comes: whatever the sender puts around its bytes does not count.
     pub fn read(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
         let idle = self.agent.timeouts.idle;
         let Some(connection) = &mut self.connection else {
@@ -365,49 +400,42 @@ impl<'a> Body<'a> {
             None => buffer.len(),
         };
         let buffer = &mut buffer[..most];
+        let (begin, window) = (Instant::now(), idle * 2);
+        let end = begin + window.saturating_sub(self.spent);
+        let end = self.deadline.map_or(end, |deadline| deadline.min(end));
+        connection.stream.socket().until(end, idle);
         let read = match connection.body(&mut self.framing, buffer, idle) {
             Ok(read) => read,
             Err(failure) => {
                 self.connection = None;
-                return Err(if self.agent.stop.is_set() {
-                    Error::Interrupted(0).into()
-                } else {
-                    failure
+                return Err(match failure {
+                    _ if self.agent.stop.is_set() => Error::Interrupted(0).into(),
+                    Failure::Timer { host, .. } if self.spent + begin.elapsed() >= window => {
+                        Failure::Timer {
+                            host,
+                            what: "next to no data",
+                            seconds: window.as_secs(),
+                        }
+                    }
+                    other => other,
                 });
             }
         };
         self.received += read as u64;
+        self.spent += begin.elapsed();
+        // A byte a second is no idle connection, but no transfer either: without so many in a
+        // window, the next read has no time left.
+        if self.received - self.before >= self.least * window.as_secs().max(1) {
+            (self.before, self.spent) = (self.received, Duration::ZERO);
+        }
         if let Some(limit) = &self.agent.limit {
-            // Time spent waiting here is not the sender's.
             let wait = limit.take(read as u64);
-            self.window.0 += wait;
             if !self.agent.stop.sleep(wait) {
                 return Err(Error::Interrupted(0).into());
             }
         }
-        self.check_rate(idle)?;
         self.give_back();
         Ok(read)
-    }
-
-    /// A byte a second is no idle connection, but no transfer either.
-    fn check_rate(&mut self, idle: Duration) -> std::result::Result<(), Failure> {
-        let (since, before) = self.window;
-        if self.received - before >= LEAST_RATE * idle.as_secs().max(1) * 2 {
-            self.window = (Instant::now(), self.received);
-        } else if self.framing != Framing::Done && since.elapsed() > idle * 2 {
-            let origin = self
-                .connection
-                .take()
-                .map(|connection| connection.origin.to_string());
-            let seconds = (idle * 2).as_secs();
-            return Err(Failure::Timer {
-                host: origin.unwrap_or_default(),
-                what: "next to no data",
-                seconds,
-            });
-        }
-        Ok(())
     }
 
     fn give_back(&mut self) {
@@ -421,6 +449,7 @@ impl<'a> Body<'a> {
 
     /// The whole body, of at most `limit` bytes.
     pub fn document(&mut self, limit: u64, what: &str) -> std::result::Result<Vec<u8>, Failure> {
+        self.least = LEAST_RATE_OF_DOCUMENTS;
         let too_large = || {
             Failure::Final(Error::TooLarge {
                 what: what.to_owned(),
@@ -452,6 +481,7 @@ impl<'a> Body<'a> {
 
     /// The body, or its first `limit` bytes.
     pub fn at_most(&mut self, limit: u64) -> std::result::Result<Vec<u8>, Failure> {
+        self.least = LEAST_RATE_OF_DOCUMENTS;
         let mut bytes = Vec::with_capacity(limit as usize);
         let mut part = [0; 16 << 10];
         while (bytes.len() as u64) < limit {
@@ -469,8 +499,9 @@ impl<'a> Body<'a> {
     pub fn excerpt(&mut self, limit: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut part = [0; 4096];
-        let end = Instant::now() + Duration::from_secs(10).min(self.agent.timeouts.answer);
-        while bytes.len() < limit && Instant::now() < end {
+        let patience = Duration::from_secs(10).min(self.agent.timeouts.idle);
+        self.deadline = Some(Instant::now() + patience);
+        while bytes.len() < limit {
             match self.read(&mut part) {
                 Ok(0) | Err(_) => break,
                 Ok(read) => bytes.extend_from_slice(&part[..read]),

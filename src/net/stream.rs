@@ -19,11 +19,14 @@ const RECORD: usize = 16_640;
 /// What one request and the handshake's messages take at most.
 const OUTGOING: usize = 32 << 10;
 
-/// A socket whose reads end: each after the idle time, a phase of several at its deadline.
+/// A socket whose reads end: each after the idle time, several together at a deadline.
+///
+/// Only the deadline bounds a peer that sends a byte now and then of what brings nothing, such as
+/// a TLS record that is not whole yet.
 pub(crate) struct Socket {
     tcp: Arc<TcpStream>,
     idle: Duration,
-    deadline: Option<Instant>,
+    deadline: Instant,
     set: Option<Duration>,
 }
 
@@ -33,14 +36,15 @@ impl Socket {
         Ok(Self {
             tcp,
             idle,
-            deadline: None,
+            deadline: Instant::now() + idle,
             set: None,
         })
     }
 
-    /// From now on reads fail at `deadline`; without one each read has the idle time.
-    pub fn until(&mut self, deadline: Option<Instant>) {
+    /// From now on reads fail at `deadline`, and each that brings nothing for `idle`.
+    pub fn until(&mut self, deadline: Instant, idle: Duration) {
         self.deadline = deadline;
+        self.idle = idle;
     }
 
     pub fn shared(&self) -> &Arc<TcpStream> {
@@ -48,10 +52,8 @@ impl Socket {
     }
 
     fn arm(&mut self) -> io::Result<()> {
-        let wait = match self.deadline {
-            None => self.idle,
-            Some(end) => end.saturating_duration_since(Instant::now()),
-        };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let wait = left.min(self.idle);
         if wait.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }

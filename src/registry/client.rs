@@ -112,8 +112,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a connection may bring nothing (default 30 s); the first byte of an answer has
-    /// four times as long.
+    /// How long a connection may bring nothing (default 30 s). An answer's head may take four
+    /// times as long, all redirects on the way to it eight times. A body of which next to nothing
+    /// comes is given up after twice as long; what is put around its bytes does not count.
     pub fn timeout(mut self, idle: Duration) -> Self {
         self.timeout = idle;
         self
@@ -497,9 +498,11 @@ impl Client {
         };
         let mut url = auth::token_url(realm, service, scopes, user);
         let field = auth::password_field(credential);
+        let deadline = Some(self.agent.deadline());
         // A realm may move within its own origin; the credentials go nowhere else.
         for _ in 0..4 {
             let mut request = Request::get(&url);
+            request.deadline = deadline;
             if let Some(field) = &field {
                 request = request.field("Authorization", field);
             }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::net::failure::{Failure, StatusFailure};
 use crate::net::url::Url;
 use crate::net::{Request, Response};
+use std::time::Instant;
 
 /// Redirects in a row.
 const HOPS: usize = 10;
@@ -28,6 +29,8 @@ pub(super) struct Exchange<'e, 'a> {
     visiting: Option<(crate::net::url::Origin, Authorization)>,
     fresh: bool,
     widened: bool,
+    /// When it must have been answered, whatever is on its way.
+    deadline: Instant,
 }
 
 impl<'e, 'a> Exchange<'e, 'a> {
@@ -54,6 +57,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             visiting: None,
             fresh: false,
             widened: false,
+            deadline: repository.client.agent().deadline(),
         }
     }
 
@@ -69,6 +73,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
     pub fn once(&self) -> std::result::Result<Response<'a>, Failure> {
         let mut request = Request::get(&self.url);
         request.method = self.ask.method.unwrap_or("GET");
+        request.deadline = Some(self.deadline);
         if self.ask.separate {
             for accept in self.ask.accept {
                 request = request.field("Accept", accept);

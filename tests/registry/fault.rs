@@ -19,6 +19,9 @@ pub enum Action {
     Delay(Duration),
     /// A byte at a time, so long apart.
     Drip(Duration),
+    /// The first bytes at once instead of an answer, then the others again and again, so long
+    /// apart.
+    Trickle(Vec<u8>, Vec<u8>, Duration),
     /// One bit of this byte of the body is wrong.
     Flip(u64),
     /// Ranges are ignored.
@@ -189,6 +192,7 @@ struct Plan {
     drip: Option<Duration>,
     flip: Option<u64>,
     extra: u64,
+    trickle: Option<(Vec<u8>, Vec<u8>, Duration)>,
     raw: Option<Vec<u8>>,
     before: Vec<u8>,
     keep: bool,
@@ -216,6 +220,7 @@ impl Plan {
             drip: None,
             flip: None,
             extra: 0,
+            trickle: None,
             raw: None,
             before: Vec::new(),
             keep: true,
@@ -234,6 +239,7 @@ impl Plan {
             Action::Stall(at, wait) => self.stall = Some((at, wait)),
             Action::Delay(wait) => self.delay = Some(wait),
             Action::Drip(wait) => self.drip = Some(wait),
+            Action::Trickle(first, then, pause) => self.trickle = Some((first, then, pause)),
             Action::Flip(at) => self.flip = Some(at),
             Action::ContentRange(fields) => {
                 self.head = self
@@ -287,6 +293,14 @@ impl Plan {
             socket.set_read_timeout(Some(Duration::from_millis(200)))?;
             while matches!(std::io::Read::read(stream, &mut [0; 1024]), Ok(1..)) {}
             return Ok(false);
+        }
+        if let Some((first, then, pause)) = &self.trickle {
+            stream.write_all(first)?;
+            loop {
+                stream.write_all(then)?;
+                stream.flush()?;
+                std::thread::sleep(*pause);
+            }
         }
         stream.write_all(&self.before)?;
         if self.chunk.is_some() {
