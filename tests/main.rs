@@ -27,6 +27,8 @@ mod mirrors;
 mod output;
 // File, stream and directory: the same in every way.
 mod outputs;
+// Files that change while they are read.
+mod changes;
 // Ended at any moment, and run again.
 mod resume;
 // Challenges, tokens, credentials.

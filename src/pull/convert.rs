@@ -26,15 +26,20 @@ const RATIO: u64 = 100;
 pub(super) struct Stored<'s> {
     pub store: &'s dyn Store,
     pub plan: &'s Plan,
+    /// Hash them again on the way: nothing behind this does.
+    pub check: bool,
 }
 
 impl Layers for Stored<'_> {
     fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
+        let about = &self.plan.blobs()[blob].descriptor;
+        let hasher = || (Hasher::new(about.digest.algorithm()), about.digest);
         let reader = StoredBlob {
             store: self.store,
             blob,
             at: 0,
-            size: self.plan.blobs()[blob].descriptor.size,
+            size: about.size,
+            hasher: self.check.then(hasher),
         };
         Ok(Box::new(BufReader::with_capacity(BUFFER, reader)))
     }
@@ -45,6 +50,8 @@ struct StoredBlob<'s> {
     blob: usize,
     at: u64,
     size: u64,
+    /// The hash of what was read, and the digest that it has to come to.
+    hasher: Option<(Hasher, Digest)>,
 }
 
 impl Read for StoredBlob<'_> {
@@ -55,8 +62,29 @@ impl Read for StoredBlob<'_> {
             .read_at(self.blob, bytes, self.at)
             .map_err(io::Error::other)?;
         self.at += length as u64;
+        if let Some((hasher, digest)) = &mut self.hasher {
+            hasher.update(bytes);
+            if length == 0 {
+                ends_as(hasher, *digest, || {
+                    format!("layer {digest} in {}", self.store.path().display())
+                })?;
+            }
+        }
         Ok(length)
     }
+}
+
+/// Is what was read in the end what it had been?
+fn ends_as(hasher: &Hasher, digest: Digest, name: impl FnOnce() -> String) -> io::Result<()> {
+    let found = hasher.clone().finish();
+    if found == digest {
+        return Ok(());
+    }
+    Err(io::Error::other(Error::Mismatch {
+        blob: name(),
+        expected: digest.to_string(),
+        found: found.to_string(),
+    }))
 }
 
 /// The bytes of a place in another archive, which had this digest a moment ago: somebody may have
@@ -85,13 +113,10 @@ impl Read for Here<'_> {
         self.place.read_at(bytes, self.at)?;
         self.hasher.update(bytes);
         self.at += length as u64;
-        let found = || self.hasher.clone().finish();
-        if length == 0 && found() != self.digest {
-            return Err(io::Error::other(Error::Mismatch {
-                blob: format!("layer {} in the archive to be reused", self.digest),
-                expected: self.digest.to_string(),
-                found: found().to_string(),
-            }));
+        if length == 0 {
+            ends_as(&self.hasher, self.digest, || {
+                format!("layer {} in the archive to be reused", self.digest)
+            })?;
         }
         Ok(length)
     }
@@ -252,14 +277,9 @@ impl Read for Inflated<'_> {
         if read == 0
             && let Some(expected) = self.expected
         {
-            let found = self.hasher.clone().finish();
-            if found != expected {
-                return Err(io::Error::other(Error::Mismatch {
-                    blob: format!("{}, inflated,", self.name),
-                    expected: expected.to_string(),
-                    found: found.to_string(),
-                }));
-            }
+            ends_as(&self.hasher, expected, || {
+                format!("{}, inflated,", self.name)
+            })?;
         }
         Ok(read)
     }

@@ -89,6 +89,8 @@ impl Pull<'_> {
                     &self,
                     &Filled {
                         shared: &shared,
+                        // Inflated layers are checked against their diff IDs.
+                        check: self.inflate.is_none(),
                         teller: &Teller::new(&mut *observer, &shared.progress.downloaded),
                     },
                 ),
@@ -112,6 +114,7 @@ impl Pull<'_> {
 /// A store in which every blob is, and true.
 struct Filled<'f> {
     shared: &'f Shared<'f>,
+    check: bool,
     teller: &'f Teller<'f>,
 }
 
@@ -120,6 +123,7 @@ impl Filled<'_> {
         Stored {
             store: &*self.shared.store,
             plan: self.shared.plan,
+            check: self.check,
         }
     }
 

@@ -7,7 +7,6 @@
 
 use super::event::Event;
 use super::queue::Task;
-use super::reuse;
 use super::segment::Segment;
 use super::shared::Shared;
 use crate::archive::read::Place;
@@ -106,7 +105,7 @@ impl<'p> Worker<'p> {
             shared.progress.kept(blob, range.end - range.start);
         }
         if present.len() < chunks.count()
-            && let Some(hasher) = self.take_over(blob, !present.is_empty())?
+            && let Some(hasher) = self.take_over(blob, &present)?
         {
             present = (0..chunks.count()).collect();
             front.hasher = hasher;
@@ -161,50 +160,51 @@ impl<'p> Worker<'p> {
         Ok(right)
     }
 
-    /// Copies a blob from another archive that has it. `partly`: what is there already must not
-    /// be written over by anything else.
-    fn take_over(&mut self, blob: usize, partly: bool) -> Result<Option<Hasher>> {
+    /// Copies what is missing of a blob from another archive that has it; `present` chunks, in
+    /// ascending order, are never written over.
+    fn take_over(&mut self, blob: usize, present: &[usize]) -> Result<Option<Hasher>> {
         let shared = self.shared;
-        let digest = shared.plan.blobs()[blob].descriptor.digest;
         for place in shared.places(blob) {
             if shared.queue.is_stopped() {
                 break;
             }
-            if partly && !reuse::holds(place, &digest) {
-                continue;
-            }
-            if let Some(hasher) = self.copy(blob, place)? {
+            if let Some(hasher) = self.copy(blob, place, present)? {
                 return Ok(Some(hasher));
             }
         }
         Ok(None)
     }
 
-    /// Copies a whole blob and hashes the copy; it stays only if it is right.
-    fn copy(&mut self, blob: usize, from: &Place) -> Result<Option<Hasher>> {
+    /// Completes a blob from another archive. The other archive may change at any time, so the
+    /// hash is that of our own file; the copied chunks count only if it is right.
+    fn copy(&mut self, blob: usize, from: &Place, present: &[usize]) -> Result<Option<Hasher>> {
         let shared = self.shared;
         let (chunks, before) = (shared.chunks(blob), shared.progress.of(blob));
         let digest = shared.plan.blobs()[blob].descriptor.digest;
         let mut hasher = Hasher::new(digest.algorithm());
-        let mut checksums = Vec::with_capacity(chunks.count());
+        let mut copied = Vec::with_capacity(chunks.count() - present.len());
         for chunk in 0..chunks.count() {
             let range = chunks.range(chunk);
             let length = range.end - range.start;
+            let missing = present.binary_search(&chunk).is_err();
             if shared.queue.is_stopped()
-                || !shared.store.copy_from(blob, range.start, from, length)?
+                || (missing && !shared.store.copy_from(blob, range.start, from, length)?)
             {
                 shared.progress.set(blob, before);
                 return Ok(None);
             }
-            checksums.push(self.read_back(blob, range, &mut hasher)?);
-            shared.progress.kept(blob, length);
+            let crc = self.read_back(blob, range, &mut hasher)?;
+            if missing {
+                copied.push((chunk, crc));
+                shared.progress.kept(blob, length);
+            }
         }
         let right = hasher.clone().finish() == digest;
         shared.progress.set(blob, before);
         if !right {
             return Ok(None);
         }
-        for (chunk, crc) in checksums.into_iter().enumerate() {
+        for (chunk, crc) in copied {
             shared.store.mark(blob, chunk, crc)?;
         }
         let size = shared.plan.blobs()[blob].descriptor.size;
