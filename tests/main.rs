@@ -27,6 +27,8 @@ mod mirrors;
 mod output;
 // File, stream and directory: the same in every way.
 mod outputs;
+// What others may have put in the way.
+mod planted;
 // Files that change while they are read.
 mod changes;
 // Ended at any moment, and run again.

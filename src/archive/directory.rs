@@ -1,25 +1,29 @@
 //! The directory: the archive's entries as files, an OCI layout with `manifest.json` beside it. It
 //! grows in `NAME.partial` with a journal in it, and gets its name when all is true.
 //!
-//! A directory that stands there already is replaced only when every file in it is of the kind
-//! that is written here.
+//! A directory that is there already is replaced only when every file in it is of the kind that is
+//! written here. Everything below the directory's name is reached through descriptors: a link that
+//! somebody planted there leads nowhere.
 
-use super::disk::{check_room, copy, hasten, open_locked, reserve, sync_folder, with_suffix};
+use super::disk::{self, check_room, copy, hasten, open_locked, reserve, sync_folder, with_suffix};
 use super::file::read_journal;
 use super::journal::{self, Chunks, Journal, Marks};
 use super::layout::{Entry, Plan, Source};
+use super::own::{self, Handle, Trust};
 use super::read::Place;
+use super::replace::{self, BLOBS};
 use super::store::{Opened, Store};
 use super::stream::{self, Layers};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The journal's name in a directory under way.
@@ -30,17 +34,74 @@ pub(crate) struct Directory {
     journal: File,
     path: PathBuf,
     target: PathBuf,
+    names: Names,
+    /// The directory that it stands in, its own, and those of its blobs.
+    parent: Handle,
+    own: Handle,
+    folders: Folders,
     marks: Marks,
     blobs: Vec<Blob>,
     /// What is known already: path and content.
     documents: Vec<(String, Arc<Vec<u8>>)>,
+    /// The file system could not be asked to bring all of it to the disk.
+    unsynced: AtomicBool,
+}
+
+/// The names of a directory: its own, while it is under way, and of the one that it replaced.
+struct Names {
+    target: PathBuf,
+    partial: PathBuf,
+    old: PathBuf,
+}
+
+/// `blobs`, and for each algorithm in use the directory below it.
+struct Folders {
+    all: Handle,
+    sha256: Handle,
+    sha512: Option<Handle>,
 }
 
 struct Blob {
-    path: PathBuf,
+    digest: Digest,
     size: u64,
     /// Open while somebody is at work on it: an image may have more layers than a process files.
     file: Mutex<Option<Arc<File>>>,
+}
+
+impl Names {
+    fn of(target: &Path) -> Result<Self> {
+        let Some(name) = target.file_name() else {
+            let why = io::Error::other("a directory needs a name of its own");
+            return Err(Error::output(target, "making", why));
+        };
+        let target = PathBuf::from(name);
+        let partial = with_suffix(&target, ".partial");
+        Ok(Self {
+            old: with_suffix(&partial, ".old"),
+            target,
+            partial,
+        })
+    }
+}
+
+impl Folders {
+    fn make(own: &Handle, plan: &Plan) -> io::Result<Self> {
+        let all = own.make(BLOBS)?;
+        let long = format!("{BLOBS}/sha512/");
+        let wanted = plan.entries().iter().any(|e| e.path().starts_with(&long));
+        Ok(Self {
+            sha256: all.make("sha256")?,
+            sha512: wanted.then(|| all.make("sha512")).transpose()?,
+            all,
+        })
+    }
+
+    fn of(&self, algorithm: Algorithm) -> io::Result<&Handle> {
+        match algorithm {
+            Algorithm::Sha512 => self.sha512.as_ref().ok_or(io::ErrorKind::NotFound.into()),
+            _ => Ok(&self.sha256),
+        }
+    }
 }
 
 impl Directory {
@@ -48,30 +109,39 @@ impl Directory {
     /// `restart`, what is there is forgotten.
     pub fn open(target: &Path, plan: &Plan, restart: bool) -> Result<Opened> {
         check_target(target)?;
+        let names = Names::of(target)?;
         let path = with_suffix(target, ".partial");
-        make(&path)?;
-        let journal = open_locked(&path.join(JOURNAL))?;
-        let failed = |error: io::Error| Error::output(&path, "laying out", error);
+        let failed =
+            |doing: &'static str| move |error: io::Error| Error::output(target, doing, error);
+        let parent = Handle::above(target).map_err(failed("opening the directory of"))?;
+        let failed = |doing: &'static str| |error: io::Error| Error::output(&path, doing, error);
+        let own = parent.make(&names.partial).map_err(failed("making"))?;
+        replace::check(&own, Trust::Alone).map_err(failed("going on with"))?;
+        let folders = Folders::make(&own, plan).map_err(failed("making"))?;
+        let journal = open_locked(own.fd(), Path::new(JOURNAL), &path.join(JOURNAL))?;
         if restart {
-            journal.set_len(0).map_err(failed)?;
+            journal.set_len(0).map_err(failed("laying out"))?;
         }
-        let found = read_journal(&journal);
+        let found = read_journal(&journal, plan);
         let claims = claims(found.as_ref(), plan);
         check_room(&journal, target, missing(plan, &claims))?;
         let directory = Self {
             marks: Marks::new(plan, 0),
-            blobs: plan
-                .blobs()
-                .iter()
-                .map(|blob| Blob::new(&path, blob))
-                .collect(),
+            blobs: plan.blobs().iter().map(Blob::new).collect(),
             documents: plan.entries().iter().filter_map(document).collect(),
             journal,
             path: path.clone(),
             target: target.to_owned(),
+            names,
+            parent,
+            own,
+            folders,
+            unsynced: AtomicBool::new(false),
         };
         if found.is_none_or(|found| found.plan != *plan.digest()) {
-            directory.lay_out(plan, &claims).map_err(failed)?;
+            directory
+                .lay_out(plan, &claims)
+                .map_err(failed("laying out"))?;
         } else {
             directory.marks.keep();
         }
@@ -95,12 +165,19 @@ impl Directory {
                 }
             }
         }
-        let wanted: BTreeSet<&Path> = self.blobs.iter().map(|blob| blob.path.as_path()).collect();
-        for file in blob_files(&self.path)? {
-            if !wanted.contains(file.as_path()) {
-                std::fs::remove_file(file)?;
-            }
-        }
+        let wanted: BTreeSet<Digest> = self.blobs.iter().map(|blob| blob.digest).collect();
+        self.folders.all.list(|algorithm| {
+            let Some(folder) = self.folders.all.find(algorithm, Trust::Alone)? else {
+                return Ok(());
+            };
+            folder.list(|name| {
+                let digest = format!("{}:{}", algorithm.display(), name.display());
+                match digest.parse::<Digest>() {
+                    Ok(digest) if !wanted.contains(&digest) => folder.remove(name).map(|_| ()),
+                    _ => Ok(()),
+                }
+            })
+        })?;
         journal::write(&self.journal, plan, 0)
     }
 
@@ -110,42 +187,71 @@ impl Directory {
         if let Some(file) = &*file {
             return Ok(file.clone());
         }
-        let opened = create(&blob.path, OFlags::empty())
-            .and_then(|opened| {
-                opened.set_len(blob.size)?;
-                Ok(Arc::new(opened))
-            })
-            .map_err(|error| Error::output(&blob.path, "making", error))?;
+        let open = || {
+            let folder = self.folders.of(blob.digest.algorithm())?;
+            let opened = own::open_or_make(folder.fd(), Path::new(&blob.digest.hex()))?;
+            opened.set_len(blob.size)?;
+            Ok(Arc::new(opened))
+        };
+        let opened = open().map_err(|error| self.failed(blob, "making", error))?;
         *file = Some(opened.clone());
         Ok(opened)
     }
 
-    /// Gives the directory its name, in the place of one that stood there.
+    fn failed(&self, blob: &Blob, doing: &str, error: io::Error) -> Error {
+        Error::output(&self.path.join(blob.digest.path()), doing, error)
+    }
+
+    /// Writes a file that is known already, and brings it to the disk.
+    fn write_document(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let (folder, name) = match path.rsplit_once('/') {
+            None => (&self.own, path),
+            Some((folder, name)) if folder.ends_with("/sha512") => {
+                (self.folders.of(Algorithm::Sha512)?, name)
+            }
+            Some((_, name)) => (&self.folders.sha256, name),
+        };
+        folder.remove(name)?;
+        let file = own::make_new(folder.fd(), Path::new(name))?;
+        file.write_all_at(bytes, 0)?;
+        self.sync(&file)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        if !disk::sync(file)? {
+            self.unsynced.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Gives the directory its name, in the place of one that was there.
     fn name(&self) -> io::Result<()> {
-        let old = with_suffix(&self.path, ".old");
-        let exchanged =
-            rustix::fs::renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::EXCHANGE);
-        match exchanged {
-            Ok(()) => std::fs::rename(&self.path, &old)?,
-            Err(rustix::io::Errno::NOENT) => return std::fs::rename(&self.path, &self.target),
+        let (parent, names) = (&self.parent, &self.names);
+        // An earlier run may have ended before it could.
+        replace::remove(parent, &names.old)?;
+        let (fd, flags) = (parent.fd(), RenameFlags::EXCHANGE);
+        match rustix::fs::renameat_with(fd, &names.partial, fd, &names.target, flags) {
+            Ok(()) => parent.rename(&names.partial, &names.old)?,
+            Err(rustix::io::Errno::NOENT) => return parent.rename(&names.partial, &names.target),
             // Neither all kernels nor all file systems can exchange.
             Err(_) => {
-                match std::fs::rename(&self.target, &old) {
+                match parent.rename(&names.target, &names.old) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
-                std::fs::rename(&self.path, &self.target)?;
+                parent.rename(&names.partial, &names.target)?;
             }
         }
-        let _ = std::fs::remove_dir_all(old);
+        // Whatever is no image's file in it stays there.
+        let _ = replace::remove(parent, &names.old);
         Ok(())
     }
 }
 
 impl Blob {
-    fn new(path: &Path, blob: &super::layout::Blob) -> Self {
+    fn new(blob: &super::layout::Blob) -> Self {
         Self {
-            path: path.join(blob.descriptor.digest.path()),
+            digest: blob.descriptor.digest,
             size: blob.descriptor.size,
             file: Mutex::default(),
         }
@@ -156,22 +262,23 @@ impl Store for Directory {
     fn write_at(&self, blob: usize, bytes: &[u8], at: u64) -> Result<()> {
         self.file(blob)?
             .write_all_at(bytes, at)
-            .map_err(|error| Error::output(&self.blobs[blob].path, "writing", error))
+            .map_err(|error| self.failed(&self.blobs[blob], "writing", error))
     }
 
     fn read_at(&self, blob: usize, bytes: &mut [u8], at: u64) -> Result<()> {
         self.file(blob)?
             .read_exact_at(bytes, at)
-            .map_err(|error| Error::output(&self.blobs[blob].path, "reading back", error))
+            .map_err(|error| self.failed(&self.blobs[blob], "reading back", error))
     }
 
     fn copy_from(&self, blob: usize, at: u64, from: &Place, length: u64) -> Result<bool> {
         copy(from, at, &*self.file(blob)?, at, length)
-            .map_err(|error| Error::output(&self.blobs[blob].path, "writing", error))
+            .map_err(|error| self.failed(&self.blobs[blob], "writing", error))
     }
 
     fn reserve(&self, blob: usize, size: u64) -> Result<()> {
-        reserve(&*self.file(blob)?, &self.blobs[blob].path, 0, size)
+        let path = self.path.join(self.blobs[blob].digest.path());
+        reserve(&*self.file(blob)?, &path, 0, size)
     }
 
     fn hasten(&self, blob: usize, bytes: Range<u64>) {
@@ -192,9 +299,8 @@ impl Store for Directory {
     /// Brings the blob to the disk now, while others still come.
     fn settle(&self, blob: usize) -> Result<()> {
         let file = self.file(blob)?;
-        file.sync_all().map_err(|error| {
-            Error::output(&self.blobs[blob].path, "bringing to the disk", error)
-        })?;
+        let failed = |error| self.failed(&self.blobs[blob], "bringing to the disk", error);
+        self.sync(&file).map_err(failed)?;
         *self.blobs[blob]
             .file
             .lock()
@@ -202,34 +308,27 @@ impl Store for Directory {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(&self) -> Result<bool> {
         for (path, bytes) in &self.documents {
-            let path = self.path.join(path);
-            create(&path, OFlags::TRUNC)
-                .and_then(|file| {
-                    file.write_all_at(bytes, 0)?;
-                    file.sync_all()
-                })
-                .map_err(|error| Error::output(&path, "writing", error))?;
+            self.write_document(path, bytes)
+                .map_err(|error| Error::output(&self.path.join(path), "writing", error))?;
         }
-        let journal = self.path.join(JOURNAL);
-        std::fs::remove_file(&journal)
-            .map_err(|error| Error::output(&journal, "removing", error))?;
-        let folders = self.blobs.iter().map(|blob| blob.path.clone());
-        let folders = folders.chain([journal, self.path.join("blobs")]);
-        // Of each directory one file: the last of those that share it.
-        let mut last: Vec<PathBuf> = folders.collect();
-        last.sort();
-        last.dedup_by(|a, b| a.parent() == b.parent());
-        last.iter().for_each(|file| sync_folder(file));
+        self.own
+            .remove(JOURNAL)
+            .map_err(|error| Error::output(&self.path.join(JOURNAL), "removing", error))?;
+        let folders = &self.folders;
+        [&folders.sha256, &folders.all, &self.own]
+            .into_iter()
+            .chain(&folders.sha512)
+            .for_each(Handle::sync);
         self.name()
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         sync_folder(&self.target);
-        Ok(())
+        Ok(!self.unsynced.load(Ordering::Relaxed))
     }
 
     fn discard(&self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = replace::remove(&self.parent, &self.names.partial);
     }
 
     fn give_up(&self) {
@@ -258,7 +357,7 @@ pub(crate) fn write(
     layers: &mut dyn Layers,
     target: &Path,
     passed: &mut dyn FnMut(u64),
-) -> Result<()> {
+) -> Result<bool> {
     let store = Directory::open(target, plan, true)?.store;
     let written = write_blobs(plan, layers, &*store, passed).and_then(|()| store.finish());
     if written.is_err() {
@@ -293,108 +392,17 @@ fn write_blobs(
 /// Can a directory of this name be made, or the one that is there be replaced?
 pub(crate) fn check_target(target: &Path) -> Result<()> {
     super::file::check_folder(target)?;
-    let Ok(about) = target.symlink_metadata() else {
-        return Ok(());
+    let names = Names::of(target)?;
+    let check = |name: &Path, trust| -> io::Result<()> {
+        let found = Handle::above(target)?.find(name, trust)?;
+        found.map_or(Ok(()), |directory| replace::check(&directory, trust))
     };
-    let why = if !about.is_dir() {
-        "it is no directory".to_owned()
-    } else {
-        match foreign(target).map_err(|error| Error::output(target, "looking into", error))? {
-            None => return Ok(()),
-            Some(name) => format!(
-                "it holds {}, which is none of an image's files; move it away, or choose another --layers-dir",
-                crate::error::printable(&name.to_string_lossy(), 200)
-            ),
-        }
-    };
-    Err(Error::output(target, "replacing", io::Error::other(why)))
-}
-
-/// The first file in a directory that no pull has left there.
-fn foreign(directory: &Path) -> io::Result<Option<PathBuf>> {
-    const OWN: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "blobs"];
-    let strange = |path: &Path, own: &dyn Fn(&str) -> bool| -> io::Result<Option<PathBuf>> {
-        for entry in std::fs::read_dir(path)? {
-            let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(own) {
-                return Ok(Some(entry.path()));
-            }
-        }
-        Ok(None)
-    };
-    if let Some(path) = strange(directory, &|name| OWN.contains(&name))? {
-        return Ok(Some(path));
-    }
-    let blobs = directory.join("blobs");
-    if !blobs.is_dir() {
-        return Ok(None);
-    }
-    for entry in std::fs::read_dir(blobs)? {
-        let path = entry?.path();
-        let algorithm = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or("");
-        let digest = |name: &str| format!("{algorithm}:{name}").parse::<Digest>().is_ok();
-        if !path.is_dir() {
-            return Ok(Some(path));
-        }
-        if let Some(path) = strange(&path, &digest)? {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
-}
-
-/// A directory of our own, not a link to somebody else's.
-fn make(path: &Path) -> Result<()> {
-    let failed = |error: io::Error| Error::output(path, "making", error);
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if !path.symlink_metadata().map_err(failed)?.is_dir() {
-                return Err(failed(io::Error::other("it is there, and no directory")));
-            }
-        }
-        other => other.map_err(failed)?,
-    }
-    for folder in ["blobs", "blobs/sha256"] {
-        make_once(&path.join(folder)).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Makes a directory, unless somebody has made it already.
-fn make_once(path: &Path) -> io::Result<()> {
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn create(path: &Path, more: OFlags) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
-    let open = || rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
-    match open() {
-        // Blobs of another algorithm than most; several workers may come to the first of them.
-        Err(rustix::io::Errno::NOENT) => {
-            if let Some(parent) = path.parent() {
-                make_once(parent)?;
-            }
-            Ok(open()?.into())
-        }
-        other => Ok(other?.into()),
-    }
-}
-
-/// The files below `blobs`.
-fn blob_files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for folder in std::fs::read_dir(path.join("blobs"))? {
-        for file in std::fs::read_dir(folder?.path())? {
-            files.push(file?.path());
-        }
-    }
-    Ok(files)
+    let beside = |suffix| with_suffix(target, suffix);
+    check(&names.target, Trust::Ours).map_err(|error| Error::output(target, "replacing", error))?;
+    check(&names.partial, Trust::Alone)
+        .map_err(|error| Error::output(&beside(".partial"), "going on with", error))?;
+    check(&names.old, Trust::Ours)
+        .map_err(|error| Error::output(&beside(".partial.old"), "removing", error))
 }
 
 fn document(entry: &Entry) -> Option<(String, Arc<Vec<u8>>)> {

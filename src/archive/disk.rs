@@ -1,12 +1,14 @@
 //! What every output does with files: locking, room, names that last. Knows nothing of archives.
 
+use super::own;
 use super::read::Place;
 use crate::error::{Error, Result};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -117,49 +119,69 @@ pub(super) fn sync_folder(path: &Path) {
     }
 }
 
-/// Opens or makes a file and locks it; fails where another process has it locked.
-pub(super) fn open_locked(path: &Path) -> Result<File> {
-    let failed = |error: rustix::io::Errno| match error {
-        rustix::io::Errno::LOOP => Error::output(
-            path,
-            "opening",
-            io::Error::other("it is a symbolic link, which is not followed"),
-        ),
-        error => Error::output(path, "making", error),
+/// Brings a file to the disk; `false` where its file system cannot be asked to (some network and
+/// shared file systems, FUSE). Any other failure may mean lost data.
+pub(crate) fn sync(file: &File) -> io::Result<bool> {
+    use rustix::io::Errno;
+    match rustix::io::retry_on_intr(|| rustix::fs::fsync(file)) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is said where [`sync`] could not ask.
+pub(crate) const UNSYNCED: &str = "this file system has no fsync: all was written and checked, but when it is on the disk is up to the system";
+
+/// Opens or makes a file and locks it; fails where it is not this user's alone, or another process
+/// has it locked. `path` is its name in messages.
+pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<File> {
+    let failed = |doing: &'static str, why: &'static str| {
+        Err(Error::output(path, doing, io::Error::other(why)))
     };
     for _ in 0..16 {
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file =
-            File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644)).map_err(failed)?);
+            own::open_or_make(at, name).map_err(|error| Error::output(path, "opening", error))?;
         let about = file
             .metadata()
             .map_err(|error| Error::output(path, "looking at", error))?;
-        if !about.is_file() {
-            return Err(Error::output(
-                path,
-                "opening",
-                io::Error::other("it is no regular file"),
-            ));
-        }
         // File systems without locks cannot tell; they are no reason to refuse.
         let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if lock == Err(rustix::io::Errno::WOULDBLOCK) {
             let why = "another dockersave is writing it; let it finish, or choose another --output";
-            return Err(Error::output(path, "locking", io::Error::other(why)));
+            return failed("locking", why);
         }
         // Between opening and locking the other process may have finished and renamed it.
-        if let Ok(named) = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        if let Ok(named) = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
             && about.ino() == into_u64(named.st_ino)
         {
             return Ok(file);
         }
     }
-    Err(Error::output(
-        path,
-        "locking",
-        io::Error::other("it is being replaced all the time"),
-    ))
+    failed("locking", "it is being replaced all the time")
+}
+
+/// How many links are followed from an output's name (path_resolution(7) allows as many).
+const LINKS: usize = 40;
+
+/// The file that is to be replaced: where the path is a link, what it points to, so that the link
+/// stays. A link of another user's is not followed.
+pub(crate) fn resolve(target: &Path) -> io::Result<PathBuf> {
+    let mut path = target.to_owned();
+    for _ in 0..LINKS {
+        match path.symlink_metadata() {
+            Ok(about) if about.is_symlink() => {
+                let user = rustix::process::geteuid().as_raw();
+                if about.uid() != user && about.uid() != 0 {
+                    let why = "it is a symbolic link of another user, which is not followed";
+                    return Err(io::Error::other(why));
+                }
+                path = folder(&path).join(std::fs::read_link(&path)?);
+            }
+            _ => return Ok(path),
+        }
+    }
+    Err(rustix::io::Errno::LOOP.into())
 }
 
 /// The kernel's inode numbers are of different widths on different targets.
@@ -180,35 +202,33 @@ impl NewFile {
     /// Begins a file that is to become `target`.
     pub fn create(target: &Path) -> Result<Self> {
         let path = with_suffix(target, ".partial.new");
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::TRUNC
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
-            .map_err(|error| Error::output(&path, "making", error))?;
+        let create = || {
+            if own::check(CWD, &path, FileType::RegularFile, own::Trust::Alone)? {
+                std::fs::remove_file(&path)?;
+            }
+            own::make_new(CWD, &path)
+        };
+        let file = create().map_err(|error| Error::output(&path, "making", error))?;
         Ok(Self {
-            file: file.into(),
+            file,
             path,
             target: target.to_owned(),
             finished: false,
         })
     }
 
-    /// Brings it to the disk and gives it its name; returns its size.
-    pub fn finish(mut self) -> Result<u64> {
-        let size = self
-            .file
-            .sync_all()
-            .and_then(|()| self.file.metadata())
-            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?
-            .len();
+    /// Brings it to the disk and gives it its name; returns its size, and whether the file system
+    /// could be asked for that.
+    pub fn finish(mut self) -> Result<(u64, bool)> {
+        let synced = sync(&self.file);
+        let (synced, about) = synced
+            .and_then(|synced| Ok((synced, self.file.metadata()?)))
+            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?;
         std::fs::rename(&self.path, &self.target)
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         self.finished = true;
         sync_folder(&self.target);
-        Ok(size)
+        Ok((about.len(), synced))
     }
 }
 

@@ -5,14 +5,15 @@
 //! Which bytes are right is decided by whoever writes them.
 
 use super::disk::{
-    check_room, copy, folder, hasten, open_locked, reserve, sync_folder, with_suffix,
+    check_room, copy, folder, hasten, open_locked, reserve, resolve, sync, sync_folder, with_suffix,
 };
 use super::journal::{self, Chunks, Journal, Marks, Row};
 use super::layout::Plan;
+use super::own::{self, Trust};
 use super::read::Place;
 use super::store::{Opened, Store};
 use crate::error::{Error, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -41,18 +42,33 @@ pub(crate) struct Lender {
     pub rows: Vec<Row>,
 }
 
-/// Where an archive of this name grows.
+/// Where an archive of this name grows: beside the file that a link points to.
 pub(crate) fn partial_path(target: &Path) -> PathBuf {
-    with_suffix(target, ".partial")
+    let place = resolve(target);
+    with_suffix(place.as_deref().unwrap_or(target), ".partial")
 }
 
 /// Can a file of this name be made? Asked before the first request, so that nobody waits for a
 /// download that has nowhere to go.
 pub(crate) fn check_target(target: &Path) -> Result<()> {
-    if target.is_dir() {
-        return Err(Error::output(target, "writing", rustix::io::Errno::ISDIR));
+    let failed = |error: io::Error| Error::output(target, "writing", error);
+    let place = resolve(target).map_err(failed)?;
+    let about = place.metadata().ok();
+    // A name with a slash behind it is a directory's.
+    let slash = place.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if slash || about.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+        return Err(failed(rustix::io::Errno::ISDIR.into()));
     }
-    check_folder(target)
+    if about.is_some_and(|about| !about.is_file()) {
+        return Err(failed(io::Error::other("it is no regular file")));
+    }
+    check_folder(&place)?;
+    for suffix in [".partial", ".partial.old", ".partial.new"] {
+        let path = with_suffix(&place, suffix);
+        own::check(CWD, &path, FileType::RegularFile, Trust::Alone)
+            .map_err(|error| Error::output(&path, "opening", error))?;
+    }
+    Ok(())
 }
 
 /// Can anything be made beside this name?
@@ -73,6 +89,7 @@ pub(super) fn check_folder(target: &Path) -> Result<()> {
 pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
     let path = partial_path(target);
     let mut own = None;
+    let look = |path: &Path| look(path, plan);
     let mut lent = look(&with_suffix(&path, ".old"));
     let journal = look(&path).or_else(|| look(&path.join(super::directory::JOURNAL)));
     match journal {
@@ -104,11 +121,11 @@ pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
 }
 
 /// The journal of the file of this name, if it is one.
-fn look(path: &Path) -> Option<Journal> {
+fn look(path: &Path, plan: &Plan) -> Option<Journal> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
     file.metadata().ok()?.is_file().then_some(())?;
-    read_journal(&file)
+    read_journal(&file, plan)
 }
 
 impl Partial {
@@ -117,23 +134,27 @@ impl Partial {
     pub fn open(target: &Path, plan: &Plan, restart: bool) -> Result<Opened> {
         let path = partial_path(target);
         let old = with_suffix(&path, ".old");
-        let file = open_locked(&path)?;
+        let file = open_locked(CWD, &path, &path)?;
+        let there = own::check(CWD, &old, FileType::RegularFile, Trust::Alone)
+            .map_err(|error| Error::output(&old, "opening", error))?;
         if restart {
             file.set_len(0)
                 .map_err(|error| Error::output(&path, "emptying", error))?;
-            let _ = std::fs::remove_file(&old);
+            if there {
+                let _ = std::fs::remove_file(&old);
+            }
         }
-        let found = read_journal(&file);
+        let found = read_journal(&file, plan);
         let file = match &found {
             // Another image under this name: it lends what both have in common.
             Some(journal) if journal.plan != *plan.digest() => {
                 std::fs::rename(&path, &old)
                     .map_err(|error| Error::output(&path, "setting aside", error))?;
-                open_locked(&path)?
+                open_locked(CWD, &path, &path)?
             }
             _ => file,
         };
-        let lender = Lender::open(&old);
+        let lender = Lender::open(&old, plan);
         let partial = Self {
             file,
             path,
@@ -228,17 +249,15 @@ impl Store for Partial {
     }
 
     /// Takes the journal off, brings all to the disk, and gives the name.
-    fn finish(&self) -> Result<()> {
+    fn finish(&self) -> Result<bool> {
         let failed =
             |doing: &'static str| move |error: io::Error| Error::output(&self.path, doing, error);
         self.file.set_len(self.size).map_err(failed("finishing"))?;
-        self.file
-            .sync_all()
-            .map_err(failed("bringing to the disk"))?;
+        let synced = sync(&self.file).map_err(failed("bringing to the disk"))?;
         std::fs::rename(&self.path, &self.target)
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         sync_folder(&self.target);
-        Ok(())
+        Ok(synced)
     }
 
     fn discard(&self) {
@@ -257,16 +276,9 @@ impl Store for Partial {
 }
 
 impl Lender {
-    fn open(path: &Path) -> Option<Self> {
-        let file = File::from(
-            rustix::fs::open(
-                path,
-                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .ok()?,
-        );
-        let rows = read_journal(&file)?.rows;
+    fn open(path: &Path, plan: &Plan) -> Option<Self> {
+        let file = own::open(CWD, path, OFlags::RDONLY).ok()??;
+        let rows = read_journal(&file, plan)?.rows;
         Some(Self {
             file,
             path: path.to_owned(),
@@ -284,13 +296,16 @@ impl Lender {
     }
 }
 
-/// The journal of a file, if it has a whole one.
-pub(super) fn read_journal(file: &File) -> Option<Journal> {
+/// The journal of a file, if it has a whole one that is no larger than this plan's, or what is
+/// borne of any other's.
+pub(super) fn read_journal(file: &File, plan: &Plan) -> Option<Journal> {
     let size = file.metadata().ok()?.len();
     let mut trailer = [0; journal::TRAILER_SIZE as usize];
     file.read_exact_at(&mut trailer, size.checked_sub(journal::TRAILER_SIZE)?)
         .ok()?;
     let place = journal::place(&trailer, size)?;
+    let most = journal::size(plan).max(journal::FOREIGN);
+    (place.end - place.start <= most).then_some(())?;
     let mut bytes = vec![0; usize::try_from(place.end - place.start).ok()?];
     file.read_exact_at(&mut bytes, place.start).ok()?;
     journal::read(&bytes, &trailer)

@@ -28,6 +28,9 @@ pub(crate) const RECORD: usize = 8;
 /// The largest journal that is read: one million blobs or eight million chunks.
 const LIMIT: u64 = 64 << 20;
 
+/// The largest journal of another plan that is read: of 64 GiB, or of ten thousand blobs.
+pub(crate) const FOREIGN: u64 = 1 << 20;
+
 /// How a blob of `size` bytes is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunks {

@@ -35,8 +35,9 @@ pub(crate) trait Store: Send + Sync {
     fn unmark(&self, blob: usize, chunk: usize) -> Result<()>;
     /// The blob is whole and true.
     fn settle(&self, blob: usize) -> Result<()>;
-    /// Everything is true: brings all to the disk, and gives the name.
-    fn finish(&self) -> Result<()>;
+    /// Everything is true: brings all to the disk, and gives the name. `false` where the file
+    /// system cannot be asked for the former.
+    fn finish(&self) -> Result<bool>;
     /// It has served: takes it away.
     fn discard(&self);
     /// After a failure: what is there stays if anything in it is worth going on from.

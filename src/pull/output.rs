@@ -8,11 +8,11 @@ use super::shared::Shared;
 use super::teller::Teller;
 use super::{Pull, Report, reuse};
 use crate::archive::directory::{self, Directory};
-use crate::archive::disk::with_suffix;
+use crate::archive::disk::{UNSYNCED, resolve, with_suffix};
 use crate::archive::file::{Partial, check_target};
 use crate::archive::store::Opened;
-use crate::error::Result;
-use std::path::Path;
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
@@ -20,7 +20,9 @@ pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
     if let Some(beside) = &pull.beside {
         directory::check_target(beside)?;
     }
-    let opened = Partial::open(path, &pull.plan, pull.restart)?;
+    // A link stays; the file that it points to is replaced.
+    let place = &resolve(path).map_err(|error| Error::output(path, "writing", error))?;
+    let opened = Partial::open(place, &pull.plan, pull.restart)?;
     pull.fill(opened, path, |pull, filled| {
         let shape = filled.shape(pull)?;
         let mut size = pull.plan.size();
@@ -30,7 +32,7 @@ pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
             filled
                 .teller
                 .stage(shape.plan(&pull.plan), shape.doing(), false);
-            size = shape.to_file(filled.pulled(&mut filled.stored()), filled.teller, path)?;
+            size = shape.to_file(filled.pulled(&mut filled.stored()), filled.teller, place)?;
         }
         if let Some(beside) = &pull.beside {
             filled.to_directory(&shape, beside)?;
@@ -43,6 +45,8 @@ pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
 }
 
 pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
+    // Without a slash behind it.
+    let path = &path.components().collect::<PathBuf>();
     directory::check_target(path)?;
     // There is no archive to be compressed.
     pull.xz = false;
@@ -145,7 +149,10 @@ impl Filled<'_> {
 
     fn finish(&self) -> Result<()> {
         self.teller.tell(&Event::Finishing);
-        self.shared.store.finish()
+        if !self.shared.store.finish()? {
+            self.teller.tell(&Event::Note(UNSYNCED.to_owned()));
+        }
+        Ok(())
     }
 
     fn to_directory(&self, shape: &Shape, path: &Path) -> Result<()> {

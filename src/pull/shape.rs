@@ -2,9 +2,10 @@
 //! its layers come from those that were pulled.
 
 use super::convert::{Inflate, Inflating, origins};
+use super::event::Event;
 use super::teller::Teller;
 use crate::archive::directory;
-use crate::archive::disk::NewFile;
+use crate::archive::disk::{NewFile, UNSYNCED};
 use crate::archive::encode::Xz;
 use crate::archive::layout::Plan;
 use crate::archive::read::Place;
@@ -128,13 +129,17 @@ impl Shape {
     pub fn to_file(&self, pulled: Pulled<'_>, teller: &Teller<'_>, path: &Path) -> Result<u64> {
         let mut file = NewFile::create(path)?;
         self.write(pulled, teller, &mut file, path)?;
-        file.finish()
+        let (size, synced) = file.finish()?;
+        note(synced, teller);
+        Ok(size)
     }
 
     /// Makes a directory of the archive's entries.
     pub fn to_directory(&self, pulled: Pulled<'_>, teller: &Teller<'_>, path: &Path) -> Result<()> {
         self.run(pulled, teller, &mut |plan, layers| {
-            directory::write(plan, layers, path, &mut |bytes| teller.passed(bytes))
+            let synced = directory::write(plan, layers, path, &mut |bytes| teller.passed(bytes))?;
+            note(synced, teller);
+            Ok(())
         })
     }
 
@@ -174,6 +179,12 @@ impl Shape {
         }
         teller.end();
         Ok(())
+    }
+}
+
+fn note(synced: bool, teller: &Teller<'_>) {
+    if !synced {
+        teller.tell(&Event::Note(UNSYNCED.to_owned()));
     }
 }
 
