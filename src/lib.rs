@@ -80,7 +80,7 @@ mod time;
 
 pub use archive::defect::Defect;
 use archive::directory::check_target as check_directory;
-use archive::disk::with_suffix;
+use archive::disk::{sync as synced, with_suffix};
 use archive::file::{check_target, claimed, partial_path};
 pub use archive::layout::{Entry, Format, Plan, PlanOptions};
 pub use archive::verify::{Findings, verify, verify_reader};
@@ -90,6 +90,6 @@ pub use error::{Error, Result};
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;
 pub use pull::{Event, LayerProgress, Pull, Report};
-use pull::{reusable, reused};
+use pull::{names, reusable, reused};
 pub use reference::Reference;
 pub use registry::{Client, ClientBuilder, Image, Repository, Tags};

@@ -357,8 +357,10 @@ pub fn on_a_terminal(dir: &Dir, command: &str, typed: &str) -> Option<String> {
         return None;
     }
     let script = command.replace("DOCKERSAVE", &binary);
-    let spawned = std::process::Command::new("script")
-        .args(["-qec", &script, "/dev/null"])
+    let mut words = crate::util::default_signals();
+    words.extend(["script", "-qec", &script, "/dev/null"].map(str::to_owned));
+    let spawned = std::process::Command::new(&words[0])
+        .args(&words[1..])
         .current_dir(dir.path())
         .env("HOME", dir.path())
         .env("TERM", "xterm")

@@ -29,6 +29,10 @@ mod output;
 mod outputs;
 // What others may have put in the way.
 mod planted;
+// Signals, disks and names as people are used to them.
+mod customs;
+// Pipes, devices, links.
+mod streams;
 // Files that change while they are read.
 mod changes;
 // Ended at any moment, and run again.

@@ -82,14 +82,29 @@ fn program(before: &[String]) -> Command {
         .unwrap_or_else(|_| env!("CARGO_BIN_EXE_dockersave").to_owned());
     let base = format!("{:#x}", GUEST.start);
     let runner = runner().map(|runner| [runner, "-B".to_owned(), base]);
-    let mut words = before
-        .iter()
-        .cloned()
+    let mut words = default_signals()
+        .into_iter()
+        .chain(before.iter().cloned())
         .chain(runner.into_iter().flatten())
         .chain([binary]);
     let mut command = Command::new(words.next().unwrap());
     command.args(words);
     command
+}
+
+/// A command before a command where these tests run with signals ignored, as a background job of a
+/// script does: what they start would ignore them, too.
+pub fn default_signals() -> Vec<String> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    // HUP, INT and TERM.
+    if mask & 0x4003 == 0 {
+        return Vec::new();
+    }
+    ["/usr/bin/env", "--default-signal=HUP,INT,TERM"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// May this process have mounts of its own? Says so where not.

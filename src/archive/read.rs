@@ -7,7 +7,7 @@
 use super::entries::{FileInput, Walker};
 use super::folder::Folder;
 use super::header::Kind;
-use super::items::{DockerItem, diff_ids, docker_items};
+use super::items::{DockerItem, Outline, diff_ids, docker_items};
 use super::table::{Table, clean, named_digest};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -201,6 +201,23 @@ impl Existing {
             }
         }
         Ok(())
+    }
+
+    /// The names that its images have in manifest.json, or else in index.json.
+    pub fn image_names(&self) -> Vec<String> {
+        let document = |name| self.document(name, MANIFEST);
+        let items = document("manifest.json").map(|bytes| docker_items(&bytes, "manifest.json"));
+        if let Some(Ok(items)) = items {
+            return items.into_iter().flat_map(|item| item.tags).collect();
+        }
+        let index = document("index.json").map(|bytes| Outline::parse(&bytes, "index.json"));
+        match index {
+            Some(Ok(index)) => {
+                let children = index.manifests.unwrap_or_default().into_iter();
+                children.map(|child| child.name).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn document(&self, name: &str, limit: u64) -> Option<Vec<u8>> {

@@ -92,6 +92,18 @@ pub(super) enum Shell {
 /// A value as the parser hands it over; flags without one get an empty value.
 pub(super) struct Value(pub OsString);
 
+/// One platform, given once: of two, one would be ignored in silence.
+fn platform(low: &mut Low, text: &str) -> Result<(), String> {
+    if low.platform.is_some() {
+        return Err(
+            "a platform was given already; pull one at a time, or use --all-platforms".to_owned(),
+        );
+    }
+    let platform = text.parse().map_err(|e: crate::Error| e.to_string())?;
+    low.platform = Some(platform);
+    Ok(())
+}
+
 impl Value {
     fn text(self) -> Result<String, String> {
         self.0
@@ -224,9 +236,9 @@ macro_rules! flag {
 pub(super) const FLAGS: &[Flag] = &[
     flag!("platform" None, Some("OS/ARCH[/VARIANT]"), 0, "which image of a multi-platform one (default: this machine's)",
         "Where the image has none for it, the error lists those there are.",
-        |low, value| { low.platform = Some(value.text()?.parse().map_err(|e: crate::Error| e.to_string())?); Ok(()) }),
+        |low, value| platform(low, &value.text()?)),
     flag!("arch" None, Some("ARCH"), 0, "short for --platform linux/ARCH", "",
-        |low, value| { low.platform = Some(format!("linux/{}", value.text()?).parse().map_err(|e: crate::Error| e.to_string())?); Ok(()) }),
+        |low, value| platform(low, &format!("linux/{}", value.text()?))),
     flag!("all-platforms" None, None, 0, "the images of all platforms, as an OCI layout",
         "The index stays as it is, and so do the attestations in it.",
         |low, _| { low.all_platforms = true; Ok(()) }),

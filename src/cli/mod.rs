@@ -8,6 +8,7 @@ mod flags;
 mod help;
 mod man;
 mod options;
+mod outlet;
 mod parse;
 mod progress;
 mod prompt;

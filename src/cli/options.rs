@@ -2,6 +2,7 @@
 //! for. After this nothing about the command line can fail.
 
 use super::flags::{Low, Mode, Query};
+use super::outlet::Outlet;
 use super::prompt;
 use crate::error::{Error, Result};
 use crate::{Format, Platform, Reference};
@@ -23,6 +24,8 @@ pub(super) enum Target {
     /// An archive, and a directory beside it.
     File(PathBuf, Option<PathBuf>),
     Directory(PathBuf),
+    /// What is no plain file, by the path that it was given.
+    Stream(Outlet, PathBuf),
     Stdout,
 }
 
@@ -31,8 +34,13 @@ impl Target {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path, _) | Self::Directory(path) => Some(path),
-            Self::Stdout => None,
+            Self::Stream(..) | Self::Stdout => None,
         }
+    }
+
+    /// Is the archive written in order, with nothing kept of it?
+    pub fn is_stream(&self) -> bool {
+        self.path().is_none()
     }
 }
 
@@ -105,8 +113,8 @@ impl Options {
         if low.quiet && low.verbose {
             return wrong("--quiet and --verbose", "contradict each other");
         }
-        refuse_contradictions(&low)?;
         let target = target(&low, &references[0]);
+        refuse_contradictions(&low, &target)?;
         let credentials = login(&low)?;
         let progress = match low.progress.unwrap_or(Mode::Auto) {
             _ if low.quiet => Mode::None,
@@ -132,8 +140,8 @@ impl Options {
 }
 
 /// What would be ignored in silence, or cannot be had together.
-fn refuse_contradictions(low: &Low) -> Result<()> {
-    let stdout = low.output.as_deref() == Some(Path::new("-"));
+fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
+    let (stream, stdout) = (target.is_stream(), *target == Target::Stdout);
     let rules = [
         (
             low.output.is_some() && low.no_tar,
@@ -141,9 +149,9 @@ fn refuse_contradictions(low: &Low) -> Result<()> {
             "is the archive's path, and --no-tar makes none; name the directory with --layers-dir",
         ),
         (
-            stdout && low.no_rm,
+            stream && low.no_rm,
             "--no-rm",
-            "leaves a directory beside the archive, which --output - does not put anywhere",
+            "leaves a directory beside the archive, which is put nowhere; make it with --no-tar",
         ),
         (
             stdout && low.json && low.query.is_none(),
@@ -151,9 +159,9 @@ fn refuse_contradictions(low: &Low) -> Result<()> {
             "answers on standard output, where --output - puts the archive",
         ),
         (
-            stdout && low.restart,
+            stream && low.restart,
             "--restart",
-            "forgets a partial download; --output - keeps none",
+            "forgets a partial download; of a stream none is kept",
         ),
         (
             low.all_platforms && low.platform.is_some(),
@@ -193,8 +201,16 @@ fn target(low: &Low, first: &Reference) -> Target {
             folder.join(format!("{}.{extension}", first.archive_stem()))
         }
     };
+    if !low.no_tar {
+        match Outlet::of(&archive) {
+            Some(Outlet::Descriptor(1)) => return Target::Stdout,
+            Some(outlet) => return Target::Stream(outlet, archive),
+            None => {}
+        }
+    }
     let directory = || match &low.layers_dir {
-        Some(name) => folder.join(name),
+        // Without a slash behind it, which would lead through a link.
+        Some(name) => folder.join(name).components().collect(),
         None => without_extension(&archive),
     };
     match (low.no_tar, low.no_rm) {

@@ -2,16 +2,19 @@
 
 use super::flags::Mode;
 use super::options::{Options, Target};
+use super::outlet::{Stream, TERMINAL};
 use super::{Shown, lock, print, print_path, query};
 use crate::error::{Error, Result, STANDARD_OUTPUT};
-use crate::{Client, Image, Plan, PlanOptions, Pull, Report};
+use crate::{Client, Image, Plan, PlanOptions, Pull, Reference, Report};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Result<()> {
     check(options)?;
+    let mut stream = open_stream(client, options)?;
     let plan = plan(client, options, progress)?;
     let members = query::members(plan.images());
     for folder in folders(options) {
@@ -28,27 +31,52 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     if options.low.gunzip {
         pull = pull.inflate(options.low.inflate_limit);
     }
-    let report = match &options.target {
-        Target::File(path, None) => pull.to_file(path),
-        Target::File(path, Some(beside)) => pull.directory(beside).to_file(path),
-        Target::Directory(path) => pull.to_directory(path),
-        Target::Stdout => pull.to_writer(&mut standard_output()?),
+    let report = match (&options.target, &mut stream) {
+        (Target::File(path, None), _) => pull.to_file(path),
+        (Target::File(path, Some(beside)), _) => pull.directory(beside).to_file(path),
+        (Target::Directory(path), _) => pull.to_directory(path),
+        (Target::Stream(_, path), Some(stream)) => {
+            let report = pull.to_writer(stream).and_then(|report| {
+                stream.finish()?;
+                let path = path.clone();
+                Ok(Report { path, ..report })
+            });
+            report.map_err(|error| stream.name(error))
+        }
+        _ => pull.to_writer(&mut standard_output()?),
     }?;
     // The path stays on the terminal below what was said, not in the bar's place.
     lock(progress).end();
     if options.progress == Mode::Json {
         told(&report);
     }
-    match options.target {
-        Target::Stdout => Ok(()),
-        _ if options.low.json => {
-            let object = query::archive(&report.path, Some(report.size), &members)
-                .number("downloaded", report.downloaded)
-                .number("kept", report.kept);
-            print(&(object.finish() + "\n"))
-        }
-        _ => print_path(&report.path),
+    // Nothing else goes where the archive went.
+    if options.target == Target::Stdout || stream.is_some_and(|out| out.is_standard_output()) {
+        return Ok(());
     }
+    if options.low.json {
+        let object = query::archive(&report.path, Some(report.size), &members)
+            .number("downloaded", report.downloaded)
+            .number("kept", report.kept);
+        return print(&(object.finish() + "\n"));
+    }
+    print_path(&report.path)
+}
+
+/// Opens an output that is no plain file, before anything is asked for.
+fn open_stream(client: &Client, options: &Options) -> Result<Option<Stream>> {
+    let Target::Stream(outlet, path) = &options.target else {
+        return Ok(None);
+    };
+    let wait = Duration::from_secs(options.low.timeout.unwrap_or(30));
+    let stream = Stream::open(outlet, path, client, wait)?;
+    if options.low.json && stream.is_standard_output() {
+        return Err(Error::usage(
+            "--json",
+            "answers on standard output, where --output puts the archive",
+        ));
+    }
+    Ok(Some(stream))
 }
 
 /// What is to be pulled, laid out.
@@ -61,6 +89,7 @@ pub(super) fn plan(client: &Client, options: &Options, progress: &Shown) -> Resu
 /// Can what is asked for be put there? Asked before the first request. In a directory that is yet
 /// to be made it can.
 pub(super) fn check(options: &Options) -> Result<()> {
+    check_name(options)?;
     let new = |path: &Path| folders(options).any(|own| path.starts_with(own) && !own.exists());
     let beside = |path: &Path| match new(path) {
         true => Ok(()),
@@ -74,12 +103,43 @@ pub(super) fn check(options: &Options) -> Result<()> {
             directory.as_deref().map_or(Ok(()), beside)
         }
         Target::Directory(path) => beside(path),
-        Target::Stdout if std::io::stdout().is_terminal() => Err(Error::usage(
-            "--output -",
-            "writes an archive to standard output, which is a terminal; send it to a file or a program: dockersave debian -o - | docker load",
-        )),
-        Target::Stdout => Ok(()),
+        Target::Stdout if std::io::stdout().is_terminal() => {
+            Err(Error::usage("--output -", TERMINAL))
+        }
+        Target::Stream(..) | Target::Stdout => Ok(()),
     }
+}
+
+/// A name that was not chosen may be that of another repository's archive, which is not replaced.
+fn check_name(options: &Options) -> Result<()> {
+    let low = &options.low;
+    let wanted = &options.references[0];
+    let same = |name: &Reference| (name.domain(), name.path()) == (wanted.domain(), wanted.path());
+    let (archive, directory) = match &options.target {
+        Target::File(path, beside) => (Some(path), beside.as_ref()),
+        Target::Directory(path) => (None, Some(path)),
+        _ => return Ok(()),
+    };
+    if low.output.is_some() || low.tarname.is_some() {
+        return Ok(());
+    }
+    let directory = directory.filter(|_| low.layers_dir.is_none());
+    for path in archive.into_iter().chain(directory) {
+        let names = crate::names(path).into_iter();
+        let names: Vec<Reference> = names.filter_map(|name| name.parse().ok()).collect();
+        if let Some(other) = names.first()
+            && !names.iter().any(same)
+        {
+            let flag = if archive.is_some() {
+                "--tarname"
+            } else {
+                "--layers-dir"
+            };
+            let why = format!("it holds {other}; choose another name with {flag}, or move it away");
+            return Err(Error::output(path, "replacing", std::io::Error::other(why)));
+        }
+    }
+    Ok(())
 }
 
 /// The directories that are made where they are missing, as the Python program did.

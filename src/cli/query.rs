@@ -2,7 +2,7 @@
 //! as one JSON value for programs; the README lists its members.
 
 use super::flags::Query;
-use super::options::Options;
+use super::options::{Options, Target};
 use super::progress::size;
 use super::{Shown, print};
 use crate::error::{Error, Result, printable};
@@ -204,9 +204,9 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
     // What inflating and compressing make of it is not known before.
     let known_before = !options.low.gunzip && !options.low.xz;
     let whole = known_before.then_some(plan.size());
-    let path = match options.target.path() {
-        Some(path) => path.to_owned(),
-        None => "-".into(),
+    let path = match &options.target {
+        Target::File(path, _) | Target::Directory(path) | Target::Stream(_, path) => path.clone(),
+        Target::Stdout => "-".into(),
     };
     if options.low.json {
         let layers: Vec<String> = plan

@@ -17,7 +17,12 @@ impl Signals {
         let signals = Self::default();
         let (mut reader, writer) = UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
+        let ignored = ignored();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // As nohup, or a shell's `&` and `trap ''`, have set it.
+            if ignored & (1 << (signal - 1)) != 0 {
+                continue;
+            }
             // In this order: the second signal finds the flag that the first one set.
             flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?;
             flag::register(signal, armed.clone())?;
@@ -29,7 +34,8 @@ impl Signals {
             .name("signals".into())
             .stack_size(128 << 10)
             .spawn(move || {
-                if reader.read(&mut [0]).is_ok() {
+                // An end means that all signals are ignored.
+                if matches!(reader.read(&mut [0]), Ok(1)) {
                     on_first(watcher.received().unwrap_or(SIGINT));
                 }
             })?;
@@ -40,6 +46,19 @@ impl Signals {
         i32::try_from(self.0.load(Ordering::Relaxed))
             .ok()
             .filter(|signal| *signal != 0)
+    }
+}
+
+/// The signals that were ignored when this process began, as the kernel tells (proc_pid_status(5),
+/// SigIgn): without `unsafe` there is no other way to ask. Without `/proc`, none.
+fn ignored() -> u64 {
+    let mut text = String::new();
+    let read = std::fs::File::open("/proc/self/status")
+        .and_then(|file| file.take(8192).read_to_string(&mut text));
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    match (read, mask) {
+        (Ok(_), Some(mask)) => u64::from_str_radix(mask.trim(), 16).unwrap_or(0),
+        _ => 0,
     }
 }
 

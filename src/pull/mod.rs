@@ -18,7 +18,7 @@ mod transfer;
 mod worker;
 
 pub use event::{Event, LayerProgress};
-pub(crate) use reuse::{claims as reused, open as reusable};
+pub(crate) use reuse::{claims as reused, names, open as reusable};
 
 use crate::archive::layout::Plan;
 use crate::error::Result;

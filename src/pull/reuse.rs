@@ -33,6 +33,11 @@ pub(crate) fn open(
     Ok(found)
 }
 
+/// The names of the images in an archive or a directory, as far as they can be read.
+pub(crate) fn names(path: &Path) -> Vec<String> {
+    Existing::open(path).map_or_else(|_| Vec::new(), |existing| existing.image_names())
+}
+
 /// Places that may hold a blob of a plan.
 pub(super) fn candidates<'e>(
     existing: &'e [Existing],
