@@ -12,6 +12,7 @@ use crate::net::http::Connection;
 use crate::net::stream::{Socket, Stream};
 use crate::net::url::Url;
 use crate::reference::Reference;
+use crate::registry::page::Page;
 use crate::registry::{auth, credentials};
 use crate::{Findings, verify, verify_reader};
 use rustix::fs::MemfdFlags;
@@ -188,6 +189,18 @@ fn journal(data: &[u8]) {
 }
 
 fn tags(data: &[u8]) {
+    let read = |input: Box<dyn Read + '_>| {
+        let mut page = Page::new(input, String::new(), "the tags", 1 << 20);
+        let mut tags = Vec::new();
+        while let Ok(Some(tag)) = page.next() {
+            tags.push(tag);
+        }
+        tags
+    };
+    let tags = read(Box::new(data));
+    assert!(tags.iter().map(String::len).sum::<usize>() <= data.len());
+    assert!(tags.iter().all(|tag| tag.is_ascii() && tag.len() <= 128));
+    assert!(tags == read(Box::new(OneByOne(data))));
     if let Ok(strings) = Strings::member(data.into(), &["tags"], "the tags") {
         assert!(strings.map(|tag| tag.len()).sum::<usize>() <= data.len());
     }

@@ -255,7 +255,7 @@ fn valid_ipv6(address: &str) -> bool {
         && address.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
-fn valid_tag(tag: &str) -> bool {
+pub(crate) fn valid_tag(tag: &str) -> bool {
     let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
     (1..=128).contains(&tag.len())
         && tag.bytes().all(|c| word(c) || matches!(c, b'.' | b'-'))

@@ -137,6 +137,263 @@ fn row_81_a_real_registrys_pages() {
     assert_eq!(registry.seen().len(), 3);
 }
 
+/// A registry that answers requests for tags with these pages: for which target, with which tags,
+/// and with which Link fields.
+fn paged(pages: &[(&str, &str, &[&str])]) -> Registry {
+    let registry = Registry::start();
+    let pages: Vec<(String, Reply)> = pages
+        .iter()
+        .map(|(target, tags, links)| {
+            let reply = Reply::new(200, format!(r#"{{"name":"r","tags":{tags}}}"#));
+            let with = |reply: Reply, link: &&str| reply.with(format!("Link: {link}"));
+            ((*target).to_owned(), links.iter().fold(reply, with))
+        })
+        .collect();
+    registry.route(move |seen| {
+        let page = pages.iter().find(|(target, _)| *target == seen.target);
+        page.map(|(_, reply)| reply.clone())
+    });
+    registry
+}
+
+const FIRST: &str = "/v2/r/tags/list?n=1000";
+const SECOND: &str = "/v2/r/tags/list?next_page=gAAA%3D%3D&n=50";
+
+/// Lists all tags, one a line and as JSON.
+#[track_caller]
+fn lists(registry: &Registry, expected: &[&str]) {
+    let dir = Dir::new();
+    let run = || Run::pull(&dir, &registry.name("r")).arg("--tags");
+    let lines = expected.iter().map(|tag| format!("{tag}\n"));
+    assert_eq!(run().status(0).stdout, lines.collect::<String>());
+    let json = run().arg("--json").status(0).stdout;
+    let quoted: Vec<String> = expected.iter().map(|tag| format!("{tag:?}")).collect();
+    let list = format!("\"tags\":[{}]}}\n", quoted.join(",\n"));
+    assert!(json.ends_with(&list), "{json}");
+}
+
+#[test]
+fn pages_without_tags_are_not_the_end() {
+    let registry = paged(&[
+        (FIRST, "[]", &["</v2/r/tags/list?last=a>; rel=\"next\""]),
+        (
+            "/v2/r/tags/list?last=a",
+            r#"["v1","v2"]"#,
+            &["<?last=b>; rel=\"next\""],
+        ),
+        (
+            "/v2/r/tags/list?last=b",
+            "null",
+            &["<?last=c>; rel=\"next\""],
+        ),
+        (
+            "/v2/r/tags/list?last=c",
+            r#"["v2","v3"]"#,
+            &["<?last=d>; rel=\"next\""],
+        ),
+        (
+            "/v2/r/tags/list?last=d",
+            r#"["v3"]"#,
+            &["<?last=e>; rel=\"next\""],
+        ),
+        ("/v2/r/tags/list?last=e", r#"["v4"]"#, &[]),
+    ]);
+    lists(&registry, &["v1", "v2", "v3", "v4"]);
+}
+
+#[test]
+fn next_pages_are_found_in_every_form() {
+    for links in [
+        &["/v2/r/tags/list?next_page=gAAA%3D%3D&n=50; rel=\"next\""][..],
+        &["/v2/r/tags/list?next_page=gAAA%3D%3D&n=50"],
+        &["</v2/r/tags/list?next_page=gAAA%3D%3D&n=50>"],
+        &["</v2/r/tags/list?next_page=gAAA%3D%3D&n=50>; rel=\"next last\""],
+        &["</v2/r/tags/list>; rel=first, <?next_page=gAAA%3D%3D&n=50>; title=\"a, b\"; REL = Next"],
+        &[
+            "</v2/r/tags/list>; rel=\"first\"",
+            "<list?next_page=gAAA%3D%3D&n=50>;rel=next",
+        ],
+    ] {
+        let registry = paged(&[(FIRST, r#"["v1"]"#, links), (SECOND, r#"["v2"]"#, &[])]);
+        lists(&registry, &["v1", "v2"]);
+        assert_eq!(registry.seen().len(), 4, "{links:?}");
+    }
+}
+
+#[test]
+fn a_next_page_at_https_of_a_plain_registry_is_its_own() {
+    let registry = Registry::start();
+    let address = registry.address;
+    registry.route(move |seen| {
+        Some(match seen.target.as_str() {
+            FIRST => Reply::new(200, r#"{"tags":["a"]}"#)
+                .with(format!("Link: <https://{address}{SECOND}>; rel=\"next\"")),
+            _ => Reply::new(200, r#"{"tags":["b"]}"#),
+        })
+    });
+    lists(&registry, &["a", "b"]);
+}
+
+#[test]
+fn a_cursor_that_comes_again_is_the_end() {
+    let registry = paged(&[
+        (FIRST, r#"["a"]"#, &["<?last=a>; rel=next"]),
+        (
+            "/v2/r/tags/list?last=a",
+            r#"["b"]"#,
+            &["<?last=b>; rel=next"],
+        ),
+        (
+            "/v2/r/tags/list?last=b",
+            r#"["c"]"#,
+            &["<?last=a>; rel=next"],
+        ),
+    ]);
+    lists(&registry, &["a", "b", "c"]);
+    assert_eq!(registry.seen().len(), 6);
+}
+
+#[test]
+fn the_same_tags_behind_ever_new_cursors_end() {
+    for tags in [r#"["a","b"]"#, "[]", "null"] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let count = std::sync::atomic::AtomicU32::new(0);
+        registry.route(move |_| {
+            let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let reply = Reply::new(200, format!(r#"{{"tags":{tags}}}"#));
+            Some(reply.with(format!("Link: <?cursor={number}>; rel=\"next\"")))
+        });
+        let run = Run::pull(&dir, &registry.name("r")).arg("--tags");
+        let outcome = run.status(1);
+        assert!(
+            outcome.stderr.contains("without a new tag"),
+            "{}",
+            outcome.stderr
+        );
+        assert!(registry.seen().len() < 1000);
+    }
+}
+
+#[test]
+fn a_registry_that_takes_no_number_is_asked_without() {
+    for status in [400, 413, 416, 422] {
+        let registry = Registry::start();
+        registry.route(move |seen| {
+            Some(match seen.target.as_str() {
+                "/v2/r/tags/list" => Reply::new(200, r#"{"tags":["a"]}"#),
+                _ => Reply::new(
+                    status,
+                    r#"{"errors":[{"code":"PAGINATION_NUMBER_INVALID"}]}"#,
+                ),
+            })
+        });
+        lists(&registry, &["a"]);
+        assert_eq!(registry.seen().len(), 4);
+    }
+    let (registry, dir) = (Registry::start(), Dir::new());
+    registry.route(|_| Some(Reply::new(400, "no")));
+    Run::pull(&dir, &registry.name("r"))
+        .arg("--tags")
+        .fails(5, "400");
+    assert_eq!(registry.seen().len(), 2);
+}
+
+#[test]
+fn a_next_page_is_where_the_last_answer_came_from() {
+    let (front, back) = (Registry::start(), Registry::start());
+    for tag in 0..1500 {
+        back.put_tag("real/r", &format!("t{tag:04}"));
+    }
+    let target = back.address.port();
+    front.route(move |seen| {
+        let rest = seen.target.strip_prefix("/v2/r/")?;
+        let location = format!("http://localhost:{target}/v2/real/r/{rest}");
+        Some(Reply::redirect(307, &location))
+    });
+    back.route(|seen| {
+        let secret = seen.header("authorization").is_some();
+        secret.then(|| Reply::new(400, "this is nobody's business here"))
+    });
+    let dir = Dir::new();
+    let run = Run::pull(&dir, &front.name("r")).arg("--tags");
+    let outcome = run
+        .args(&["--user", "me", "--password", "hunter2"])
+        .status(0);
+    assert_eq!(outcome.stdout.lines().count(), 1500);
+    assert_eq!((front.seen().len(), back.seen().len()), (1, 2));
+}
+
+#[test]
+fn a_page_of_any_size_is_read_as_it_comes() {
+    let tags: Vec<String> = (0..400_000).map(|n| format!("\"tag-{n:036}\"")).collect();
+    let page = format!(r#"{{"name":"r","tags":[{}]}}"#, tags.join(","));
+    drop(tags);
+    let small = crate::registry::image::gzip(page.as_bytes());
+    for reply in [
+        Reply::new(200, page),
+        Reply::new(200, small).with("Content-Encoding: gzip"),
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        registry.route(move |_| Some(reply.clone()));
+        // The first one breaks off, and what came of it is not listed again.
+        registry.fault("/tags/", Action::Reset(1_000_000));
+        let run = Run::pull(&dir, &registry.name("r")).arg("--tags");
+        let outcome = run.status(0);
+        outcome.is_small();
+        assert_eq!(outcome.stdout.lines().count(), 400_000);
+        assert!(outcome.stdout.lines().is_sorted());
+        assert_eq!(registry.seen().len(), 2);
+    }
+}
+
+#[test]
+fn a_list_that_is_not_whole_is_a_failure() {
+    for (body, fields, words) in [
+        (r#"{"tags":["a","b""#, "X: y", "too early"),
+        (r#"{"tags":["a","b"]"#, "X: y", "too early"),
+        (
+            r#"{"errors":[{"code":"DENIED","message":"no"}]}"#,
+            "X: y",
+            "error",
+        ),
+        ("\u{3}", "Content-Encoding: br", "the registry sent br"),
+        (
+            r#"{"tags":["a"]}"#,
+            "Link: <http://[bad>; rel=next",
+            "next page",
+        ),
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let (registry, dir) = (Registry::start(), Dir::new());
+            registry.route(move |_| Some(Reply::new(200, body).with(fields)));
+            let run = Run::pull(&dir, &registry.name("r"))
+                .arg("--tags")
+                .args(json);
+            let outcome = run.status(1);
+            assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
+            assert!(!outcome.stdout.ends_with("]}\n"), "{}", outcome.stdout);
+        }
+    }
+}
+
+#[test]
+fn a_list_whose_page_changes_while_it_is_read_is_a_failure() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let count = std::sync::atomic::AtomicU32::new(0);
+    registry.route(move |_| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let tags: Vec<String> = (0..9000).map(|n| format!("\"t{number}-{n}\"")).collect();
+        Some(Reply::new(
+            200,
+            format!(r#"{{"tags":[{}]}}"#, tags.join(",")),
+        ))
+    });
+    registry.fault("/tags/", Action::Reset(60_000));
+    let run = Run::pull(&dir, &registry.name("r")).arg("--tags");
+    let outcome = run.status(1);
+    assert!(outcome.stderr.contains("changed"), "{}", outcome.stderr);
+}
+
 // ---- names and addresses ------------------------------------------------------------------------
 
 #[test]

@@ -28,23 +28,46 @@ pub(super) fn answer(
     }
 }
 
-/// One at a time, as they come: a repository may have a hundred thousand.
+/// Tags are written together up to this many bytes.
+const TOGETHER: usize = 16 << 10;
+
+/// As they come: a repository may have a hundred thousand. What came at once is written at once.
 fn tags(repository: Repository<'_>, json: bool) -> Result<()> {
-    if !json {
-        for tag in repository.tags() {
-            print(&format!("{}\n", printable(&tag?, 128)))?;
-        }
-        return Ok(());
+    let mut text = String::new();
+    if json {
+        let name = repository.reference().name();
+        let head = Object::new().text("repository", &name).raw("tags", "[");
+        text.push_str(head.open());
     }
-    let name = repository.reference().name();
-    let head = Object::new().text("repository", &name).raw("tags", "[");
-    print(head.open())?;
     let mut comma = "";
-    for tag in repository.tags() {
-        print(&format!("{comma}{}", ascii(&tag?)))?;
-        comma = ",\n";
+    let mut tags = repository.tags();
+    loop {
+        let tag = tags.next();
+        if let Some(Ok(tag)) = &tag {
+            match json {
+                true => {
+                    text.push_str(comma);
+                    text.push_str(&ascii(tag));
+                    comma = ",\n";
+                }
+                false => {
+                    text.push_str(tag);
+                    text.push('\n');
+                }
+            }
+            if tags.is_at_hand() && text.len() < TOGETHER {
+                continue;
+            }
+        } else if json && tag.is_none() {
+            text.push_str("]}\n");
+        }
+        print(&text)?;
+        text.clear();
+        match tag {
+            Some(tag) => drop(tag?),
+            None => return Ok(()),
+        }
     }
-    print("]}\n")
 }
 
 fn sha(repository: &Repository<'_>, options: &Options) -> Result<()> {

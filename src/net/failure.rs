@@ -119,6 +119,9 @@ impl fmt::Display for Failure {
     }
 }
 
+/// It passes through readers as what a read failed with.
+impl std::error::Error for Failure {}
+
 impl Failure {
     /// The error a caller sees, once it has been decided that there is no further try.
     pub fn into_error(self, doing: &str, attempts: u32) -> Error {

@@ -36,6 +36,12 @@ impl Fields {
             .map(|(_, value)| value.as_str())
     }
 
+    #[cfg(test)]
+    pub fn of(name: &str, values: &[&str]) -> Self {
+        let pair = |value: &&str| (name.to_owned(), (*value).to_owned());
+        Self(values.iter().map(pair).collect())
+    }
+
     /// Does a comma-separated field hold this token?
     fn has_token(&self, name: &str, token: &str) -> bool {
         self.all(name)
@@ -51,6 +57,17 @@ pub(crate) struct Head {
     pub fields: Fields,
     /// HTTP/1.0: no connection is kept unless it says so.
     old: bool,
+}
+
+#[cfg(test)]
+impl Head {
+    pub fn with(fields: Fields) -> Self {
+        Self {
+            status: 200,
+            fields,
+            old: false,
+        }
+    }
 }
 
 /// How an answer's body ends (RFC 9112, section 6.3).

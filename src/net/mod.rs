@@ -372,6 +372,12 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Who sends it.
+    pub fn host(&self) -> String {
+        let connection = self.connection.as_ref();
+        connection.map_or(String::new(), |connection| connection.origin.to_string())
+    }
+
     /// It comes through TLS.
     pub fn is_encrypted(&self) -> bool {
         let stream = self

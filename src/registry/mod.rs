@@ -8,13 +8,16 @@ pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod blob;
 mod client;
+pub(crate) mod coding;
 pub(crate) mod credentials;
 mod exchange;
 mod helper;
 pub(crate) mod image;
 mod limits;
+mod link;
 mod mirror;
 mod named;
+pub(crate) mod page;
 mod platforms;
 mod tags;
 
@@ -235,9 +238,12 @@ impl<'a> Repository<'a> {
         ask: Ask<'_>,
         what: &str,
     ) -> std::result::Result<(Vec<u8>, Option<String>), Failure> {
-        let mut response = self.send(url, ask)?;
-        let bytes = response.body.document(MANIFEST_LIMIT, what)?;
-        Ok((bytes, response.field("content-type").map(str::to_owned)))
+        let response = self.send(url, ask)?;
+        let media_type = response.field("content-type").map(str::to_owned);
+        Ok((
+            coding::document(response, MANIFEST_LIMIT, what)?,
+            media_type,
+        ))
     }
 
     fn not_found(&self, what: &str, detail: &str) -> Error {

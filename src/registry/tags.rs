@@ -1,88 +1,258 @@
-//! All tags of a repository, page by page, without loops.
+//! All tags of a repository, page by page, in bounded memory and without loops.
 
-use super::{Ask, Repository};
+use super::coding::{self, Coding};
+use super::page::Page;
+use super::{Ask, Repository, link};
 use crate::error::{Error, Result};
-use crate::json::Strings;
+use crate::net::failure::Failure;
+use crate::net::retry::Budget;
 use crate::net::url::Url;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The most of one page that is read, in bytes.
-const PAGE_LIMIT: u64 = 4 << 20;
-/// The most pages that are read.
+/// The most of a list that is read, in bytes (some registries list manifests beside the tags), and
+/// in tags.
+const LIST_LIMIT: u64 = 256 << 20;
+const TAGS_LIMIT: u64 = 4 << 20;
+/// The most pages that are read, and the most in a row that bring no new tag.
 const PAGES: usize = 10_000;
+const IDLE_PAGES: usize = 256;
+/// How many tags are remembered at least, so that none is listed twice.
+const RECENT: usize = 56 << 10;
 
 /// The tags of a repository, in the registry's order.
+///
+/// A tag that comes again among the next fifty thousand is left out, and so is what is no tag. The
+/// list is complete where it ends without an error.
 pub struct Tags<'a> {
     repository: Repository<'a>,
-    next: Option<Url>,
-    pages: usize,
-    seen: HashSet<u64>,
-    /// What is left of the page; as text it takes a fraction of the memory of its tags.
-    page: Strings<'static>,
-    /// The page brought a tag that was not known before.
-    news: bool,
+    what: String,
+    /// The page that is read, or is to be asked for.
+    url: Option<Url>,
+    /// The number of tags is left to the registry.
+    unsized_pages: bool,
+    page: Option<Page<'a>>,
+    /// What follows the page.
+    following: Result<Option<Url>>,
+    /// What was had of this page, and of it in an earlier try.
+    had: Had,
+    before: Had,
+    budget: Budget,
+    seen: Recent,
+    visited: HashSet<u64>,
+    read: u64,
+    listed: u64,
+    idle: usize,
+}
+
+/// How many tags of a page, and their hash.
+#[derive(Clone, Default)]
+struct Had {
+    count: u64,
+    hash: DefaultHasher,
+}
+
+/// The latest tags, by their hashes: those take a fraction of the memory of the tags.
+#[derive(Default)]
+struct Recent {
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Recent {
+    fn insert(&mut self, tag: &str) -> bool {
+        let hash = hash(tag);
+        if self.old.contains(&hash) || !self.new.insert(hash) {
+            return false;
+        }
+        if self.new.len() == RECENT {
+            self.old = std::mem::take(&mut self.new);
+        }
+        true
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl<'a> Repository<'a> {
     /// The tags of this repository; each page is asked for when it is needed.
     pub fn tags(self) -> Tags<'a> {
-        // 1000 is the most that ECR takes.
-        let next = Some(self.url("/tags/list?n=1000"));
         Tags {
+            what: format!("the list of tags of {}", self.reference.name()),
+            // 1000 is the most that ECR takes.
+            url: Some(self.url("/tags/list?n=1000")),
+            unsized_pages: false,
+            page: None,
+            following: Ok(None),
+            had: Had::default(),
+            before: Had::default(),
+            budget: self.client.budget(),
+            seen: Recent::default(),
+            visited: HashSet::new(),
+            read: 0,
+            listed: 0,
+            idle: 0,
             repository: self,
-            next,
-            pages: 0,
-            seen: HashSet::new(),
-            page: Strings::default(),
-            news: true,
         }
     }
 }
 
-impl Tags<'_> {
-    fn page(&mut self, url: &Url) -> Result<()> {
-        let what = format!("the tags of {}", self.repository.reference.name());
+impl<'a> Tags<'a> {
+    /// The next tag of all pages, whether it was had before or not.
+    fn tag(&mut self) -> Result<Option<String>> {
+        loop {
+            let next = match &mut self.page {
+                Some(page) => page.next(),
+                None => match self.open() {
+                    Ok(false) => return Ok(None),
+                    Ok(true) => continue,
+                    Err(failure) => Err(failure),
+                },
+            };
+            match next {
+                Ok(Some(tag)) => {
+                    self.had.count += 1;
+                    tag.hash(&mut self.had.hash);
+                    if self.had.count > self.before.count {
+                        return Ok(Some(tag));
+                    }
+                    self.compare(false)?;
+                }
+                Ok(None) => {
+                    self.compare(true)?;
+                    self.turn()?;
+                }
+                Err(failure) => self.wait(failure)?,
+            }
+        }
+    }
+
+    /// A page that is read again after a broken connection has to begin as it did.
+    fn compare(&self, end: bool) -> Result<()> {
+        let (had, before) = (&self.had, &self.before);
+        let changed = match had.count == before.count {
+            true => had.hash.finish() != before.hash.finish(),
+            false => end && had.count < before.count,
+        };
+        match changed {
+            true => Err(Error::malformed(&*self.what, "changed while it was read")),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks for a page; `false` where there is no further one.
+    fn open(&mut self) -> std::result::Result<bool, Failure> {
+        let Some(url) = &self.url else {
+            return Ok(false);
+        };
         let ask = Ask {
             accept: &["application/json"],
             ..Ask::default()
         };
-        let (bytes, link) = self
-            .repository
-            .client
-            .again(&format!("asking for {what}"), || {
-                let mut response = self.repository.send(url, ask)?;
-                let bytes = response.body.document(PAGE_LIMIT, &what)?;
-                let links: Vec<String> = response
-                    .head
-                    .fields
-                    .all("link")
-                    .map(str::to_owned)
-                    .collect();
-                Ok((bytes, links))
-            })?;
-        self.page = Strings::member(bytes.into(), &["tags"], &what)?;
-        self.news = false;
-        self.pages += 1;
-        if let Some(next) = link.iter().find_map(|field| next_link(field)) {
-            self.next = self.resolve(url, &next)?;
+        let (response, answered) = match self.repository.follow(url, ask, true) {
+            // A registry that takes no number, or not this one, may still have a list.
+            Err(Failure::Status(status))
+                if matches!(status.status, 400 | 413 | 414 | 416 | 422)
+                    && !self.unsized_pages
+                    && self.visited.is_empty() =>
+            {
+                self.unsized_pages = true;
+                self.url = Some(self.repository.url("/tags/list"));
+                return Ok(true);
+            }
+            other => other?,
+        };
+        let next = link::next(response.head.fields.all("link"));
+        self.following = match next {
+            Some(next) => self.resolve(&answered, &next).map(Some),
+            None => Ok(None),
+        };
+        let coding = Coding::of(&response.head);
+        let host = answered.origin.to_string();
+        let room = LIST_LIMIT.saturating_sub(self.read);
+        let reader = coding::reader(response, &coding, u64::MAX);
+        let reader = reader.map_err(|error| coding::failure(error, &host))?;
+        let mut page = Page::new(reader, host, &self.what, room);
+        page.encoded(coding);
+        self.page = Some(page);
+        self.had = Had::default();
+        Ok(true)
+    }
+
+    /// Goes on to the next page, where there is one that was not read before.
+    fn turn(&mut self) -> Result<()> {
+        if let Some(page) = self.page.take() {
+            self.read += page.read;
+            if page.left_out > 0 {
+                let text = format!("{} entries of {} are no tags", page.left_out, self.what);
+                self.repository.client.note(&text);
+            }
+        }
+        if let Some(url) = self.url.take() {
+            self.visited.insert(hash(url));
+        }
+        self.before = Had::default();
+        self.budget = self.repository.client.budget();
+        let next = std::mem::replace(&mut self.following, Ok(None))?;
+        // A cursor that comes again is the end: what follows it was read.
+        self.url = next.filter(|next| !self.visited.contains(&hash(next)));
+        if self.url.is_some() {
+            self.idle += 1;
+            if self.visited.len() >= PAGES || self.idle > IDLE_PAGES {
+                let why = match self.visited.len() >= PAGES {
+                    true => format!("goes on after {PAGES} pages; it was cut off here"),
+                    false => format!("goes on after {IDLE_PAGES} pages without a new tag"),
+                };
+                return Err(Error::malformed(&*self.what, why));
+            }
         }
         Ok(())
     }
 
-    /// Relative links are common; another host is none of ours (server-side request forgery), and
-    /// `http` behind a proxy that speaks `https` means the same host.
-    fn resolve(&self, from: &Url, link: &str) -> Result<Option<Url>> {
+    /// Reads the page once more, from its beginning.
+    fn wait(&mut self, failure: Failure) -> Result<()> {
+        if let Some(page) = self.page.take() {
+            self.budget.progress(page.read);
+            self.read += page.read;
+        }
+        if self.had.count > self.before.count {
+            self.before = self.had.clone();
+        }
+        let client = self.repository.client;
+        let doing = format!("asking for {}", self.what);
+        client.wait(&mut self.budget, failure, &doing)
+    }
+
+    /// After a failure there is nothing to go on with.
+    fn end(&mut self, error: Error) -> Option<Result<String>> {
+        (self.page, self.url) = (None, None);
+        Some(Err(error))
+    }
+
+    /// Can the next tag be had without waiting for the registry?
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.page.as_ref().is_some_and(Page::is_at_hand)
+    }
+
+    /// Relative links are common; a host that neither is the registry nor answered for it is none
+    /// of ours (server-side request forgery). A registry behind a proxy may not know whether it is
+    /// reached by HTTPS.
+    fn resolve(&self, from: &Url, link: &str) -> Result<Url> {
         let wrong = |why: String| {
             Error::malformed(format!("the next page of tags at {}", from.origin), why)
         };
         let mut next = from.join(link).map_err(wrong)?;
-        if next.origin.host == from.origin.host && from.origin.secure && !next.origin.secure {
+        if next.origin.host == from.origin.host && from.origin.secure != next.origin.secure {
             next.origin = from.origin.clone();
         }
-        if next.origin != from.origin {
+        if next.origin != from.origin && next.origin != self.repository.base.origin {
             return Err(wrong(format!("leads to another host, {}", next.origin)));
         }
-        Ok((next != *from).then_some(next))
+        Ok(next)
     }
 }
 
@@ -91,75 +261,20 @@ impl Iterator for Tags<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            for tag in self.page.by_ref() {
-                if self.seen.insert(hash(&tag)) {
-                    self.news = true;
+            match self.tag() {
+                Ok(Some(tag)) if self.seen.insert(&tag) => {
+                    self.idle = 0;
+                    self.listed += 1;
+                    if self.listed > TAGS_LIMIT {
+                        let why = format!("goes on after {TAGS_LIMIT} tags; it was cut off here");
+                        return self.end(Error::malformed(&*self.what, why));
+                    }
                     return Some(Ok(tag));
                 }
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => return self.end(error),
             }
-            // A page that brings nothing new would be followed by itself.
-            let url = self.next.take().filter(|_| self.news)?;
-            if self.pages == PAGES {
-                return Some(Err(Error::malformed(
-                    format!("the list of tags of {}", self.repository.reference.name()),
-                    format!("goes on after {PAGES} pages; what was told of it is not all"),
-                )));
-            }
-            if let Err(error) = self.page(&url) {
-                return Some(Err(error));
-            }
-        }
-    }
-}
-
-/// Remembering a hash of each tag takes a fraction of the memory of the tags.
-fn hash(tag: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    tag.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The target of a Link field's item with `rel="next"` (RFC 8288).
-fn next_link(field: &str) -> Option<String> {
-    let mut rest = field;
-    while let Some(start) = rest.find('<') {
-        let end = start + rest[start..].find('>')?;
-        let target = &rest[start + 1..end];
-        let after = &rest[end + 1..];
-        let parameters = &after[..after.find('<').unwrap_or(after.len())];
-        let next = parameters.split([';', ',']).any(|parameter| {
-            let Some((name, value)) = parameter.split_once('=') else {
-                return false;
-            };
-            name.trim().eq_ignore_ascii_case("rel")
-                && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
-        });
-        if next {
-            return Some(target.to_owned());
-        }
-        rest = after;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_link_is_found() {
-        for (field, expected) in [
-            (
-                r#"</v2/x/tags/list?n=2&last=b>; rel="next""#,
-                Some("/v2/x/tags/list?n=2&last=b"),
-            ),
-            ("<a>; rel=prev, <b>; REL=next", Some("b")),
-            ("<a>; rel=\"prev\"", None),
-            ("<a", None),
-            ("", None),
-        ] {
-            assert_eq!(next_link(field).as_deref(), expected, "{field}");
         }
     }
 }
