@@ -100,7 +100,7 @@ fn end(out: &mut String) {
     }
 }
 
-fn wrap(text: &str, indent: usize) -> String {
+pub(super) fn wrap(text: &str, indent: usize) -> String {
     let mut out = String::new();
     let mut width = 80;
     for word in text.split(' ') {

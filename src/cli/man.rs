@@ -1,8 +1,10 @@
-//! The flag table as a manual page in roff, for `man`. Pure, and the same for the same version: no
-//! date, no width; what there is to say beside the flags is in [`super::help`].
+//! The flag table as a manual page in roff, for `man`. Pure, and the same for the same source: its
+//! date is the source's. What there is to say beside the flags is in [`super::help`].
 
 use super::flags::{FLAGS, Flag, GROUPS};
-use super::help::{EXAMPLES, NOTES, STATUSES, USAGE, WHAT};
+use super::help::{EXAMPLES, NOTES, STATUSES, USAGE, WHAT, wrap};
+use crate::net::clock::MADE;
+use crate::time;
 use std::fmt::Write as _;
 
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -47,17 +49,18 @@ const FILES: &[(&str, &str)] = &[
 pub(super) fn page() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let mut out = format!(
-        ".TH DOCKERSAVE 1 \"\" \"dockersave {version}\" \"User Commands\"\n\
+        ".TH DOCKERSAVE 1 \"{}\" \"dockersave {version}\" \"User Commands\"\n\
          .nh\n.ad l\n.ss 12 0\n\
          .SH NAME\n\
          dockersave \\- download a container image from its registry as an archive\n\
          .SH SYNOPSIS\n.B dockersave\n{}\n\
          .SH DESCRIPTION\n{}\n",
+        time::date(MADE),
         roff(USAGE),
-        roff(WHAT)
+        filled(WHAT)
     );
     for note in NOTES {
-        let _ = writeln!(out, ".PP\n{}", roff(note));
+        let _ = writeln!(out, ".PP\n{}", filled(note));
     }
     out.push_str(".SH OPTIONS\n");
     for (number, group) in GROUPS.iter().enumerate() {
@@ -69,12 +72,12 @@ pub(super) fn page() -> String {
     }
     out.push_str(".SH EXIT STATUS\n");
     for (status, what) in STATUSES {
-        let _ = writeln!(out, ".TP\n.B {status}\n{}", roff(what));
+        let _ = writeln!(out, ".TP\n.B {status}\n{}", filled(what));
     }
     for (title, items) in [("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)] {
         let _ = writeln!(out, ".SH {title}");
         for (name, what) in items {
-            let _ = writeln!(out, ".TP\n.I {}\n{}", roff(name), roff(what));
+            let _ = writeln!(out, ".TP\n.I {}\n{}", roff(name), filled(what));
         }
     }
     out.push_str(".SH EXAMPLES\n.nf\n");
@@ -99,10 +102,10 @@ fn option(out: &mut String, flag: &Flag) {
         out,
         ".TP\n{short}\\fB\\-\\-{}\\fR{value}\n{}.",
         roff(flag.long),
-        roff(&sentence(flag.line))
+        filled(&sentence(flag.line))
     );
     if !flag.more.is_empty() {
-        let _ = writeln!(out, "{}", roff(flag.more));
+        let _ = writeln!(out, "{}", filled(flag.more));
     }
 }
 
@@ -111,6 +114,11 @@ fn sentence(line: &str) -> String {
     chars.next().map_or(String::new(), |first| {
         first.to_ascii_uppercase().to_string() + chars.as_str()
     })
+}
+
+/// A paragraph in lines of at most 80 bytes, as `mandoc -T lint` asks for; troff fills them anew.
+fn filled(text: &str) -> String {
+    wrap(&roff(text), 0).replace("\n.", "\n\\&.")
 }
 
 /// Text that troff takes for nothing else. Hyphens are those of the keyboard, so that what is
@@ -156,6 +164,21 @@ mod tests {
             assert!(page.contains(&format!(".TP\n.B {status}\n")));
         }
         assert!(page.is_ascii() && page.ends_with('\n'));
+    }
+
+    #[test]
+    fn the_page_is_dated_and_its_lines_are_short() {
+        let page = page();
+        let date = time::date(MADE);
+        assert!(page.starts_with(&format!(".TH DOCKERSAVE 1 \"{date}\" ")));
+        assert_ne!(date, "1970-01-01");
+        for line in page.lines() {
+            assert!(line.len() <= 80 && !line.ends_with(' '), "{line:?}");
+        }
+        assert_eq!(
+            filled(&format!("{} .d", "x".repeat(78))),
+            format!("{}\n\\&.d", "x".repeat(78))
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use std::time::Duration;
 
-/// Seconds since 1970 when the source was last changed, which the build passes on; 0 where it did
-/// not. Not the time of the build itself: two builds of one source are the same.
+/// Seconds since 1970 when the source was last changed, which the build passes on (`build.rs`). Not
+/// the time of the build itself: two builds of one source are the same.
 pub(crate) const MADE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) => match u64::from_str_radix(text, 10) {
         Ok(seconds) => seconds,
