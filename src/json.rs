@@ -4,7 +4,10 @@
 //! empty objects would still become a hundred megabytes of values. Which fields a document needs
 //! is its own module's business.
 
+pub(crate) mod keys;
+
 use crate::error::{Error, Result};
+use keys::{Keys, Watch, split_string};
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
 use std::borrow::Cow;
@@ -18,7 +21,16 @@ const VALUES: usize = 200_000;
 
 /// Parses a document, whose name stands in the messages.
 pub(crate) fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
-    parse_within(bytes, document, (CONTAINERS, VALUES))
+    parse_within(bytes, document, (CONTAINERS, VALUES), &Keys::None)
+}
+
+/// The same for a document whose keys every reader must read alike.
+pub(crate) fn parse_strict<T: Deserialize>(
+    bytes: &[u8],
+    document: &str,
+    keys: &'static Keys,
+) -> Result<T> {
+    parse_within(bytes, document, (CONTAINERS, VALUES), keys)
 }
 
 /// The same with other limits: of objects and arrays, and of values.
@@ -26,16 +38,38 @@ pub(crate) fn parse_within<T: Deserialize>(
     bytes: &[u8],
     document: &str,
     limits: (usize, usize),
+    keys: &'static Keys,
 ) -> Result<T> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| Error::malformed(document, "is not JSON: not UTF-8"))?;
-    shape(text.as_bytes(), limits).map_err(|why| Error::malformed(document, why))?;
+    let text = checked(bytes, document, limits, keys)?;
     miniserde::json::from_str(text)
         .map_err(|_| Error::malformed(document, "is not JSON, or a field has the wrong type"))
 }
 
-/// Counts without understanding: strings are skipped, brackets and commas are not.
-fn shape(bytes: &[u8], (most, most_values): (usize, usize)) -> std::result::Result<(), String> {
+/// Checks all that can be checked before a document is parsed.
+#[cfg(test)]
+fn check(bytes: &[u8], document: &str, keys: &'static Keys) -> Result<()> {
+    checked(bytes, document, (CONTAINERS, VALUES), keys).map(drop)
+}
+
+fn checked<'b>(
+    bytes: &'b [u8],
+    document: &str,
+    limits: (usize, usize),
+    keys: &'static Keys,
+) -> Result<&'b str> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Error::malformed(document, "is not JSON: not UTF-8"))?;
+    shape(bytes, limits, Watch::new(keys)).map_err(|why| Error::malformed(document, why))?;
+    Ok(text)
+}
+
+/// Counts without understanding: strings are skipped, unless they are keys to be watched; brackets
+/// and commas are not.
+fn shape(
+    bytes: &[u8],
+    (most, most_values): (usize, usize),
+    mut watch: Watch,
+) -> std::result::Result<(), String> {
     match bytes.iter().find(|c| !c.is_ascii_whitespace()) {
         Some(b'{' | b'[') => {}
         Some(b'<') => {
@@ -48,24 +82,28 @@ fn shape(bytes: &[u8], (most, most_values): (usize, usize)) -> std::result::Resu
         Some(_) => return Err("is not JSON".into()),
     }
     let (mut depth, mut containers, mut values) = (0_usize, 0_usize, 0_usize);
-    let mut rest = bytes.iter();
-    while let Some(c) = rest.next() {
+    let mut rest = bytes;
+    while let [c, behind @ ..] = rest {
         match c {
-            b'"' => loop {
-                match rest.next() {
-                    Some(b'\\') => drop(rest.next()),
-                    Some(b'"') | None => break,
-                    Some(_) => {}
-                }
-            },
+            b'"' => {
+                let (string, behind) = split_string(rest);
+                watch.string(string, behind)?;
+                rest = behind;
+                continue;
+            }
             b'{' | b'[' => {
                 depth += 1;
                 containers += 1;
+                watch.open(*c == b'{');
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                watch.close();
+            }
             b',' => values += 1,
             _ => {}
         }
+        rest = behind;
         if depth > DEPTH {
             return Err(format!("is nested deeper than {DEPTH} levels"));
         }
@@ -186,9 +224,14 @@ pub(crate) struct Strings<'b> {
 impl<'b> Strings<'b> {
     /// The array is reached by these names, each a member of the object before. No member, or null
     /// for one, is an empty array.
-    pub fn member(bytes: Cow<'b, [u8]>, names: &[&str], document: &str) -> Result<Self> {
-        // Only the syntax is checked here, so that the walk below can trust it.
-        parse::<Valid>(&bytes, document)?;
+    pub fn member(
+        bytes: Cow<'b, [u8]>,
+        names: &[&str],
+        document: &str,
+        keys: &'static Keys,
+    ) -> Result<Self> {
+        // Only the syntax and the keys are checked here, so that the walk below can trust them.
+        parse_strict::<Valid>(&bytes, document, keys)?;
         let at = names.iter().try_fold(0, |at, name| {
             member(&bytes[at..], name.as_bytes()).map(|further| at + further)
         });
@@ -422,7 +465,7 @@ mod tests {
     #[test]
     fn texts_are_taken_from_their_document() {
         let within = |text: &str, names: &[&str]| {
-            let strings = Strings::member(text.as_bytes().into(), names, "x");
+            let strings = Strings::member(text.as_bytes().into(), names, "x", &Keys::None);
             strings.map(|strings| strings.collect::<Vec<_>>().join("|"))
         };
         let texts = |text: &str| within(text, &["tags"]);

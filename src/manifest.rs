@@ -6,7 +6,7 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, printable};
-use crate::json::{self, Number, Text};
+use crate::json::{self, Number, Text, keys};
 use crate::platform::Platform;
 use miniserde::Deserialize;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Document {
                 found: digest.to_string(),
             });
         }
-        let wire: WireDocument = json::parse(&bytes, what)?;
+        let wire: WireDocument = json::parse_strict(&bytes, what, &keys::DOCUMENT)?;
         let kind = kind(&wire, media_type, expected.is_some(), what)?;
         let (media_type, content) = match kind {
             Kind::Index(media_type) => (media_type, index(wire, what)?),
@@ -415,7 +415,7 @@ struct WireRootfs {
 
 impl Config {
     pub fn parse(bytes: &[u8], layers: usize, what: &str) -> Result<Self> {
-        let wire: WireConfig = json::parse(bytes, what)?;
+        let wire: WireConfig = json::parse_strict(bytes, what, &keys::CONFIG)?;
         let diff_ids = wire
             .rootfs
             .and_then(|rootfs| rootfs.diff_ids)

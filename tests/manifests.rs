@@ -237,19 +237,12 @@ fn row_72_an_endless_manifest() {
 }
 
 #[test]
-fn row_72_a_member_twice_is_no_confusion() {
-    let (registry, dir) = (Registry::start(), Dir::new());
-    let image = Image::small(72);
-    image.push_untagged(&registry, "r");
-    let text = image.manifest().replacen('{', r#"{"layers":[],"#, 1);
-    image::put_manifest(&registry, "r", "latest", OCI_MANIFEST, &text);
-    // Whichever counts, the manifest that is stored is the one that was judged.
-    let outcome = Run::pull(&dir, &registry.name("r")).outcome();
-    assert!(
-        matches!(outcome.status.code(), Some(0 | 1)),
-        "{}",
-        outcome.stderr
-    );
+fn row_72_a_member_twice_is_refused() {
+    // Whichever counts here, another program may take the other one for the same digest.
+    let text = Image::small(72)
+        .manifest()
+        .replacen('{', r#"{"layers":[],"#, 1);
+    refused(&text, OCI_MANIFEST, 1, r#"the key "layers" twice"#);
 }
 
 #[test]
@@ -519,4 +512,66 @@ fn a_missing_media_type_and_a_charset_are_no_trouble() {
         Run::pull(&dir, &registry.name(&format!("r:t{number}"))).archive();
     }
     assert!(image.config.media_type == OCI_CONFIG);
+}
+
+/// Go reads keys in any case and takes the last of several: a document that another program reads
+/// as another image has the same digest all the same.
+#[test]
+fn documents_that_are_read_in_two_ways_are_refused() {
+    let image = Image::small(1);
+    let (text, other) = (image.manifest(), Image::small(2));
+    let with = |more: &str| format!("{},{more}}}", &text[..text.len() - 1]);
+    let layers = format!("[{}]", other.layers[0].descriptor());
+    for (more, words) in [
+        (format!(r#""Layers":{layers}"#), r#"the key "Layers""#),
+        (format!(r#""layer\u017f":{layers}"#), r#"read as "layers""#),
+        (format!(r#""layers":{layers}"#), r#"the key "layers" twice"#),
+        (
+            format!(r#""Config":{}"#, other.config.descriptor()),
+            r#"the key "Config""#,
+        ),
+        (
+            r#""MediaType":"application/x""#.to_owned(),
+            r#"read as "mediaType""#,
+        ),
+    ] {
+        refused(&with(&more), OCI_MANIFEST, 1, words);
+    }
+    let sized = text.replacen(r#""size":"#, r#""Size":1,"size":"#, 1);
+    refused(&sized, OCI_MANIFEST, 1, r#"read as "size""#);
+    let index = format!(r#"{{"manifests":[],"Manifests":[{}]}}"#, image.entry(""));
+    refused(&index, OCI_INDEX, 1, "Manifests");
+    // Nobody reads these as anything else.
+    let annotations = r#""annotations":{"Layers":"a","layers":"b"},"x":{"Config":1,"config":2}"#;
+    let (registry, dir) = (Registry::start(), Dir::new());
+    image.push_untagged(&registry, "r");
+    image::put_manifest(&registry, "r", "latest", OCI_MANIFEST, &with(annotations));
+    Run::pull(&dir, &registry.name("r")).archive();
+    // Labels have any names, and so have keys that nobody reads.
+    let text = String::from_utf8(Image::small(1).config.data()).unwrap();
+    let within = r#""config":{"Labels":{"Cmd":"a","cmd":"b"}}"#;
+    let first = |more: &str| format!("{{{more},{}", &text[1..]);
+    for (config, status) in [
+        (text.replacen(r#""config":{}"#, within, 1), 0),
+        (
+            first(r#""container_config":{"Cmd":["a"]},"x":{"OS":"a","OS":"b"}"#),
+            0,
+        ),
+        (first(r#""config":{}"#), 1),
+        (
+            text.replacen(r#""config":{}"#, r#""config":{"cmd":["b"]}"#, 1),
+            1,
+        ),
+        (first(r#""rootfs":{"diff_ids":[]}"#), 1),
+        (first(r#""RootFS":{"diff_ids":[]}"#), 1),
+        (first(r#""OS":"linux""#), 1),
+    ] {
+        assert_ne!(config, text);
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let image = Image::small(1).with_config(&config);
+        image.push(&registry, "r", "latest");
+        let outcome = Run::pull(&dir, &registry.name("r")).status(status);
+        let told = outcome.stderr.contains("the key");
+        assert_eq!(told, status == 1, "{config}: {}", outcome.stderr);
+    }
 }

@@ -3,7 +3,7 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::json::{self, Text};
+use crate::json::{self, Text, keys};
 use crate::manifest::{
     Descriptor, ENTRIES, WireDescriptor, WireDocument, descriptor, is_image_config, is_image_layer,
 };
@@ -21,7 +21,7 @@ struct WireLayout {
 
 /// The version that an `oci-layout` gives (image-layout.md, "oci-layout file").
 pub(crate) fn layout_version(bytes: &[u8]) -> Result<String> {
-    let wire: WireLayout = json::parse_within(bytes, "oci-layout", LIMITS)?;
+    let wire: WireLayout = json::parse_within(bytes, "oci-layout", LIMITS, &keys::LAYOUT)?;
     Ok(wire.version.0)
 }
 
@@ -45,7 +45,7 @@ struct WireItem {
 
 /// What a docker-archive's manifest.json says.
 pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> {
-    let wire: Vec<WireItem> = json::parse_within(bytes, what, LIMITS)?;
+    let wire: Vec<WireItem> = json::parse_within(bytes, what, LIMITS, &keys::ITEMS)?;
     let texts = |list: Option<Vec<Text>>| {
         let list = list.unwrap_or_default();
         list.into_iter().map(|text| text.0).collect()
@@ -62,7 +62,7 @@ pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> 
 pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
     let mut ids = Vec::new();
     let mut count = 0;
-    for id in json::Strings::member(bytes.into(), &["rootfs", "diff_ids"], what)? {
+    for id in json::Strings::member(bytes.into(), &["rootfs", "diff_ids"], what, &keys::CONFIG)? {
         count += 1;
         if count <= layers {
             let id = id.parse();
@@ -99,7 +99,7 @@ pub(crate) struct Child {
 
 impl Outline {
     pub fn parse(bytes: &[u8], what: &str) -> Result<Self> {
-        let wire: WireDocument = json::parse_within(bytes, what, LIMITS)?;
+        let wire: WireDocument = json::parse_within(bytes, what, LIMITS, &keys::DOCUMENT)?;
         let both = wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some());
         if both || (wire.manifests.is_none() && wire.layers.is_none()) {
             let kind = if both {
