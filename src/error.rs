@@ -65,6 +65,15 @@ pub enum Error {
         archive: String,
         /// How many there are.
         defects: usize,
+        /// Did this program write it? Then it can be mended.
+        ours: bool,
+    },
+    /// An archive is sound as far as it was looked into, which is not all of it. Status 8.
+    Uninflated {
+        /// The archive.
+        archive: String,
+        /// How many layers were not inflated.
+        layers: usize,
     },
     /// The disk or the output failed: full, read-only, closed. Status 7.
     Output {
@@ -129,6 +138,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Input { .. }
             | Self::Unsupported { .. } => 1,
+            Self::Uninflated { .. } => 8,
             Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
         }
     }
@@ -227,11 +237,29 @@ impl fmt::Display for Error {
                     advice => write!(f, "; {advice}"),
                 }
             }
-            Self::Unsound { archive, defects } => write!(
-                f,
-                "{archive} has {defects} defect{}; pull its images to the same path again: what is sound in it is kept",
-                if *defects == 1 { "" } else { "s" }
-            ),
+            Self::Unsound {
+                archive,
+                defects,
+                ours,
+            } => {
+                let s = if *defects == 1 { "" } else { "s" };
+                let advice = match ours {
+                    true => "pull its images to the same path again: what is sound in it is kept",
+                    false => "get it again from where it came",
+                };
+                write!(f, "{archive} has {defects} defect{s}; {advice}")
+            }
+            Self::Uninflated { archive, layers } => {
+                let (s, are) = if *layers == 1 {
+                    ("", "was")
+                } else {
+                    ("s", "were")
+                };
+                write!(
+                    f,
+                    "{archive}: {layers} layer{s} {are} not inflated, so whether their content is what the config names is not known; --inflate-memory allows larger zstd windows"
+                )
+            }
             Self::Tls { host, why } => write!(f, "{host}: {why}"),
             Self::Malformed { document, why } => write!(f, "{document}: {why}"),
             Self::TooLarge { what, limit } => {

@@ -83,7 +83,9 @@ use archive::directory::check_target as check_directory;
 use archive::disk::{sync as synced, with_suffix};
 use archive::file::{check_target, claimed, partial_path};
 pub use archive::layout::{Entry, Format, Plan, PlanOptions};
-pub use archive::verify::{Findings, verify, verify_reader};
+pub use archive::verify::{
+    Findings, WINDOW, verify, verify_reader, verify_reader_within, verify_within,
+};
 pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};

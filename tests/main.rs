@@ -59,3 +59,5 @@ mod library;
 mod sources;
 // Archives that are there: whole, damaged, strange, hostile.
 mod verify;
+// Tars of all dialects, as other programs read them.
+mod dialects;

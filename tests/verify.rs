@@ -652,11 +652,22 @@ fn compressed_layers_are_compared_with_their_diff_ids() {
     let window = [&b"\x28\xb5\x2f\xfd\x00\x70\x01\x00\x00"[..], b"xx"].concat();
     let dir = Dir::new();
     dir.write("x.tar", layer(&window, &other));
-    let outcome = Run::new(&dir, &["--verify", "x.tar"]).status(0);
+    let outcome = Run::new(&dir, &["--verify", "x.tar"]).status(8);
     assert_eq!(
         outcome.stdout,
-        "x.tar: sound, 1 image, 3 blobs; not inflated: 1 layer\n"
+        "x.tar: sound, 1 layer not inflated; 1 image, 3 blobs\n"
     );
+    assert!(outcome.stderr.contains("1 layer was not inflated"));
+    // With more memory it is known for what it is: damaged.
+    let more = ["--verify", "x.tar", "--inflate-memory", "16M"];
+    let outcome = Run::new(&dir, &more).status(6);
+    assert!(
+        outcome.stdout.contains("its zstd data"),
+        "{}",
+        outcome.stdout
+    );
+    let alone = ["--inflate-memory", "16M", "debian"];
+    Run::new(&dir, &alone).fails(2, "is for --verify");
 }
 
 #[test]
@@ -674,7 +685,11 @@ fn links_within_the_archive_are_followed_once() {
         links.file("manifest.json", manifest).done()
     };
     is_sound(&tar(&[(tar::EntryType::Symlink, "link", "d/layer.tar")]), 1);
-    is_sound(&tar(&[(tar::EntryType::Link, "link", "d/layer.tar")]), 1);
+    // skopeo takes a hard link for a file without bytes.
+    is_told(
+        &tar(&[(tar::EntryType::Link, "link", "d/layer.tar")]),
+        "x:1: layer 1 is a hard link",
+    );
     let two = [
         (tar::EntryType::Symlink, "link", "other"),
         (tar::EntryType::Symlink, "other", "d/layer.tar"),
@@ -790,13 +805,43 @@ fn a_pipe_is_checked_in_one_pass_and_little_memory() {
 }
 
 #[test]
-fn a_compressed_archive_is_named() {
+fn a_compressed_archive_is_inflated_on_the_way() {
     let dir = Dir::new();
+    let bytes = small("demo/hello:1.2");
+    let packed = gzip(&bytes);
+    let zstd = zstd_of(&bytes);
+    let skippable = [&b"\x5f\x2a\x4d\x18\x03\0\0\0abc"[..], &zstd].concat();
+    for packed in [&packed, &zstd, &skippable] {
+        dir.write("x", packed);
+        for (script, name) in [("\"$@\" x", "x"), ("\"$@\" - < x", "standard input")] {
+            let outcome = Run::new(&dir, &["--verify"]).within(script).status(0);
+            assert_eq!(outcome.stdout, format!("{name}: sound, 1 image, 5 blobs\n"));
+            outcome.is_small();
+        }
+    }
+    let mut damaged = packed.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let unsound = gzip(&bytes[..bytes.len() - 512]);
+    for (bytes, words) in [
+        (&packed[..packed.len() - 9], "its gzip data is cut off"),
+        (&damaged[..], "does not match its checksum"),
+        (&[&packed[..], b"x"].concat()[..], "something else follows"),
+        (&unsound[..], "the archive is cut off"),
+        (&gzip(&vec![0; 300 << 20])[..], "bytes stand behind it"),
+    ] {
+        dir.write("x", bytes);
+        let outcome = Run::new(&dir, &["--verify", "x"]).status(6);
+        assert!(
+            outcome.stdout.contains(words),
+            "{words}: {}",
+            outcome.stdout
+        );
+    }
+    // What is not undone here is undone on the way.
     for (magic, with) in [
-        (&b"\x1f\x8b\x08"[..], "gzip"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"BZh9", "bzip2"),
+        (&b"\xfd7zXZ\0"[..], "xz"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\x04\x22\x4d\x18", "lz4"),
     ] {
         dir.write("x", [magic, &noise(1, 2000)].concat());
         for script in ["\"$@\"", "\"$@\" < x"] {
@@ -806,6 +851,19 @@ fn a_compressed_archive_is_named() {
             assert!(outcome.stderr.contains(&hint), "{}", outcome.stderr);
         }
     }
+}
+
+/// A zstd frame of raw blocks.
+fn zstd_of(bytes: &[u8]) -> Vec<u8> {
+    let mut frame = b"\x28\xb5\x2f\xfd\x00\x50".to_vec();
+    let blocks = bytes.chunks(100_000);
+    let last = blocks.len() - 1;
+    for (number, block) in blocks.enumerate() {
+        let head = (block.len() as u32) << 3 | u32::from(number == last);
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
 }
 
 // ---- hostile ones ------------------------------------------------------------------------------------
@@ -1053,7 +1111,7 @@ fn hostile_documents_are_bounded() {
         ),
         (
             r#"[{"Config":"manifest.json","Layers":[]}]"#,
-            "that no image of index.json has",
+            "index.json: names no image",
         ),
         (r#"[{}]"#, "its config is missing"),
     ] {
@@ -1071,6 +1129,82 @@ fn hostile_documents_are_bounded() {
             "{words}: {}",
             outcome.stdout
         );
+    }
+}
+
+/// What Go reads as another image than others do, by another case or by two of a key.
+#[test]
+fn documents_that_are_read_in_two_ways_are_told() {
+    let files = || {
+        let bytes = docker_25("x:1", "docker.io/library/x:1");
+        let files: Vec<(String, Vec<u8>)> = tar::Archive::new(&bytes[..])
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let mut entry = entry.unwrap();
+                let name = entry.path().unwrap().to_str().unwrap().to_owned();
+                let mut text = Vec::new();
+                entry.read_to_end(&mut text).unwrap();
+                (name, text)
+            })
+            .collect();
+        files
+    };
+    let changed = |name: &str, from: &str, to: &str| {
+        let tar = files().iter().fold(Tar::new(), |tar, (file, text)| {
+            if file.ends_with('/') {
+                return tar;
+            }
+            if file != name {
+                return tar.file(file, text);
+            }
+            let text = std::str::from_utf8(text).unwrap();
+            assert!(text.contains(from), "{text}");
+            tar.file(file, text.replacen(from, to, 1))
+        });
+        tar.done()
+    };
+    is_sound(&changed("index.json", "{", "{\"x\":{\"Manifests\":1},"), 1);
+    for (name, from, to, words) in [
+        ("index.json", "{", r#"{"Manifests":[],"#, "\"Manifests\""),
+        (
+            "index.json",
+            "{",
+            r#"{"manifests":[],"#,
+            "\"manifests\" twice",
+        ),
+        (
+            "index.json",
+            r#""digest":"#,
+            r#""Digest":"x","digest":"#,
+            "\"Digest\"",
+        ),
+        (
+            "index.json",
+            r#""io.containerd.image.name":"#,
+            r#""io.containerd.image.name":"a:1","io.containerd.image.name":"#,
+            "twice",
+        ),
+        ("manifest.json", "[{", r#"[{"layers":[],"#, "\"layers\""),
+        (
+            "manifest.json",
+            "[{",
+            r#"[{"Config":"x","#,
+            "\"Config\" twice",
+        ),
+        ("oci-layout", "{", r#"{"imageLayoutVersion":"0","#, "twice"),
+    ] {
+        is_told(&changed(name, from, to), words);
+    }
+    for (more, words) in [
+        (r#""rootfs":{"diff_ids":[]},"#, "\"rootfs\" twice"),
+        (r#""config":{"cmd":["evil"]},"#, "read as \"Cmd\""),
+    ] {
+        let text = config(&tars()[..1]).replacen('{', &format!("{{{more}"), 1);
+        let layer = &tars()[0];
+        let item = r#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["l.tar"]}]"#;
+        let tar = Tar::new().file("c.json", text).file("l.tar", layer);
+        is_told(&tar.file("manifest.json", item).done(), words);
     }
 }
 

@@ -14,7 +14,7 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 /// Compressed bytes that are read at once.
 const BUFFER: usize = 32 << 10;
 /// As many of the first bytes as it takes to tell the formats apart.
-const MAGIC: usize = 10;
+pub(crate) const MAGIC: usize = 10;
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,21 +132,28 @@ pub(crate) fn reader<'r>(
 }
 
 /// What the first bytes say. bzip2's first three could be the beginning of a file's name in a
-/// tar, therefore all ten are looked at.
-fn detect(magic: &[u8]) -> Result<Compression, Defect> {
-    const XZ: &[u8] = b"\xfd7zXZ\0";
-    const LZ4: &[u8] = b"\x04\x22\x4d\x18";
+/// tar, therefore all ten are looked at. zstd may begin with a frame to be skipped (RFC 8878, 3.1.2).
+pub(crate) fn format(magic: &[u8]) -> Option<&'static str> {
     match magic {
-        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::Zstd),
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some("zstd"),
         [b'B', b'Z', b'h', b'1'..=b'9', block @ ..]
             if block == b"1AY&SY" || block == b"\x17rE8P\x90" =>
         {
-            Err(Defect::Unsupported("bzip2"))
+            Some("bzip2")
         }
-        _ if magic.starts_with(XZ) => Err(Defect::Unsupported("xz")),
-        _ if magic.starts_with(LZ4) => Err(Defect::Unsupported("lz4")),
-        _ => Ok(Compression::None),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4"),
+        _ => None,
+    }
+}
+
+fn detect(magic: &[u8]) -> Result<Compression, Defect> {
+    match format(magic) {
+        None => Ok(Compression::None),
+        Some("gzip") => Ok(Compression::Gzip),
+        Some("zstd") => Ok(Compression::Zstd),
+        Some(other) => Err(Defect::Unsupported(other)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! not zero, a missing end, bytes behind the end. A loose one passes over contents without reading
 //! them. What an entry is good for is decided elsewhere.
 
+use super::decode::MAGIC;
 use super::defect::Defect;
 use super::header::{BLOCK, Header, Kind, Letter, Pax};
 use super::layout;
@@ -121,7 +122,7 @@ impl Head {
 pub(crate) struct Walker<'i> {
     input: &'i mut dyn Input,
     strict: bool,
-    magic: [u8; 6],
+    magic: [u8; MAGIC],
     /// A sound header was seen, or an end.
     is_tar: bool,
     /// How many bytes of the archive are behind.
@@ -151,7 +152,7 @@ impl<'i> Walker<'i> {
         Self {
             input,
             strict,
-            magic: [0; 6],
+            magic: [0; MAGIC],
             is_tar: false,
             at: 0,
             left: 0,
@@ -164,7 +165,7 @@ impl<'i> Walker<'i> {
     }
 
     /// Its first bytes.
-    pub fn magic(&self) -> [u8; 6] {
+    pub fn magic(&self) -> [u8; MAGIC] {
         self.magic
     }
 
@@ -208,6 +209,12 @@ impl<'i> Walker<'i> {
                     true
                 }
             };
+            if self.strict
+                && !damaged
+                && let Some(what) = header.ambiguity()
+            {
+                self.tell_header(what, tell);
+            }
             let Some(size) = header.size() else {
                 self.tell_header("has a size that is no number, or too large a one", tell);
                 return self.give_up(tell);
@@ -246,9 +253,29 @@ impl<'i> Walker<'i> {
         damaged: bool,
         tell: Tell<'_>,
     ) -> io::Result<Option<Head>> {
-        let name = pax.name.unwrap_or_else(|| header.name());
-        self.label = String::from_utf8_lossy(&name).into_owned();
-        let kind = if pax.sparse { Kind::Sparse } else { kind };
+        let (name, link) = (header.name(), header.link());
+        let given = pax.name.as_ref().unwrap_or(&name);
+        self.label = String::from_utf8_lossy(given).into_owned();
+        let kind = match kind {
+            _ if pax.sparse => Kind::Sparse,
+            // Before POSIX, a directory was a name with a slash at its end.
+            Kind::File if given.ends_with(b"/") => Kind::Directory,
+            kind => kind,
+        };
+        if self.strict && !damaged {
+            let old = header.is_old();
+            let slash = kind == Kind::Directory && header.0[156] != b'5';
+            let whole = header.size() == Some(0) && !pax.is_any();
+            if slash && !(old && whole) || old && pax.is_any() && name.ends_with(b"/") {
+                self.tell_header(
+                    "is a file's for some readers and a directory's for others",
+                    tell,
+                );
+            }
+            self.compare(&pax, &name, link, kind, size, tell);
+        }
+        let link = pax.link.unwrap_or_else(|| link.to_vec());
+        let name = pax.name.unwrap_or(name);
         let size = pax.size.unwrap_or(size);
         if kind == Kind::Sparse && header.more_sparse() && header.0[156] == b'S' {
             self.sparse_maps(tell)?;
@@ -270,7 +297,7 @@ impl<'i> Walker<'i> {
         let ours = kind == Kind::File
             && std::str::from_utf8(&name).is_ok_and(|name| self.raw == layout::header(name, size));
         Ok(Some(Head {
-            link: pax.link.unwrap_or_else(|| header.link().to_vec()),
+            link,
             name,
             kind,
             size,
@@ -278,6 +305,45 @@ impl<'i> Walker<'i> {
             ours,
             damaged,
         }))
+    }
+
+    /// What headers before an entry say of it, and what its own says. Where the one could not say
+    /// what the other does there is nothing to choose from.
+    fn compare(
+        &mut self,
+        pax: &Pax,
+        name: &[u8],
+        link: &[u8],
+        kind: Kind,
+        size: u64,
+        tell: Tell<'_>,
+    ) {
+        /// The longest name, and the largest size, of a plain header.
+        const NAME: usize = 100;
+        const SIZE: u64 = (1 << 33) - 1;
+        let differs = |given: &Option<Vec<u8>>, own: &[u8]| {
+            let fits = |given: &&Vec<u8>| given.len() < NAME && given.is_ascii();
+            given
+                .as_ref()
+                .filter(fits)
+                .is_some_and(|given| given != own)
+        };
+        let is_link = matches!(kind, Kind::Symlink | Kind::Hardlink);
+        if pax.ambiguous {
+            self.tell_header(
+                "has something before it that readers take in different ways",
+                tell,
+            );
+        }
+        if differs(&pax.name, name) {
+            self.tell_header("gives it another name than the one before it", tell);
+        }
+        if (pax.link.is_some() && !is_link) || differs(&pax.link, link) {
+            self.tell_header("gives it another link target than the one before it", tell);
+        }
+        if pax.size.is_some_and(|given| given != size && given <= SIZE) {
+            self.tell_header("gives it another size than the one before it", tell);
+        }
     }
 
     /// Goes to the end of the present entry.
@@ -322,7 +388,7 @@ impl<'i> Walker<'i> {
         let mut block = Box::new([0; BLOCK as usize]);
         let read = self.input.fill(&mut block[..])?;
         if self.at == 0 {
-            self.magic.copy_from_slice(&block[..6]);
+            self.magic.copy_from_slice(&block[..MAGIC]);
         }
         self.at += read as u64;
         if read < block.len() {
@@ -411,29 +477,44 @@ impl<'i> Walker<'i> {
     }
 
     fn understand(&mut self, letter: Letter, mut content: Vec<u8>, pax: &mut Pax, tell: Tell<'_>) {
+        let headers = pax.headers;
         match letter {
             Letter::LongName | Letter::LongLink => {
                 let end = content.iter().position(|byte| *byte == 0);
-                content.truncate(end.unwrap_or(content.len()));
+                let end = end.unwrap_or(content.len());
+                pax.ambiguous |= end == 0 || content[end..].iter().any(|byte| *byte != 0);
+                content.truncate(end);
+                // One of each may stand there.
                 if let Letter::LongName = letter {
+                    pax.ambiguous |= headers[0] || headers[1];
+                    pax.headers[1] = true;
                     pax.name = Some(content);
                 } else {
+                    pax.ambiguous |= headers[0] || headers[2];
+                    pax.headers[2] = true;
                     pax.link = Some(content);
                 }
             }
             Letter::Pax | Letter::Global => match (letter, Pax::read(&content)) {
                 (_, None) => self.tell_header("has PAX records that cannot be read", tell),
                 (Letter::Pax, Some(read)) => {
+                    // Go keeps the last header alone, others all of them.
+                    pax.ambiguous |= pax.is_any() || read.ambiguous;
+                    pax.headers[0] = true;
                     pax.name = read.name.or(pax.name.take());
                     pax.link = read.link.or(pax.link.take());
                     pax.size = read.size.or(pax.size);
                     pax.sparse |= read.sparse;
                 }
-                // Readers disagree about a name or a size for all entries.
-                (_, Some(read)) if read.name.is_some() || read.size.is_some() || read.sparse => {
-                    self.tell_header("gives all entries one name or size", tell);
+                (_, Some(read)) => {
+                    // To Go it is an entry, and what stood before it belonged to that.
+                    pax.ambiguous |= pax.is_any();
+                    // Readers disagree about a name or a size for all entries.
+                    let path = read.name.is_some() || read.link.is_some();
+                    if path || read.size.is_some() || read.sparse || read.ambiguous {
+                        self.tell_header("gives all entries one name or size", tell);
+                    }
                 }
-                _ => {}
             },
             Letter::Entry(_) => {}
         }

@@ -65,8 +65,6 @@ impl<'b> Header<'b> {
             b'K' => return Letter::LongLink,
             b'x' => return Letter::Pax,
             b'g' => return Letter::Global,
-            // Before POSIX, a directory was a name with a slash at its end.
-            b'0' | 0 | b'7' if self.name().ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' => Kind::File,
             b'1' => Kind::Hardlink,
             b'2' => Kind::Symlink,
@@ -99,6 +97,47 @@ impl<'b> Header<'b> {
         number(&self.0[124..136])
     }
 
+    /// What readers of other dialects take in another way, or refuse. Go reads a prefix after
+    /// POSIX's magic and version alone, Python after any, GNU tar and libarchive whatever the
+    /// version; Go and Python refuse a header with a number that they cannot read.
+    pub fn ambiguity(&self) -> Option<&'static str> {
+        let blank = |field: &[u8]| field.iter().all(|byte| *byte == 0);
+        let ends = |field: &[u8]| blank(&field[text(field).len()..]);
+        let posix = match &self.0[257..265] {
+            b"ustar\x0000" => true,
+            b"ustar  \0" | b"\0\0\0\0\0\0\0\0" => false,
+            _ => return Some("has a magic that is none of POSIX, GNU and V7"),
+        };
+        let old = blank(&self.0[257..265]);
+        if old && matches!(self.0[156], b'L' | b'K' | b'x' | b'g') {
+            return Some("has a type that is not of its dialect");
+        }
+        let tail = if posix { 500 } else { 345 };
+        // The map of a sparse file is refused as such.
+        if !blank(&self.0[tail..]) && self.0[156] != b'S' {
+            return Some("has other bytes than zeros where dialects differ");
+        }
+        let is_link = matches!(self.0[156], b'1' | b'2');
+        if !ends(&self.0[..100])
+            || (posix && !ends(&self.0[345..500]))
+            || (is_link && !ends(&self.0[157..257]))
+        {
+            return Some("has a name with something behind its end");
+        }
+        let devices = if old { 0 } else { 2 };
+        let numbers = [(100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8)];
+        let wrong = |(at, length): &(usize, usize)| !is_number(&self.0[*at..at + length]);
+        if numbers[..4 + devices].iter().any(wrong) {
+            return Some("has a mode, an owner, a time or a device that is no number");
+        }
+        (self.0[156] == b'7').then_some("is of a type that loaders refuse")
+    }
+
+    /// Is it an entry of the oldest kind? Its name alone tells a file from a directory.
+    pub fn is_old(&self) -> bool {
+        self.0[156] == 0
+    }
+
     /// Does another block with a map of a sparse file follow?
     pub fn more_sparse(&self) -> bool {
         self.0[482] != 0
@@ -124,6 +163,19 @@ fn number(field: &[u8]) -> Option<u64> {
     }
 }
 
+/// A number that all readers read, or none: of those that do not matter here.
+fn is_number(field: &[u8]) -> bool {
+    match field[0] {
+        sign @ (0x80 | 0xff) => {
+            let fill = if sign == 0x80 { 0 } else { 0xff };
+            let (high, low) = field[1..].split_at(field.len().saturating_sub(9));
+            let fits = low.len() < 8 || (low[0] & 0x80) == (fill & 0x80);
+            high.iter().all(|byte| *byte == fill) && fits
+        }
+        _ => octal(field).is_some() || field.iter().all(|byte| matches!(byte, 0 | b' ')),
+    }
+}
+
 /// Blanks, octal digits, then nothing but NULs and blanks; nothing at all is 0.
 fn octal(field: &[u8]) -> Option<u64> {
     let start = field.iter().position(|byte| *byte != b' ')?;
@@ -142,39 +194,72 @@ fn octal(field: &[u8]) -> Option<u64> {
         .then_some(value)
 }
 
-/// What PAX records change about the entry they stand before.
+/// What headers before an entry change about it.
 #[derive(Default)]
 pub(super) struct Pax {
     pub name: Option<Vec<u8>>,
     pub link: Option<Vec<u8>>,
     pub size: Option<u64>,
     pub sparse: bool,
+    /// A record that readers take in different ways, or refuse.
+    pub ambiguous: bool,
+    /// There was a header with PAX records, one with a long name, one with a long link target.
+    pub headers: [bool; 3],
 }
 
 impl Pax {
     /// Records are `length key=value\n`, the length in decimal and of all of it.
     pub fn read(mut bytes: &[u8]) -> Option<Self> {
         let mut pax = Self::default();
+        let mut twice = false;
         while !bytes.is_empty() {
             let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
-            let length: usize = std::str::from_utf8(&bytes[..blank]).ok()?.parse().ok()?;
+            let length = decimal(&bytes[..blank])? as usize;
+            pax.ambiguous |= bytes[0] == b'0';
             let record = bytes.get(blank + 1..length)?.strip_suffix(b"\n")?;
             let equals = record.iter().position(|byte| *byte == b'=')?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
-                b"path" => pax.name = Some(value.to_vec()),
-                b"linkpath" => pax.link = Some(value.to_vec()),
-                b"size" => {
-                    let size: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-                    pax.size = Some(i64::try_from(size).ok()? as u64);
-                }
+                b"path" => twice |= pax.name.replace(value.to_vec()).is_some(),
+                b"linkpath" => twice |= pax.link.replace(value.to_vec()).is_some(),
+                b"size" => twice |= pax.size.replace(decimal(value)?).is_some(),
+                b"uid" | b"gid" => pax.ambiguous |= decimal(value).is_none(),
+                b"mtime" | b"atime" | b"ctime" => pax.ambiguous |= !is_time(value),
+                // star's size of a sparse file, which libarchive takes.
+                b"SCHILY.realsize" => pax.ambiguous = true,
                 _ if key.starts_with(b"GNU.sparse.") => pax.sparse = true,
                 _ => {}
             }
+            // Go takes the header's value where a record has none, others take none.
+            let text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
+            pax.ambiguous |= text && (value.contains(&0) || value.is_empty());
+            pax.ambiguous |= key.is_empty() || key.contains(&0);
             bytes = &bytes[length..];
         }
+        pax.ambiguous |= twice;
         Some(pax)
     }
+
+    /// Was there any header?
+    pub fn is_any(&self) -> bool {
+        self.headers != [false; 3]
+    }
+}
+
+/// Digits and nothing else, up to what a file's size may be.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = text.first()?.is_ascii_digit();
+    let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (digits && i64::try_from(number).is_ok()).then_some(number)
+}
+
+/// Seconds, perhaps before 1970, perhaps with a fraction.
+fn is_time(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let dot = text.iter().position(|byte| *byte == b'.');
+    let (seconds, fraction) = text.split_at(dot.unwrap_or(text.len()));
+    let digits = fraction.strip_prefix(b".").unwrap_or(fraction);
+    decimal(seconds).is_some() && digits.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Nothing here is believed: a [`Place`] may hold the bytes that are looked for, and whoever takes
 //! them hashes them. Whether an archive is sound is [`super::verify`]'s business.
 
+use super::decode;
 use super::entries::{FileInput, Walker};
 use super::folder::Folder;
 use super::header::Kind;
@@ -31,6 +32,8 @@ const CONFIG: u64 = 1 << 20;
 /// Where the content is.
 pub(super) enum Holder {
     Tar(Arc<File>),
+    /// A tar that is compressed as a whole, and with what.
+    Packed(Arc<File>, &'static str),
     Folder(Arc<Folder>),
 }
 
@@ -106,6 +109,12 @@ impl Existing {
         let (table, damaged) = match &holder {
             Holder::Tar(file) => tar_table(file, path)?,
             Holder::Folder(folder) => (folder.list()?, false),
+            Holder::Packed(_, with) => {
+                return Err(Error::unsupported(format!(
+                    "{0} is compressed with {with}, and blobs are taken from any place of an archive; unpack it first: {with} -dk {0}",
+                    path.display()
+                )));
+            }
         };
         let mut existing = Self {
             holder,
@@ -163,6 +172,15 @@ impl Existing {
             offset,
             size,
         })
+    }
+
+    /// Are there no files in it that could be blobs?
+    pub fn is_empty(&self) -> bool {
+        let document = |name: &str| matches!(name, "oci-layout" | "index.json" | "manifest.json");
+        let rows = self.table.rows().iter().enumerate();
+        !rows
+            .filter(|(_, row)| row.kind == Kind::File)
+            .any(|(number, _)| !document(&self.table.name(number)))
     }
 
     fn place(&self, number: usize) -> Place {
@@ -255,12 +273,12 @@ pub(super) fn open(path: &Path) -> Result<Holder> {
     if !about.is_file() {
         return Err(no_file(path));
     }
-    let mut magic = [0; 6];
+    let mut magic = [0; decode::MAGIC];
     let read = file.read_at(&mut magic, 0).map_err(failed)?;
-    match compression(&magic[..read]) {
-        Some(what) => Err(compressed(&path.display().to_string(), what)),
-        None => Ok(Holder::Tar(Arc::new(file))),
-    }
+    Ok(match decode::format(&magic[..read]) {
+        Some(with) => Holder::Packed(Arc::new(file), with),
+        None => Holder::Tar(Arc::new(file)),
+    })
 }
 
 fn no_file(path: &Path) -> Error {
@@ -268,22 +286,10 @@ fn no_file(path: &Path) -> Error {
     Error::input(path, "opening", why)
 }
 
-/// What an archive is compressed with, as its first bytes tell.
-pub(super) fn compression(magic: &[u8]) -> Option<&'static str> {
-    const MAGICS: [(&[u8], &str); 5] = [
-        (b"\x1f\x8b", "gzip"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"BZh", "bzip2"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-    ];
-    let known = MAGICS.iter().find(|(start, _)| magic.starts_with(start));
-    known.map(|(_, name)| *name)
-}
-
+/// For what is not undone here.
 pub(super) fn compressed(name: &str, with: &str) -> Error {
     Error::unsupported(format!(
-        "{name} is compressed with {with}; decompress it first, or look into it on its way: {with} -dc FILE | dockersave --verify -"
+        "{name} is compressed with {with}, which is not undone here; {with} does it on the way: {with} -dc FILE | dockersave --verify -"
     ))
 }
 
@@ -313,7 +319,7 @@ fn tar_table(file: &File, path: &Path) -> Result<(Table, bool)> {
 pub(super) fn place(holder: &Holder, table: &Table, number: usize) -> Place {
     let row = &table.rows()[number];
     let source = match holder {
-        Holder::Tar(file) => Source::Tar(file.clone()),
+        Holder::Tar(file) | Holder::Packed(file, _) => Source::Tar(file.clone()),
         Holder::Folder(folder) => Source::Folder(folder.clone(), table.name(number).into_owned()),
     };
     Place {
@@ -488,8 +494,8 @@ mod tests {
             (fifo, "no regular file"),
             ("/dev/null".into(), "no regular file"),
             (scratch.0.join("missing"), "No such file"),
-            (scratch.write("x.xz", b"\xfd7zXZ\0rest"), "xz -dc"),
-            (scratch.write("x.gz", b"\x1f\x8b\x08"), "gzip -dc"),
+            (scratch.write("x.xz", b"\xfd7zXZ\0rest"), "xz -dk"),
+            (scratch.write("x.gz", b"\x1f\x8b\x08"), "gzip -dk"),
             (scratch.write("empty", b""), "no tar archive"),
             (
                 scratch.write("text", &b"hello ".repeat(500)),

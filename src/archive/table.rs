@@ -123,11 +123,15 @@ impl Table {
 
     /// The entry of this clean name; the last one, where several have it, as loaders do.
     pub fn find(&self, name: &str) -> Option<usize> {
+        self.find_bytes(name.as_bytes())
+    }
+
+    fn find_bytes(&self, name: &[u8]) -> Option<usize> {
         let above = self
             .sorted
-            .partition_point(|number| self.bytes(*number as usize) <= name.as_bytes());
+            .partition_point(|number| self.bytes(*number as usize) <= name);
         let number = self.sorted[above.checked_sub(1)?] as usize;
-        (self.bytes(number) == name.as_bytes()).then_some(number)
+        (self.bytes(number) == name).then_some(number)
     }
 
     /// The file of this name as a document gives it; a link is followed once.
@@ -153,6 +157,29 @@ impl Table {
         }
     }
 
+    /// Does a clean name lead to a hard link?
+    pub fn is_hard_link(&self, name: &str) -> bool {
+        let number = clean(name.as_bytes()).and_then(|name| self.find(&name));
+        number.is_some_and(|number| self.rows[number].kind == Kind::Hardlink)
+    }
+
+    /// Entries that stand below one that is no directory: whoever unpacks them follows a link
+    /// there, or fails.
+    pub fn misplaced(&self) -> impl Iterator<Item = usize> {
+        let below = |number: &&u32| {
+            let name = self.bytes(**number as usize);
+            // No path is longer; each slash costs a search.
+            let name = &name[..name.len().min(4096)];
+            let slashes = (0..name.len()).filter(|at| name[*at] == b'/');
+            let mut above = slashes.filter_map(|at| self.find_bytes(&name[..at]));
+            above.any(|above| self.rows[above].kind != Kind::Directory)
+        };
+        self.sorted
+            .iter()
+            .filter(below)
+            .map(|number| *number as usize)
+    }
+
     /// A name that an entry before it has, too.
     pub fn duplicates(&self) -> impl Iterator<Item = usize> {
         let same = |pair: &&[u32]| {
@@ -171,10 +198,32 @@ impl Table {
 /// the archive, or is no text.
 pub(crate) fn clean(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
-    if name.starts_with('/') || name.contains('\0') {
+    if name.contains('\0') {
         return None;
     }
-    resolve("", name)
+    // Buildpacks' lifecycle and pack have `/sha256:<hex>.tar` for layers, here and in
+    // manifest.json. What stands deeper is a path of some system.
+    let bare = name.strip_prefix('/').filter(|bare| !bare.contains('/'));
+    resolve("", bare.unwrap_or(name))
+}
+
+/// Is it how everybody writes the name of this entry, but for one `./` before it and a
+/// directory's slash? Some readers compare names as they stand.
+pub(crate) fn is_plain(name: &[u8], cleaned: &str, kind: Kind) -> bool {
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    let name = match kind {
+        Kind::Directory => name.strip_suffix(b"/").unwrap_or(name),
+        _ => name.strip_prefix(b"/").unwrap_or(name),
+    };
+    name == cleaned.as_bytes() || (name == b"." && cleaned.is_empty())
+}
+
+/// Is it a name that loaders look for, whatever a document says?
+pub(crate) fn is_looked_for(name: &str) -> bool {
+    matches!(
+        name,
+        "manifest.json" | "index.json" | "oci-layout" | "repositories"
+    ) || name.starts_with("blobs/")
 }
 
 /// A relative name, seen from a folder.
@@ -230,7 +279,10 @@ mod tests {
             ("a/b", Some("a/b")),
             ("./a//b/./c/", Some("a/b/c")),
             ("./", Some("")),
-            ("/a", None),
+            ("/a", Some("a")),
+            ("/a/b", None),
+            ("//a", None),
+            ("/..", None),
             ("../a", None),
             ("a/../../b", None),
             ("a/../b", None),

@@ -46,6 +46,10 @@ pub(super) const STATUSES: &[(u8, &str)] = &[
         7,
         "the disk or the output failed; a closed pipe, without a message",
     ),
+    (
+        8,
+        "--verify found nothing wrong, but some layers were not inflated",
+    ),
 ];
 
 fn head(flag: &Flag) -> String {

@@ -34,6 +34,7 @@ use std::time::Duration;
 /// Runs the program and returns its exit status.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let mut mode = Mode::Plain;
+    no_core_files();
     match go(args, &mut mode) {
         Ok(()) => 0,
         Err(error) => {
@@ -66,7 +67,7 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     }
     if let Some(archive) = &low.verify {
         options::check_verify(&low)?;
-        return verify::run(archive, low.json);
+        return verify::run(archive, low.inflate_memory, low.json);
     }
     let running = Running::default();
     let signals = watch(&running);
@@ -91,6 +92,16 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
         }
         (outcome, _) => outcome,
     }
+}
+
+/// A core file would have the passwords and tokens in it that are in memory.
+fn no_core_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = Rlimit {
+        current: Some(0),
+        maximum: getrlimit(Resource::Core).maximum,
+    };
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// What is shown on standard error, for all who have something to say there.

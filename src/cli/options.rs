@@ -183,6 +183,11 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
             "--inflate-limit",
             "is for --gunzip",
         ),
+        (
+            low.inflate_memory.is_some(),
+            "--inflate-memory",
+            "is for --verify",
+        ),
     ];
     match rules.into_iter().find(|(broken, ..)| *broken) {
         Some((_, what, why)) => Err(Error::usage(what, why)),
@@ -245,6 +250,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     }
     let taken = Low {
         verify: low.verify.clone(),
+        inflate_memory: low.inflate_memory,
         quiet: low.quiet,
         json: low.json,
         verbose: low.verbose,
@@ -253,7 +259,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     };
     if *low != taken {
         return wrong(
-            "looks at what is there, and pulls nothing; leave all flags but --json, --quiet, --verbose and --progress out",
+            "looks at what is there, and pulls nothing; leave all flags but --inflate-memory, --json, --quiet, --verbose and --progress out",
         );
     }
     Ok(())

@@ -3,12 +3,13 @@
 use super::print;
 use crate::error::{Error, Result, printable};
 use crate::json::{Object, array, ascii};
-use crate::{Findings, verify, verify_reader};
+use crate::{Findings, verify_reader_within, verify_within};
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 
-pub(super) fn run(path: &Path, json: bool) -> Result<()> {
+pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
+    let window = memory.unwrap_or(crate::WINDOW);
     let (findings, name) = if path == Path::new("-") {
         let mut stdin = std::io::stdin().lock();
         if stdin.is_terminal() {
@@ -16,16 +17,21 @@ pub(super) fn run(path: &Path, json: bool) -> Result<()> {
             return Err(Error::usage("--verify -", why));
         }
         let name = "standard input".to_owned();
-        (verify_reader(&mut stdin, &name)?, name)
+        (verify_reader_within(&mut stdin, &name, window)?, name)
     } else {
         let name = printable(&path.to_string_lossy(), 300);
-        (verify(path)?, name)
+        let findings = verify_within(path, window).map_err(|error| missing(error, path, &name))?;
+        (findings, name)
     };
     print(&match json {
         true => object(&findings, &name),
         false => lines(&findings, &name),
     })?;
     match findings.defects.len() {
+        0 if findings.is_sound() && findings.compressed > 0 => Err(Error::Uninflated {
+            archive: name,
+            layers: findings.compressed,
+        }),
         0 if findings.is_sound() => Ok(()),
         0 => {
             let what = format!("{name}: nothing wrong was found, but not all could be checked");
@@ -34,7 +40,22 @@ pub(super) fn run(path: &Path, json: bool) -> Result<()> {
         defects => Err(Error::Unsound {
             archive: name,
             defects,
+            ours: findings.ours,
         }),
+    }
+}
+
+/// An archive that is not there may be one that is not there yet.
+fn missing(error: Error, path: &Path, name: &str) -> Error {
+    let Error::Input { source, .. } = &error else {
+        return error;
+    };
+    let partial = crate::partial_path(path);
+    match source.kind() == ErrorKind::NotFound && partial.exists() {
+        true => Error::unsupported(format!(
+            "{name} is not there, but {name}.partial is: its download has not ended, and the same command goes on with it"
+        )),
+        false => error,
     }
 }
 
@@ -76,14 +97,14 @@ fn lines(findings: &Findings, name: &str) -> String {
     if findings.is_sound() {
         let _ = write!(
             text,
-            "{name}: sound, {}, {}",
+            "{name}: sound, {}{}, {}",
+            match findings.compressed {
+                0 => String::new(),
+                layers => format!("{} not inflated; ", count(layers, "layer")),
+            },
             count(findings.images, "image"),
             count(findings.blobs, "blob")
         );
-        if findings.compressed > 0 {
-            let layers = count(findings.compressed, "layer");
-            let _ = write!(text, "; not inflated: {layers}");
-        }
         if !findings.absent.is_empty() {
             let _ = write!(text, "; not in it: {}", findings.absent.join(", "));
         }

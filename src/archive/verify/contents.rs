@@ -1,15 +1,16 @@
 //! The one pass over all bytes: the tar's structure, the digest of each file, and what is kept of
 //! it for the checks that follow.
 
-use super::tee::{Inflated, Tee};
+use super::tee::{Budget, Inflated, Tee};
 use super::{Findings, failed};
+use crate::archive::decode;
 use crate::archive::defect::Defect;
 use crate::archive::entries::{Head, Input, Walker};
 use crate::archive::folder::Folder;
 use crate::archive::header::Kind;
 use crate::archive::items::docker_items;
 use crate::archive::read::{self, Holder};
-use crate::archive::table::{Table, named_digest};
+use crate::archive::table::{Table, is_looked_for, is_plain, named_digest};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -74,6 +75,7 @@ impl Archive {
         input: &mut dyn Input,
         holder: Option<Holder>,
         path: &Path,
+        budget: &Budget,
         findings: &mut Findings,
     ) -> Result<Self> {
         let mut archive = Self {
@@ -86,18 +88,26 @@ impl Archive {
         let mut walker = Walker::new(input, true);
         let mut buffer = vec![0; BUFFER];
         let mut room = KEPT;
-        while let Some(head) = walker
-            .next(&mut |defect| findings.push(defect))
-            .map_err(failed(path))?
-        {
+        loop {
+            let head = match walker.next(&mut |defect| findings.push(defect)) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => {
+                    damaged(error, path, findings)?;
+                    break;
+                }
+            };
             let about = (head.kind, head.data, head.size);
             let number = archive.table.push(&head.name, &head.link, about, path)?;
             let row = archive.table.row_mut(number);
             (row.ours, row.damaged) = (head.ours, head.damaged);
             archive.judge_entry(number, &head, findings);
-            archive
-                .take(number, &mut walker, &mut buffer, &mut room)
-                .map_err(failed(path))?;
+            let taken = archive.take(number, &mut walker, &mut buffer, &mut room, budget);
+            if let Err(error) = taken {
+                damaged(error, path, findings)?;
+                archive.contents.push(NOTHING);
+                break;
+            }
             if archive.contents[number].state == State::False && !head.damaged {
                 archive.tell_false(number, findings);
             }
@@ -105,7 +115,7 @@ impl Archive {
         archive.size = Some(walker.at());
         if !walker.is_tar() {
             let name = path.display().to_string();
-            return Err(match read::compression(&walker.magic()) {
+            return Err(match decode::format(&walker.magic()) {
                 Some(with) => read::compressed(&name, with),
                 None => Error::malformed(
                     name,
@@ -120,11 +130,20 @@ impl Archive {
                 "stands in the archive more than once",
             );
         }
+        for number in archive.table.misplaced() {
+            let what = "stands below an entry that is no directory";
+            findings.defect(&archive.table.name(number), what);
+        }
         Ok(archive)
     }
 
     /// Goes through a directory.
-    pub fn of_folder(folder: &Arc<Folder>, path: &Path, findings: &mut Findings) -> Result<Self> {
+    pub fn of_folder(
+        folder: &Arc<Folder>,
+        path: &Path,
+        budget: &Budget,
+        findings: &mut Findings,
+    ) -> Result<Self> {
         let mut table = folder.list()?;
         let holder = Holder::Folder(folder.clone());
         if let Some(number) = table.file("manifest.json")
@@ -154,7 +173,7 @@ impl Archive {
             let failed = |error| Error::input(&path.join(&name), "reading", error);
             let mut file = folder.open(&name).map_err(failed)?;
             archive
-                .take(number, &mut file, &mut buffer, &mut 0)
+                .take(number, &mut file, &mut buffer, &mut 0, budget)
                 .map_err(failed)?;
             if archive.contents[number].state == State::False {
                 archive.tell_false(number, findings);
@@ -172,7 +191,15 @@ impl Archive {
             );
             return;
         }
-        self.judge_name(number, &self.table.name(number), head.kind, findings);
+        let cleaned = self.table.name(number);
+        let link = matches!(head.kind, Kind::Symlink | Kind::Hardlink);
+        if !is_plain(&head.name, &cleaned, head.kind) {
+            findings.defect(&name, "has a name that readers write in different ways");
+        } else if is_looked_for(&cleaned) && (link || head.name.starts_with(b"/")) {
+            let what = "is what loaders look for, but not all of them find it so";
+            findings.defect(&name, what);
+        }
+        self.judge_name(number, &cleaned, head.kind, findings);
     }
 
     fn judge_name(&self, number: usize, name: &str, kind: Kind, findings: &mut Findings) {
@@ -199,6 +226,7 @@ impl Archive {
         from: &mut dyn Read,
         buffer: &mut [u8],
         room: &mut u64,
+        budget: &Budget,
     ) -> io::Result<()> {
         let row = self.table.rows()[number];
         if row.kind != Kind::File {
@@ -208,7 +236,7 @@ impl Archive {
         let blob = self.blob(number);
         let algorithm = blob.map_or(Algorithm::Sha256, |digest| digest.algorithm());
         let keep = matches!(self.store, Store::Kept(_)) && row.size <= *room;
-        let passed = Tee::new(from, row.size, algorithm, keep).pass(buffer)?;
+        let passed = Tee::new(from, row.size, algorithm, keep, budget).pass(buffer)?;
         let found = passed.sha512.unwrap_or(passed.sha256);
         let state = match blob {
             _ if !passed.complete => State::Unknown,
@@ -298,6 +326,17 @@ impl Archive {
             .binary_search_by_key(&(number as u32), |(row, _)| *row);
         found.map_or(Inflated::Unknown, |at| self.inflated[at].1.clone())
     }
+}
+
+/// What is wrong with an archive's own compression is a defect; that it cannot be read is not.
+fn damaged(error: io::Error, path: &Path, findings: &mut Findings) -> Result<()> {
+    let what = match decode::Defect::of(&error) {
+        None => return Err(failed(path)(error)),
+        Some(decode::Defect::TooMuch(_)) => "inflates to more than a hundred times its size".into(),
+        Some(defect) => defect.to_string(),
+    };
+    findings.defect("the archive", what);
+    Ok(())
 }
 
 /// The 32 bytes of a SHA-256.

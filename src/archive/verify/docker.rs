@@ -130,6 +130,11 @@ fn file(
     findings: &mut Findings,
 ) -> Option<usize> {
     let found = archive.table.file(name);
+    if archive.table.is_hard_link(name) {
+        let what =
+            format!("{what} is a hard link, which some loaders take for an empty file: {name}");
+        findings.defect(label, what);
+    }
     match found {
         Some(number) => drop(seen.add(number)),
         None => findings.defect(label, format!("{what} is missing: {name}")),

@@ -11,6 +11,7 @@ mod oci;
 mod ours;
 mod tee;
 
+use super::decode;
 use super::defect::Defect;
 use super::entries::{FileInput, StreamInput};
 use super::read::{self, Holder};
@@ -18,6 +19,11 @@ use crate::error::{Error, Result, printable};
 use contents::Archive;
 use std::io::{self, Read};
 use std::path::Path;
+use tee::{Budget, Unpacked};
+
+/// The memory that the window of a zstd layer may take, unless more is allowed: as much as podman,
+/// skopeo and buildkit ask for at their highest levels. It comes on top of everything else.
+pub const WINDOW: u64 = 8 << 20;
 
 /// The most lines that are kept of each kind.
 const LINES: usize = 1000;
@@ -34,11 +40,14 @@ pub struct Findings {
     pub defects: Vec<Defect>,
     /// Images of an index of which nothing is there, which is no defect.
     pub absent: Vec<String>,
-    /// Layers whose diff IDs are not known, because they are compressed in a way that is not undone
-    /// here, or only with more memory than there is; their own digests were checked.
+    /// Layers that were not inflated, so that their diff IDs are not known: they are compressed in a
+    /// way that is not undone here, ask for a larger window than is allowed, or inflate to more than
+    /// a hundred times the archive. Their own digests were checked.
     pub compressed: usize,
     /// What could not be looked into, and why.
     pub unchecked: Vec<String>,
+    /// This program wrote it: a pull to the same path keeps what is sound in it.
+    pub ours: bool,
 }
 
 impl Findings {
@@ -88,10 +97,21 @@ impl Findings {
 /// # Errors
 ///
 /// [`Error::Input`] where it cannot be read, [`Error::Malformed`] where it is no archive at all,
-/// [`Error::Unsupported`] where it is compressed or has more entries than are taken. What is wrong
+/// [`Error::Unsupported`] where it is compressed otherwise than with gzip or zstd, or has more entries than are taken. What is wrong
 /// with an archive is no error, but a finding.
 pub fn verify(path: &Path) -> Result<Findings> {
+    verify_within(path, WINDOW)
+}
+
+/// The same, where zstd layers may take other windows than of 8 MiB: so much memory, on top of what
+/// is taken in any case.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
     let mut findings = Findings::default();
+    let budget = Budget::new(window);
     let archive = match read::open(path)? {
         Holder::Tar(file) => {
             let mut input =
@@ -100,24 +120,46 @@ pub fn verify(path: &Path) -> Result<Findings> {
                 &mut input,
                 Some(Holder::Tar(file.clone())),
                 path,
+                &budget,
                 &mut findings,
             )?
         }
-        Holder::Folder(folder) => Archive::of_folder(&folder, path, &mut findings)?,
+        Holder::Packed(file, _) => {
+            let name = path.display().to_string();
+            return verify_reader_within(&mut &*file, &name, window);
+        }
+        Holder::Folder(folder) => Archive::of_folder(&folder, path, &budget, &mut findings)?,
     };
     Ok(judge(&archive, findings))
 }
 
-/// Checks an archive that comes from a stream, in one pass. Documents are kept in memory, 2 MiB in
-/// all; what does not fit stands in [`Findings`], as `unchecked`.
+/// Checks an archive that comes from a stream, in one pass; one that is compressed as a whole, with
+/// gzip or zstd, as well. Documents are kept in memory, 2 MiB in all; what does not fit stands in
+/// [`Findings`], as `unchecked`.
 ///
 /// # Errors
 ///
 /// As [`verify`]; `name` is what messages call the stream.
 pub fn verify_reader(reader: &mut dyn Read, name: &str) -> Result<Findings> {
+    verify_reader_within(reader, name, WINDOW)
+}
+
+/// The same with another limit for windows, as [`verify_within`] has it.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_reader_within(reader: &mut dyn Read, name: &str, window: u64) -> Result<Findings> {
     let mut findings = Findings::default();
-    let mut input = StreamInput(reader);
-    let archive = Archive::of_tar(&mut input, None, Path::new(name), &mut findings)?;
+    let budget = Budget::new(window);
+    let path = Path::new(name);
+    let mut unpacked =
+        Unpacked::new(reader, &budget).map_err(|error| match decode::Defect::of(&error) {
+            Some(decode::Defect::Unsupported(with)) => read::compressed(name, with),
+            _ => failed(path)(error),
+        })?;
+    let mut input = StreamInput(&mut unpacked);
+    let archive = Archive::of_tar(&mut input, None, path, &budget, &mut findings)?;
     Ok(judge(&archive, findings))
 }
 
@@ -130,6 +172,7 @@ fn judge(archive: &Archive, mut findings: Findings) -> Findings {
         findings.defect("the archive", what);
     }
     findings.blobs = seen.count();
+    findings.ours = ours::is_ours(archive);
     if findings.defects.is_empty() && findings.unchecked.is_empty() {
         ours::check(archive, &mut findings);
     }

@@ -123,6 +123,7 @@ impl Walk<'_> {
     }
 
     fn all(&mut self, index: usize) {
+        let known = self.findings.defects.len() + self.findings.unchecked.len();
         let Some(outline) = self.outline(index, "index.json") else {
             return;
         };
@@ -150,13 +151,15 @@ impl Walk<'_> {
         }
         // The first of them is looked into first.
         self.pending.reverse();
-        let before = self.findings.defects.len();
         while let Some(pending) = self.pending.pop() {
             self.look_into(&pending);
         }
-        let nothing = self.findings.images == 0 && self.findings.defects.len() == before;
-        if nothing && !self.roots.is_empty() && !self.findings.absent.is_empty() {
-            let what = "names no image of which anything is there";
+        let found = self.findings.defects.len() + self.findings.unchecked.len();
+        if self.findings.images == 0 && found == known {
+            let what = match self.findings.absent.is_empty() {
+                true => "names no image",
+                false => "names no image of which anything is there",
+            };
             self.findings.defect("index.json", what);
         }
     }

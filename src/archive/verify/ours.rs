@@ -5,6 +5,7 @@
 use super::Findings;
 use super::contents::{Archive, READ};
 use super::oci::why;
+use crate::archive::header::{BLOCK, Kind};
 use crate::archive::items::Outline;
 use crate::archive::layout::{Format, Plan, PlanOptions, Source};
 use crate::error::{Error, Result};
@@ -16,18 +17,31 @@ use std::borrow::Cow;
 /// The memory that a layer takes in a plan, and as many of them in its image again.
 const LAYER: usize = 700;
 
-/// Holds an archive to its plan, if this program wrote it. Nobody else's headers look like these;
-/// some may be damaged.
-pub(super) fn check(archive: &Archive, findings: &mut Findings) {
+/// What a tar ends with where it was written for a tape: GNU tar's and Python's do.
+const RECORD: u64 = 10_240;
+
+/// Did this program write it? Some of its headers may be damaged. Those of a reproducible `tar` of
+/// the directory look the same; but that has directories in it, or ends as tapes do.
+pub(super) fn is_ours(archive: &Archive) -> bool {
     let rows = archive.table.rows();
     let ours = rows.iter().filter(|row| row.ours).count();
-    let Some(size) = archive.size.filter(|_| ours * 2 > rows.len()) else {
+    let end = rows.iter().map(|row| row.data + row.size).max();
+    let taped = archive.size.zip(end).is_some_and(|(size, end)| {
+        let end = end.next_multiple_of(BLOCK) + 2 * BLOCK;
+        size > end && size == end.next_multiple_of(RECORD)
+    });
+    archive.size.is_some()
+        && ours * 2 > rows.len()
+        && !taped
+        && !rows.iter().any(|row| row.kind == Kind::Directory)
+        && archive.table.file("index.json").is_some()
+}
+
+/// Holds an archive of this program to its plan.
+pub(super) fn check(archive: &Archive, findings: &mut Findings) {
+    let Some(size) = archive.size.filter(|_| findings.ours) else {
         return;
     };
-    if archive.table.file("index.json").is_none() {
-        // Somebody else's headers look like these after all.
-        return;
-    }
     let plan = match plan(archive) {
         Ok(plan) => plan,
         Err(Error::TooLarge { .. }) => {

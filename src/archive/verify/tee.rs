@@ -2,18 +2,45 @@
 //! small document.
 
 use crate::archive::decode::{self, Defect, Limits};
-use crate::archive::read::compression;
 use crate::digest::{Algorithm, Digest, Hasher};
+use std::cell::Cell;
 use std::io::{self, Read};
 
-/// As many of the first bytes as tell how it is compressed.
-const MAGIC: usize = 6;
-/// What a layer may inflate to: a hundred times its size, and a small one this.
-const SMALL: u64 = 1 << 30;
+/// What an archive may inflate to, all its layers together: this, and a hundred bytes for each of
+/// its own. More is not worth the time: three small layers can be made to inflate to gigabytes.
+const FREE: u64 = 256 << 20;
 const RATIO: u64 = 100;
-/// The largest window of a zstd frame: as much as there is room for. What asks for more is hashed
-/// as it is, and no further.
-const WINDOW: u64 = 2 << 20;
+
+/// What one archive may cost.
+pub(super) struct Budget {
+    /// The largest window of a zstd frame.
+    pub window: u64,
+    read: Cell<u64>,
+    inflated: Cell<u64>,
+    /// The archive is compressed itself: what counts is what was read of that.
+    packed: Cell<bool>,
+}
+
+impl Budget {
+    pub fn new(window: u64) -> Self {
+        Self {
+            window,
+            read: Cell::new(0),
+            inflated: Cell::new(0),
+            packed: Cell::new(false),
+        }
+    }
+
+    pub fn read(&self, bytes: usize) {
+        self.read.set(self.read.get() + bytes as u64);
+    }
+
+    /// Notes inflated bytes; says whether there may be so many.
+    pub fn inflated(&self, bytes: usize) -> bool {
+        self.inflated.set(self.inflated.get() + bytes as u64);
+        self.inflated.get() <= FREE.saturating_add(self.read.get().saturating_mul(RATIO))
+    }
+}
 
 pub(super) struct Tee<'r> {
     from: &'r mut dyn Read,
@@ -24,12 +51,13 @@ pub(super) struct Tee<'r> {
     left: u64,
     kept: Option<Vec<u8>>,
     failure: Option<io::Error>,
+    budget: &'r Budget,
 }
 
 /// What a compressed file inflates to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Inflated {
-    /// It is not compressed, or with something that is not undone here.
+    /// It is not compressed, or in a way that is not undone here, or only at too high a cost.
     Unknown,
     Digest([u8; 32]),
     Damaged(Box<str>),
@@ -47,7 +75,13 @@ pub(super) struct Passed {
 
 impl<'r> Tee<'r> {
     /// `algorithm` is the one that has to be known, `keep` whether a document is to be kept.
-    pub fn new(from: &'r mut dyn Read, size: u64, algorithm: Algorithm, keep: bool) -> Self {
+    pub fn new(
+        from: &'r mut dyn Read,
+        size: u64,
+        algorithm: Algorithm,
+        keep: bool,
+        budget: &'r Budget,
+    ) -> Self {
         Self {
             from,
             sha256: Hasher::new(Algorithm::Sha256),
@@ -55,21 +89,20 @@ impl<'r> Tee<'r> {
             left: size,
             kept: keep.then(Vec::new),
             failure: None,
+            budget,
         }
     }
 
     pub fn pass(mut self, buffer: &mut [u8]) -> io::Result<Passed> {
-        let mut head = [0; MAGIC];
+        let mut head = [0; decode::MAGIC];
         let mut filled = 0;
         while let Ok(read @ 1..) = self.read(&mut head[filled..]) {
             filled += read;
         }
-        let compressed = compression(&head[..filled]).is_some();
+        let compressed = decode::format(&head[..filled]).is_some();
+        let budget = self.budget;
         let inflated = match compressed {
-            true => {
-                let limit = self.left.saturating_mul(RATIO).max(SMALL);
-                inflated(head[..filled].chain(&mut self), limit, buffer)
-            }
+            true => inflated(head[..filled].chain(&mut self), budget, buffer),
             false => Inflated::Unknown,
         };
         while let Ok(1..) = self.read(buffer) {}
@@ -116,6 +149,9 @@ impl Read for Tee<'_> {
             }
         };
         let bytes = &buffer[..read];
+        if !self.budget.packed.get() {
+            self.budget.read(read);
+        }
         self.left -= read as u64;
         self.sha256.update(bytes);
         if let Some(hasher) = &mut self.sha512 {
@@ -129,16 +165,17 @@ impl Read for Tee<'_> {
 }
 
 /// The digest of what a compressed layer inflates to: its diff ID.
-fn inflated(from: impl Read, limit: u64, buffer: &mut [u8]) -> Inflated {
+fn inflated(from: impl Read, budget: &Budget, buffer: &mut [u8]) -> Inflated {
     let limits = Limits {
-        output: limit,
-        window: WINDOW,
+        output: u64::MAX,
+        window: budget.window,
     };
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let hashed = decode::reader(Box::new(from), limits).and_then(|(_, mut reader)| {
         loop {
             match reader.read(buffer)? {
                 0 => return Ok(()),
+                read if !budget.inflated(read) => return Err(Defect::TooMuch(0).into()),
                 read => hasher.update(&buffer[..read]),
             }
         }
@@ -154,5 +191,47 @@ fn inflated(from: impl Read, limit: u64, buffer: &mut [u8]) -> Inflated {
             | Defect::Trailing(_)),
         ) => Inflated::Damaged(defect.to_string().into()),
         _ => Inflated::Unknown,
+    }
+}
+
+/// A stream as it comes, or inflated: an archive that was compressed as a whole.
+pub(super) struct Unpacked<'r> {
+    inner: Box<dyn Read + 'r>,
+    budget: &'r Budget,
+}
+
+impl<'r> Unpacked<'r> {
+    /// Reads the first bytes to see which it is.
+    pub fn new(from: &'r mut dyn Read, budget: &'r Budget) -> io::Result<Self> {
+        let limits = Limits {
+            output: u64::MAX,
+            window: budget.window,
+        };
+        let (compression, inner) = decode::reader(Box::new(Counted(from, budget)), limits)?;
+        budget.packed.set(compression != decode::Compression::None);
+        Ok(Self { inner, budget })
+    }
+}
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        match self.budget.packed.get() && !self.budget.inflated(read) {
+            true => Err(Defect::TooMuch(self.budget.inflated.get()).into()),
+            false => Ok(read),
+        }
+    }
+}
+
+/// Counts what comes of a compressed archive.
+struct Counted<'r>(&'r mut dyn Read, &'r Budget);
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        if self.1.packed.get() {
+            self.1.read(read);
+        }
+        Ok(read)
     }
 }
