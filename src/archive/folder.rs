@@ -1,7 +1,8 @@
 //! A directory that holds an image: an OCI layout, or a docker-archive that was unpacked.
 //!
 //! Nothing below it is followed out of it: each component of a name is opened on its own, and no
-//! link is. Only blobs are listed; other files are asked for by the name that a document gives.
+//! link is. Only blobs are listed, below blobs/ and, as skopeo's `dir:` has them, at the top; other
+//! files are asked for by the name that a document gives.
 
 use super::header::Kind;
 use super::table::Table;
@@ -56,25 +57,32 @@ impl Folder {
             self.add(name, &mut table)?;
         }
         for algorithm in ["sha256", "sha512"] {
-            self.list_blobs(&format!("blobs/{algorithm}"), &mut table)?;
+            self.list_blobs(&format!("blobs/{algorithm}/"), &mut table)?;
         }
+        self.list_blobs("", &mut table)?;
         table.seal();
         Ok(table)
     }
 
-    fn list_blobs(&self, name: &str, table: &mut Table) -> Result<()> {
-        let failed = |error: io::Error| Error::input(&self.path.join(name), "listing", error);
-        let inside = format!("{name}/x");
+    /// The files of a directory that `prefix` names; at the top only those that are named by a
+    /// digest.
+    fn list_blobs(&self, prefix: &str, table: &mut Table) -> Result<()> {
+        let failed = |error: io::Error| Error::input(&self.path.join(prefix), "listing", error);
+        let inside = format!("{prefix}x");
         let folder = match self.parent(&inside) {
             Ok((Some(folder), _)) => folder,
+            Ok((None, _)) => self.descriptor.try_clone().map_err(failed)?,
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => return Ok(()),
+            Err(_) => return Ok(()),
         };
+        let is_hex = |c: &u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         for entry in Dir::read_from(&folder).map_err(|error| failed(error.into()))? {
             let entry = entry.map_err(|error| failed(error.into()))?;
             let last = entry.file_name().to_bytes();
-            if last != b"." && last != b".." {
-                let name = [name.as_bytes(), b"/", last].concat();
+            let named = last.len() == 64 && last.iter().all(is_hex);
+            let wanted = !prefix.is_empty() || (named && entry.file_type() != FileType::Directory);
+            if wanted && last != b"." && last != b".." {
+                let name = [prefix.as_bytes(), last].concat();
                 self.push(folder.as_fd(), last, &name, table)?;
             }
         }

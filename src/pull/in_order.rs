@@ -25,6 +25,9 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     let downloaded = Counter::new(0);
     let teller = Teller::new(&mut *observer, &downloaded);
     teller.start(&pull.plan);
+    for line in reuse::useless(&pull.reuse, &existing, &pull.plan, pull.inflate.is_some()) {
+        teller.tell(&Event::Note(line));
+    }
     let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
     let wanted = if pull.inflate.is_some() {
         &all[..]

@@ -85,7 +85,11 @@ impl Pull<'_> {
                 total: self.plan.download_size(),
                 layers: self.plan.blobs().len(),
             });
-            shared.look(&existing, self.inflate.is_some());
+            let inflated = self.inflate.is_some();
+            for line in reuse::useless(&self.reuse, &existing, &self.plan, inflated) {
+                observer(&Event::Note(line));
+            }
+            shared.look(&existing, inflated);
             shared.work(self.jobs, &receiver, &mut *observer);
             match shared.error() {
                 Some(error) => Err(error),

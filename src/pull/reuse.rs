@@ -38,6 +38,36 @@ pub(crate) fn names(path: &Path) -> Vec<String> {
     Existing::open(path).map_or_else(|_| Vec::new(), |existing| existing.image_names())
 }
 
+/// Why each archive that was named, and that comes first, serves nothing, if it does not: a line.
+pub(super) fn useless(
+    named: &[PathBuf],
+    existing: &[Existing],
+    plan: &Plan,
+    inflated: bool,
+) -> Vec<String> {
+    let line = |(path, one): (&PathBuf, &Existing)| {
+        let descriptors = plan.blobs().iter().map(|blob| &blob.descriptor);
+        let serves = |digest: &Digest, size| !one.find(digest, size).is_empty();
+        if descriptors
+            .into_iter()
+            .any(|of| serves(&of.digest, Some(of.size)))
+        {
+            return None;
+        }
+        let mut layers = (0..plan.blobs().len()).filter_map(|blob| diff_id(plan, blob));
+        let why = match layers.any(|id| serves(&id, None)) {
+            true if inflated => return None,
+            true => "its layers are uncompressed, and serve --gunzip alone",
+            false if one.is_empty() => {
+                "it has no blobs where an archive or an image's directory has them"
+            }
+            false => "none of its files is a blob of this image, unless it was packed anew",
+        };
+        Some(format!("{} serves nothing: {why}", path.display()))
+    };
+    named.iter().zip(existing).filter_map(line).collect()
+}
+
 /// Places that may hold a blob of a plan.
 pub(super) fn candidates<'e>(
     existing: &'e [Existing],
