@@ -41,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tags", tags),
     ("url", url),
     ("archive", archive),
+    ("verdict", verdict),
 ];
 
 /// Runs one target on one input; an unknown name is told by `false`.
@@ -223,6 +224,13 @@ fn url(data: &[u8]) {
 /// An archive, as it is and with its headers' checksums put right, so that what these protect is
 /// read: from a file and from a stream, which must not differ.
 fn archive(data: &[u8]) {
+    for bytes in [data, &with_sums(data)] {
+        look_into(bytes);
+    }
+}
+
+/// With the checksums of what may be headers put right.
+fn with_sums(data: &[u8]) -> Vec<u8> {
     let mut summed = data.to_vec();
     for block in summed.as_chunks_mut::<512>().0 {
         if &block[257..262] == b"ustar" {
@@ -231,9 +239,7 @@ fn archive(data: &[u8]) {
             block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
     }
-    for bytes in [data, &summed] {
-        look_into(bytes);
-    }
+    summed
 }
 
 fn look_into(bytes: &[u8]) {
@@ -275,6 +281,81 @@ fn find(existing: &Existing, length: u64) {
             assert!(end.is_some_and(|end| end <= length));
         }
     }
+}
+
+/// What `--verify` calls sound is the same to two readers of other hands: the `tar` crate, and one
+/// that knows plain headers alone.
+fn verdict(data: &[u8]) {
+    let bytes = with_sums(data);
+    let sound = verify_reader(&mut &bytes[..], "x").is_ok_and(|found| found.is_sound());
+    if !sound {
+        return;
+    }
+    let mut files = Vec::new();
+    for entry in tar::Archive::new(&bytes[..])
+        .entries()
+        .into_iter()
+        .flatten()
+    {
+        let Ok(mut entry) = entry else {
+            panic!("the tar crate cannot read what is sound");
+        };
+        let mut content = Vec::new();
+        let read = entry.read_to_end(&mut content);
+        assert!(read.is_ok(), "the tar crate cannot read what is sound");
+        if entry.header().entry_type().is_file() && !entry.path_bytes().ends_with(b"/") {
+            files.push((entry.path_bytes().into_owned(), content));
+        }
+    }
+    let plain = plain_files(&bytes);
+    // Long names are beyond the plain reader; its names are the beginnings of those.
+    assert_eq!(files.len(), plain.len());
+    for ((name, content), (plain_name, plain_content)) in files.iter().zip(&plain) {
+        assert!(
+            name.len() >= 100 || name == plain_name,
+            "{name:?}, {plain_name:?}"
+        );
+        assert_eq!(content, plain_content);
+    }
+}
+
+/// Files as a reader of 1979 sees them, but for POSIX's prefix: what stands between them is passed
+/// over.
+fn plain_files(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let text = |field: &[u8]| {
+        field
+            .split(|byte| *byte == 0)
+            .next()
+            .unwrap_or_default()
+            .to_vec()
+    };
+    let (mut files, mut at) = (Vec::new(), 0);
+    while let Some(block) = bytes
+        .get(at..at + 512)
+        .filter(|block| block.iter().any(|b| *b != 0))
+    {
+        let size = match block[124] {
+            0x80.. => block[125..136]
+                .iter()
+                .fold(0, |n, b| n << 8 | usize::from(*b)),
+            _ => {
+                let digits = block[124..136].iter().filter(|byte| byte.is_ascii_digit());
+                digits.fold(0, |n, b| n << 3 | usize::from(b - b'0'))
+            }
+        };
+        let start = at + 512;
+        if matches!(block[156], b'0' | 0) && !block[..100].ends_with(b"/") {
+            let mut name = text(&block[..100]);
+            if &block[257..263] == b"ustar\0" && block[345] != 0 {
+                name = [text(&block[345..500]), b"/".to_vec(), name].concat();
+            }
+            if !name.ends_with(b"/") {
+                files.push((name, bytes[start..start + size].to_vec()));
+            }
+        }
+        at = start + size.next_multiple_of(512);
+    }
+    files
 }
 
 #[cfg(test)]

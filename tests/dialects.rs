@@ -50,7 +50,7 @@ fn head(random: &mut Random, name: &[u8], kind: u8, size: &[u8]) -> Vec<u8> {
         100,
         random.seldom(&[b"0000644\0", b"000644 \0", b"zzzzzzz\0", b"       \0"]),
     );
-    put(&mut block, 108, b"0000000\00000000\0");
+    put(&mut block, 108, b"0000000\x000000000\0");
     put(&mut block, 124, size);
     let times: [&[u8]; 4] = [
         b"00000000000\0",
@@ -205,7 +205,7 @@ fn entry(random: &mut Random, evil: &[u8]) -> Vec<u8> {
 }
 
 /// The files of an image; `cmd` is what it runs.
-fn image(random: &mut Random, cmd: &str) -> Vec<Vec<u8>> {
+fn image(cmd: &str) -> Vec<Vec<u8>> {
     let layer = [0; 1024];
     let id = sha256(&layer);
     let config = format!(
@@ -221,17 +221,16 @@ fn image(random: &mut Random, cmd: &str) -> Vec<Vec<u8>> {
     let plain = |(name, data): (&str, &[u8])| {
         let mut block = vec![0; 512];
         put(&mut block, 0, name.as_bytes());
-        put(&mut block, 100, b"0000644\00000000\00000000\0");
+        put(&mut block, 100, b"0000644\x000000000\x000000000\0");
         put(
             &mut block,
             124,
-            format!("{:011o}\000000000000\0", data.len()).as_bytes(),
+            format!("{:011o}\x0000000000000\0", data.len()).as_bytes(),
         );
         block[156] = b'0';
         put(&mut block, 257, b"ustar\x0000");
         [summed(block, false), pad(data)].concat()
     };
-    let _ = random;
     files.into_iter().map(plain).collect()
 }
 
@@ -334,14 +333,14 @@ fn is_here(program: &str) -> bool {
 #[test]
 fn what_is_sound_is_the_same_to_every_reader() {
     let seed: u64 = std::env::var("DOCKERSAVE_SEED").map_or(7, |seed| seed.parse().unwrap());
-    let rounds: u64 = std::env::var("DOCKERSAVE_ROUNDS").map_or(600, |n| n.parse().unwrap());
+    let rounds: u64 = std::env::var("DOCKERSAVE_ROUNDS").map_or(300, |n| n.parse().unwrap());
     let here = ["tar", "bsdtar", "python3", "skopeo"].map(is_here);
     let dir = Dir::new();
     let mut sound = 0;
     for round in 0..rounds {
         let mut random = Random(noise(seed * 100_000 + round, 4096), 0);
-        let evil = image(&mut random, "evil").concat();
-        let mut parts = image(&mut random, "good");
+        let evil = image("evil").concat();
+        let mut parts = image("good");
         for _ in 0..random.below(3) + 1 {
             let at = random.below(parts.len() + 1);
             parts.insert(at, entry(&mut random, &evil));
@@ -389,5 +388,4 @@ fn what_is_sound_is_the_same_to_every_reader() {
         }
     }
     assert!(sound * 20 > rounds, "only {sound} of {rounds} were sound");
-    println!("{sound} of {rounds} were sound");
 }

@@ -61,3 +61,5 @@ mod sources;
 mod verify;
 // Tars of all dialects, as other programs read them.
 mod dialects;
+// Archives as people have them.
+mod archives;

@@ -17,8 +17,10 @@ pub(super) struct Budget {
     pub window: u64,
     read: Cell<u64>,
     inflated: Cell<u64>,
-    /// The archive is compressed itself: what counts is what was read of that.
+    /// The archive is compressed itself: what counts is what was read of that, and it may come to
+    /// as much again.
     packed: Cell<bool>,
+    unpacked: Cell<u64>,
 }
 
 impl Budget {
@@ -28,6 +30,7 @@ impl Budget {
             read: Cell::new(0),
             inflated: Cell::new(0),
             packed: Cell::new(false),
+            unpacked: Cell::new(0),
         }
     }
 
@@ -37,8 +40,12 @@ impl Budget {
 
     /// Notes inflated bytes; says whether there may be so many.
     pub fn inflated(&self, bytes: usize) -> bool {
-        self.inflated.set(self.inflated.get() + bytes as u64);
-        self.inflated.get() <= FREE.saturating_add(self.read.get().saturating_mul(RATIO))
+        self.has_room(&self.inflated, bytes)
+    }
+
+    fn has_room(&self, so_far: &Cell<u64>, bytes: usize) -> bool {
+        so_far.set(so_far.get() + bytes as u64);
+        so_far.get() <= FREE.saturating_add(self.read.get().saturating_mul(RATIO))
     }
 }
 
@@ -216,8 +223,9 @@ impl<'r> Unpacked<'r> {
 impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        match self.budget.packed.get() && !self.budget.inflated(read) {
-            true => Err(Defect::TooMuch(self.budget.inflated.get()).into()),
+        let budget = self.budget;
+        match budget.packed.get() && !budget.has_room(&budget.unpacked, read) {
+            true => Err(Defect::TooMuch(budget.unpacked.get()).into()),
             false => Ok(read),
         }
     }

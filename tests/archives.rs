@@ -1,0 +1,313 @@
+//! Archives as people have them: compressed, reproducible, of Buildpacks; and what serves a pull.
+
+use crate::registry::Registry;
+use crate::registry::image::{Blob, Image, gzip, layer_tar, noise, sha256};
+use crate::util::{Dir, Outcome, Run};
+use std::process::{Command, Stdio};
+
+fn image() -> Image {
+    Image::new((1..4).map(|seed| Blob::layer(seed, 3000)).collect())
+}
+
+fn directory(dir: &Dir) {
+    let registry = Registry::start();
+    image().push(&registry, "r", "1");
+    Run::pull(dir, &registry.name("r:1"))
+        .args(&["--no-tar", "--layers-dir", "x"])
+        .status(0);
+}
+
+fn is_here(program: &str) -> bool {
+    let mut command = Command::new(program);
+    let found = command.arg("--version").stdout(Stdio::null()).status();
+    if found.is_err() {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    found.is_ok()
+}
+
+/// However a directory becomes a tar, it is sound, and is not held for this program's own.
+#[test]
+fn a_tar_of_the_directory_is_sound_however_it_is_made() {
+    let dir = Dir::new();
+    directory(&dir);
+    let reproducible = "--sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner";
+    let files = "oci-layout index.json manifest.json blobs";
+    let flat = "$(cd x; find . -type f | sort -r)";
+    for (program, args) in [
+        ("tar", format!("{reproducible} {files}")),
+        ("tar", format!("{reproducible} .")),
+        ("tar", format!("{reproducible} --mode=0644 {flat}")),
+        ("tar", format!("{reproducible} --format=pax .")),
+        ("tar", format!("--format=pax {files}")),
+        ("tar", "--format=v7 .".to_owned()),
+        ("tar", "--format=ustar .".to_owned()),
+        ("tar", "--format=oldgnu .".to_owned()),
+        ("bsdtar", "--format=pax .".to_owned()),
+        ("bsdtar", "--format=gnutar .".to_owned()),
+        ("bsdtar", "--format=v7tar .".to_owned()),
+        ("bsdtar", format!("--format=ustar {files}")),
+    ] {
+        if !is_here(program) {
+            continue;
+        }
+        let line = format!("{program} -C x -cf x.tar {args}");
+        let made = Command::new("sh")
+            .args(["-c", &line])
+            .current_dir(dir.path())
+            .status();
+        assert!(made.unwrap().success(), "{line}");
+        let outcome = Run::new(&dir, &["--verify", "x.tar"]).outcome();
+        assert_eq!(outcome.stdout, "x.tar: sound, 1 image, 5 blobs\n", "{line}");
+    }
+}
+
+/// A docker-archive of one layer, each part under a name of its own.
+fn archive(config: &str, parts: &[(&str, &[u8])], item: &str) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let item = format!("[{item}]");
+    let all = [
+        &[
+            ("manifest.json", item.as_bytes()),
+            ("c.json", config.as_bytes()),
+        ],
+        parts,
+    ];
+    for (name, bytes) in all.concat() {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append(&header, bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn config(layers: &[&[u8]]) -> String {
+    let ids: Vec<String> = layers.iter().map(|l| format!("{:?}", sha256(l))).collect();
+    format!(r#"{{"rootfs":{{"diff_ids":[{}]}}}}"#, ids.join(","))
+}
+
+fn verified(dir: &Dir, bytes: &[u8], status: i32) -> Outcome {
+    dir.write("x.tar", bytes);
+    Run::new(dir, &["--verify", "x.tar"]).status(status)
+}
+
+/// pack and lifecycle name layers by a path's digest, or by the diff ID, behind a slash.
+#[test]
+fn archives_of_buildpacks_are_sound() {
+    let dir = Dir::new();
+    let layer = layer_tar(1, 10);
+    for name in [
+        format!("/{}.tar", &sha256(b"a path")[7..]),
+        format!("/{}.tar", sha256(&layer)),
+    ] {
+        let item = format!(r#"{{"Config":"c.json","RepoTags":["x:1"],"Layers":["{name}"]}}"#);
+        let bytes = archive(&config(&[&layer]), &[(&name, &layer)], &item);
+        verified(&dir, &bytes, 0);
+    }
+    // What loaders look for they do not find behind one.
+    let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["l"]}"#;
+    let bytes = archive(
+        &config(&[&layer]),
+        &[("l", &layer), ("/oci-layout", b"x")],
+        item,
+    );
+    let outcome = verified(&dir, &bytes, 6);
+    assert!(outcome.stdout.contains("not all of them find it"));
+    assert!(outcome.stderr.contains("get it again from where it came"));
+}
+
+/// RLE blocks of zstd: four bytes become 128 KiB.
+fn bomb(blocks: usize, window: u8) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window];
+    for number in 0..blocks {
+        let head = u32::from(number == blocks - 1) | 1 << 1 | (128 << 10) << 3;
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+#[test]
+fn an_archive_has_one_budget_for_what_its_layers_inflate_to() {
+    let dir = Dir::new();
+    let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["a","b","c"]}"#;
+    let within = vec![0; 200 << 17];
+    let ids = [&within[..], &within, &within];
+    // 25 MiB each: within what every archive may have.
+    let small = bomb(200, 0x38);
+    let bytes = archive(
+        &config(&ids),
+        &[("a", &small), ("b", &small), ("c", &small)],
+        item,
+    );
+    verified(&dir, &bytes, 0);
+    // A gigabyte each.
+    let large = bomb(8000, 0x38);
+    let bytes = archive(
+        &config(&ids),
+        &[("a", &large), ("b", &large), ("c", &large)],
+        item,
+    );
+    let start = std::time::Instant::now();
+    let outcome = verified(&dir, &bytes, 8);
+    assert!(
+        outcome.stdout.contains("sound, 3 layers not inflated"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    // The same in an archive that is compressed itself.
+    dir.write("x.tar.gz", gzip(&bytes));
+    Run::new(&dir, &["--verify", "x.tar.gz"]).status(8);
+    // Windows up to 8 MiB are inflated; what takes more needs to be told so.
+    let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["a"]}"#;
+    for (window, memory, status) in [
+        (0x68, "8M", 0),
+        (0x68, "4M", 8),
+        (0x70, "8M", 8),
+        (0x70, "16M", 0),
+    ] {
+        let bytes = archive(&config(&[&within]), &[("a", &bomb(200, window))], item);
+        dir.write("x.tar", bytes);
+        let args = ["--verify", "x.tar", "--inflate-memory", memory];
+        Run::new(&dir, &args).status(status);
+    }
+}
+
+#[test]
+fn an_archive_without_an_image_is_a_defect() {
+    let dir = Dir::new();
+    let layout = r#"{"imageLayoutVersion":"1.0.0"}"#;
+    let tar = |files: &[(&str, &str)]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, text) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            builder
+                .append_data(&mut header, name, text.as_bytes())
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let blob = "hello";
+    let path = format!("blobs/{}", sha256(blob.as_bytes()).replace(':', "/"));
+    let artifact = format!(
+        r#"{{"manifests":[{{"mediaType":"application/x","digest":"{}","size":5}}]}}"#,
+        sha256(blob.as_bytes())
+    );
+    for files in [
+        &[("manifest.json", "[]")][..],
+        &[("manifest.json", "null")],
+        &[("manifest.json", "[null]")],
+        &[
+            ("oci-layout", layout),
+            ("index.json", r#"{"manifests":[]}"#),
+        ],
+        &[
+            ("oci-layout", layout),
+            ("index.json", r#"{"manifests":null}"#),
+        ],
+        &[("oci-layout", layout), ("index.json", "{}")],
+        &[
+            ("oci-layout", layout),
+            ("index.json", &artifact),
+            (&path, blob),
+        ],
+        &[("oci-layout", layout)],
+        &[("x", "y")],
+        &[],
+    ] {
+        let outcome = verified(&dir, &tar(files), 6);
+        assert!(!outcome.stdout.contains("sound"), "{files:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_not_there_yet_is_named() {
+    let dir = Dir::new();
+    dir.write("x.tar.partial", "x");
+    Run::new(&dir, &["--verify", "x.tar"]).fails(1, "x.tar.partial is: its download has not ended");
+    Run::new(&dir, &["--verify", "y.tar"]).fails(1, "No such file");
+}
+
+/// skopeo's `dir:` and containerd's content store serve; what serves nothing says so, and why.
+#[test]
+fn a_source_that_serves_nothing_says_why() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = image();
+    image.push(&registry, "r", "1");
+    let blobs: Vec<&Blob> = image.layers.iter().chain([&image.config]).collect();
+    for (place, name) in [("dir", ""), ("store", "blobs/sha256/")] {
+        for blob in &blobs {
+            dir.write(&format!("{place}/{name}{}", &blob.digest[7..]), blob.data());
+        }
+        dir.write(&format!("{place}/manifest.json"), image.manifest());
+        dir.write(
+            &format!("{place}/version"),
+            "Directory Transport Version: 1.1\n",
+        );
+        let before = registry.count("/blobs/sha256:");
+        let outcome = Run::pull(&dir, &registry.name("r:1"))
+            .args(&["--reuse", place, "-o", &format!("{place}.tar")])
+            .status(0);
+        assert!(
+            !outcome.stderr.contains("serves nothing"),
+            "{}",
+            outcome.stderr
+        );
+        let layers = registry.count("/blobs/sha256:") - before;
+        assert!(layers <= 1, "{place}: {layers} blobs were asked for");
+    }
+    std::fs::create_dir(dir.join("empty")).unwrap();
+    dir.write("other.tar", archive("{}", &[("l", &noise(1, 10))], "{}"));
+    let layers: Vec<Vec<u8>> = (1..4).map(|seed| layer_tar(seed, 3000)).collect();
+    let parts = ["a", "b", "c"].map(|name| (name, ""));
+    let parts: Vec<(&str, &[u8])> = parts
+        .iter()
+        .zip(&layers)
+        .map(|(p, l)| (p.0, &l[..]))
+        .collect();
+    let ids: Vec<&[u8]> = layers.iter().map(|layer| &layer[..]).collect();
+    let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["a","b","c"]}"#;
+    dir.write("saved.tar", archive(&config(&ids), &parts, item));
+    for (source, why) in [
+        ("empty", "it has no blobs"),
+        ("other.tar", "none of its files is a blob"),
+        ("saved.tar", "serve --gunzip alone"),
+    ] {
+        for output in ["y.tar", "-"] {
+            let outcome = Run::pull(&dir, &registry.name("r:1"))
+                .args(&["--reuse", source, "-o", output])
+                .within("\"$@\" > out")
+                .status(0);
+            let line = format!("{source} serves nothing: ");
+            assert!(
+                outcome.stderr.contains(&line) && outcome.stderr.contains(why),
+                "{}",
+                outcome.stderr
+            );
+            let _ = std::fs::remove_file(dir.join("y.tar"));
+        }
+    }
+    dir.write("b.tar.gz", gzip(b"x"));
+    Run::pull(&dir, &registry.name("r:1"))
+        .args(&["--reuse", "b.tar.gz"])
+        .fails(1, "unpack it first: gzip -dk b.tar.gz");
+}
+
+/// What is in memory while a secret is does not end on the disk.
+#[test]
+fn there_are_no_core_files() {
+    let dir = Dir::new();
+    let script = "ulimit -S -c unlimited; sleep 2 | \"$@\" & sleep 1; grep 'core file' /proc/$!/limits; wait";
+    let outcome = Run::new(&dir, &["--verify", "-"]).within(script).outcome();
+    assert!(
+        outcome.stdout.contains("Max core file size        0"),
+        "{}{}",
+        outcome.stdout,
+        outcome.stderr
+    );
+}
