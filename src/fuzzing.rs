@@ -3,7 +3,7 @@
 //! A target fails by panicking, by looping, or by taking memory without end.
 
 use crate::archive::decode::{self, Limits};
-use crate::archive::journal;
+use crate::archive::journal::{self, Chunks, claimed};
 use crate::archive::read::Existing;
 use crate::digest::{Algorithm, Digest};
 use crate::json::Strings;
@@ -167,9 +167,15 @@ fn http(data: &[u8]) {
     assert!(total <= data.len());
 }
 
-/// A journal whose checksums are right, so that what they protect is read.
+/// A journal whose checksums are right, so that what they protect is read: of both formats.
 fn journal(data: &[u8]) {
-    let mut bytes = b"dockersave\0jnl1\0".to_vec();
+    for magic in [b"dockersave\0jnl1\0", b"dockersave\0jnl2\0"] {
+        journal_of(magic, data);
+    }
+}
+
+fn journal_of(magic: &[u8], data: &[u8]) {
+    let mut bytes = magic.to_vec();
     bytes.extend_from_slice(data);
     let mut trailer = [0; journal::TRAILER_SIZE as usize];
     trailer[..16].copy_from_slice(&bytes[..16]);
@@ -184,9 +190,24 @@ fn journal(data: &[u8]) {
     }
     let _ = journal::place(&trailer, bytes.len() as u64);
     let _ = journal::place(data.get(..32).unwrap_or(&trailer), u64::MAX);
-    if let Some(journal) = journal::read(&bytes, &trailer) {
+    let source = |part: &mut [u8], at: u64| {
+        let from = usize::try_from(at)
+            .ok()
+            .and_then(|at| bytes.get(at..)?.get(..part.len()));
+        part.copy_from_slice(from.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    };
+    let length = bytes.len() as u64;
+    if let Some(journal) = journal::read(&source, length, &trailer, &|_, _| true, 1000) {
         let claims: usize = journal.rows.iter().map(|row| row.claims.len()).sum();
         assert!(claims <= bytes.len());
+        for row in &journal.rows {
+            let chunks = Chunks::of(row.size);
+            assert_eq!(row.claims.len(), chunks.count());
+            let records = row.claims.iter().enumerate();
+            let claimed = records.map(|(chunk, record)| claimed(*record, chunks.length(chunk)));
+            assert!(claimed.sum::<u64>() <= row.size);
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 use crate::registry::image::{Blob, Image};
 use crate::registry::{Action, Fault, Registry};
 use crate::util::{Dir, Run};
+use rustix::process::Signal;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -71,8 +75,8 @@ fn killed_at_random_moments() {
         assert_eq!(dir.names(), ["r-latest.tar"]);
         let sent = registry.blob_bytes();
         again += sent.saturating_sub(size);
-        // At most 1 MiB a worker and kill; configs come again with each run.
-        let allowed = size + runs * 4 * MIB + 10_000;
+        // At most 256 KiB a worker and kill, and what is on its way; configs come again each time.
+        let allowed = size + runs * 4 * ((256 + 64) << 10) + 10_000;
         assert!(
             sent <= allowed,
             "round {round}: {sent} bytes for an image of {size}"
@@ -222,8 +226,7 @@ fn an_interrupt_says_how_to_go_on() {
     while registry.blob_bytes() < 4 * MIB {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let process = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    send(&child, Signal::INT);
     let status = child.wait().unwrap();
     let mut text = String::new();
     std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
@@ -263,4 +266,238 @@ fn what_the_network_broke_goes_on_in_the_next_run() {
         .archive()
         .holds(&image, Some(&registry.name("r:latest")));
     assert!(registry.blob_bytes() < 4 * MIB, "{}", registry.blob_bytes());
+}
+
+fn send(child: &Child, signal: Signal) {
+    let process = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(process, signal).unwrap();
+}
+
+/// A line of 16 kB/s a connection that is cut every second, by each of these signals in turn.
+fn cut_again_and_again(signals: &[Signal], flags: &[&str]) {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let layers: Vec<Blob> = (0..3).map(|seed| Blob::layer(seed, 100_000)).collect();
+    let size: u64 = layers.iter().map(|layer| layer.content.len()).sum();
+    let image = Image::new(layers);
+    image.push(&registry, "r", "latest");
+    registry.pace(16_000);
+    let mut cuts = 0;
+    let mut child = loop {
+        let mut child = Run::pull(&dir, &registry.name("r")).args(flags).spawn();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(1300) && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if child.try_wait().unwrap().is_some() {
+            break child;
+        }
+        send(&child, signals[cuts % signals.len()]);
+        child.wait().unwrap();
+        cuts += 1;
+        assert!(
+            cuts < 10,
+            "no end of it: {} bytes came",
+            registry.blob_bytes()
+        );
+    };
+    assert!(child.wait().unwrap().success());
+    assert!(cuts > 2, "it was not cut");
+    // The server sends 16 KiB at once: what a kill meets on its way, or not half a second old.
+    let kills = signals.contains(&Signal::KILL);
+    let allowed = size + cuts as u64 * 3 * if kills { 32 << 10 } else { 16 << 10 } + 10_000;
+    let sent = registry.blob_bytes();
+    eprintln!("{cuts} cuts, {sent} bytes for {size}");
+    assert!(sent <= allowed, "{sent} bytes for {size}, cut {cuts} times");
+    registry.pace(0);
+    let again = Run::pull(&dir, &registry.name("r")).args(flags).status(0);
+    assert_eq!(dir.names().len(), 1, "{:?}", again.stderr);
+}
+
+#[test]
+fn a_slow_line_that_is_stopped_again_and_again_comes_to_an_end() {
+    cut_again_and_again(&[Signal::INT, Signal::TERM], &["--jobs", "3"]);
+}
+
+#[test]
+fn a_slow_line_that_is_killed_again_and_again_comes_to_an_end() {
+    cut_again_and_again(&[Signal::KILL], &["--jobs", "3"]);
+}
+
+#[test]
+fn a_directory_on_a_slow_line_that_is_killed_again_and_again_comes_to_an_end() {
+    cut_again_and_again(&[Signal::KILL, Signal::TERM], &["--no-tar"]);
+}
+
+#[test]
+fn a_connection_that_breaks_after_ten_kilobytes_gets_a_layer_through() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![Blob::layer(1, 65_000)]);
+    let size = image.layers[0].content.len();
+    image.push(&registry, "r", "latest");
+    registry.faults(Fault::new(&image.layers[0].digest, Action::Close(10_000)).always());
+    for run in 1..=size / 10_000 {
+        Run::new(&dir, &["--insecure", "--retries", "0", &registry.name("r")])
+            .fails(5, "downloading layer");
+        let json = Run::new(
+            &dir,
+            &["--insecure", "--dry-run", "--json", &registry.name("r")],
+        );
+        let here = format!("\"here\":{},", run * 10_000);
+        let said = json.status(0).stdout;
+        assert!(said.contains(&here), "{here} {said}");
+    }
+    let archive = Run::pull(&dir, &registry.name("r")).arg("--json").status(0);
+    let kept = size / 10_000 * 10_000;
+    assert!(
+        archive.stdout.contains(&format!("\"kept\":{kept}")),
+        "{}",
+        archive.stdout
+    );
+    let came = format!("\"downloaded\":{}", size - kept);
+    assert!(archive.stdout.contains(&came), "{}", archive.stdout);
+}
+
+/// Stops in the middle of several chunks of one layer; returns how many bytes were sent.
+fn in_the_middle(registry: &Registry, dir: &Dir, flags: &[&str]) -> u64 {
+    registry.pace(100_000);
+    let mut child = Run::pull(dir, &registry.name("r")).args(flags).spawn();
+    while registry.blob_bytes() < 600_000 {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(&child, Signal::TERM);
+    child.wait().unwrap();
+    registry.pace(0);
+    let sent = registry.blob_bytes();
+    registry.forget();
+    sent
+}
+
+#[test]
+fn several_chunks_of_one_layer_go_on_in_their_middle() {
+    for flags in [&["--jobs", "4"][..], &["--jobs", "4", "--no-tar"]] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let image = Image::new(vec![Blob::layer(1, 40 << 20)]);
+        let size = image.layers[0].content.len();
+        image.push(&registry, "r", "latest");
+        let sent = in_the_middle(&registry, &dir, flags);
+        let ranges = || {
+            registry
+                .seen()
+                .iter()
+                .filter(|seen| seen.header("range").is_some())
+                .count()
+        };
+        Run::pull(&dir, &registry.name("r")).args(flags).status(0);
+        let again = (sent + registry.blob_bytes()).saturating_sub(size);
+        assert!(again < 4 * (32 << 10), "{again} bytes came again");
+        assert!(ranges() >= 4, "{}", ranges());
+    }
+}
+
+#[test]
+fn a_registry_without_ranges_is_asked_again_and_the_numbers_are_right() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![Blob::layer(1, 40 << 20)]);
+    let size = image.layers[0].content.len();
+    image.push(&registry, "r", "latest");
+    in_the_middle(&registry, &dir, &["--jobs", "4"]);
+    registry.faults(Fault::new("/blobs/", Action::NoRange).always());
+    let run = Run::pull(&dir, &registry.name("r")).args(&["--progress", "json"]);
+    let said = run.status(0).stderr;
+    let last = said
+        .lines()
+        .rfind(|line| line.contains("\"progress\""))
+        .unwrap();
+    assert!(
+        last.contains(&format!("\"done\":{size},\"total\":{size},")),
+        "{last}"
+    );
+}
+
+fn number(bytes: &[u8]) -> usize {
+    u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
+}
+
+/// A partial file's bytes, and where the journal's records begin in it.
+fn records(path: &Path) -> (Vec<u8>, usize, usize) {
+    let bytes = std::fs::read(path).unwrap();
+    let start = number(&bytes[bytes.len() - 16..]);
+    let rows = number(&bytes[start + 56..]);
+    (bytes, start, start + 64 + rows * 88)
+}
+
+#[test]
+fn what_a_power_cut_took_back_is_not_believed_and_what_it_left_is() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![Blob::layer(1, 400_000)]);
+    let size = image.layers[0].content.len();
+    image.push(&registry, "r", "latest");
+    registry.pace(100_000);
+    let child = Run::pull(&dir, &registry.name("r")).spawn();
+    while registry.blob_bytes() < 200_000 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(&child, Signal::TERM);
+    assert!({ child }.wait().is_ok());
+    registry.pace(0);
+    let path = dir.join("r-latest.tar.partial");
+    let (bytes, _, at) = records(&path);
+    // An earlier note, of what is on the disk, beside the later one, of what is not.
+    let mut note = crc32fast::hash(&image.layers[0].content.part(0, 100_000))
+        .to_le_bytes()
+        .to_vec();
+    note.extend_from_slice(&100_000_u32.to_le_bytes());
+    let later = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
+    assert!(later > 150_000, "{later}");
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&note, at as u64 + 8).unwrap();
+    let place = bytes
+        .windows(64)
+        .position(|part| part == &image.layers[0].content.part(0, 64)[..]);
+    file.write_all_at(&[0; 4096], place.unwrap() as u64 + 120_000)
+        .unwrap();
+    registry.forget();
+    let archive = Run::pull(&dir, &registry.name("r")).archive();
+    archive.holds(&image, Some(&registry.name("r:latest")));
+    let layer = |seen: &&crate::registry::Seen| seen.target.contains(&image.layers[0].digest);
+    let sent: u64 = registry
+        .seen()
+        .iter()
+        .filter(layer)
+        .map(|seen| seen.sent)
+        .sum();
+    assert_eq!(sent, size - 100_000);
+}
+
+#[test]
+fn a_partial_file_of_the_first_format_lends_its_whole_chunks() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = image();
+    image.push(&registry, "r", "latest");
+    half(&registry, &dir, "1");
+    let path = dir.join("r-latest.tar.partial");
+    let (bytes, start, at) = records(&path);
+    let end = bytes.len() - 32;
+    let mut old = bytes[..at].to_vec();
+    old[start..start + 16].copy_from_slice(b"dockersave\0jnl1\0");
+    let crc = crc32fast::hash(&old[start..]);
+    for record in bytes[at..end].chunks_exact(16) {
+        old.extend_from_slice(&record[..8]);
+    }
+    old.extend_from_slice(b"dockersave\0jnl1\0");
+    old.extend_from_slice(&(start as u64).to_le_bytes());
+    old.extend_from_slice(&crc.to_le_bytes());
+    old.extend_from_slice(&[0; 4]);
+    std::fs::write(&path, old).unwrap();
+    registry.forget();
+    let archive = Run::pull(&dir, &registry.name("r")).archive();
+    archive.holds(&image, Some(&registry.name("r:latest")));
+    let size: u64 = image.layers.iter().map(|layer| layer.content.len()).sum();
+    assert!(
+        registry.blob_bytes() < size - 11 * MIB,
+        "{}",
+        registry.blob_bytes()
+    );
+    assert_eq!(dir.names(), ["r-latest.tar"]);
 }

@@ -7,7 +7,7 @@
 
 use super::disk::{self, check_room, copy, hasten, open_locked, reserve, sync_folder, with_suffix};
 use super::file::read_journal;
-use super::journal::{self, Chunks, Journal, Marks};
+use super::journal::{self, Chunks, Claim, Journal, Marks, Record};
 use super::layout::{Entry, Plan, Source};
 use super::own::{self, Handle, Trust};
 use super::read::Place;
@@ -138,7 +138,7 @@ impl Directory {
             folders,
             unsynced: AtomicBool::new(false),
         };
-        if found.is_none_or(|found| found.plan != *plan.digest()) {
+        if found.is_none_or(|found| !found.is_of(plan)) {
             directory
                 .lay_out(plan, &claims)
                 .map_err(failed("laying out"))?;
@@ -153,16 +153,15 @@ impl Directory {
     }
 
     /// Begins a new journal; what an earlier one claimed of the same blobs stays claimed.
-    fn lay_out(&self, plan: &Plan, claims: &[Vec<Option<u32>>]) -> io::Result<()> {
+    fn lay_out(&self, plan: &Plan, claims: &[Vec<Record>]) -> io::Result<()> {
         self.journal.set_len(0)?;
         self.journal.set_len(journal::size(plan))?;
-        for (blob, claims) in claims.iter().enumerate() {
-            for (chunk, claim) in claims.iter().enumerate() {
-                if let Some(crc) = claim {
-                    self.marks.keep();
-                    let place = self.marks.at(blob, chunk);
-                    self.journal.write_all_at(&journal::record(*crc), place)?;
-                }
+        for (blob, records) in claims.iter().enumerate() {
+            let claims = records.iter().flatten().enumerate();
+            for (number, claim) in claims.filter(|(_, claim)| **claim != Claim::default()) {
+                self.marks.keep();
+                let place = self.marks.at(blob, number / 2, number % 2);
+                self.journal.write_all_at(&claim.to_bytes(), place)?;
             }
         }
         let wanted: BTreeSet<Digest> = self.blobs.iter().map(|blob| blob.digest).collect();
@@ -215,6 +214,14 @@ impl Directory {
         let file = own::make_new(folder.fd(), Path::new(name))?;
         file.write_all_at(bytes, 0)?;
         self.sync(&file)
+    }
+
+    fn sync_folders(&self) {
+        let folders = &self.folders;
+        [&folders.sha256, &folders.all, &self.own]
+            .into_iter()
+            .chain(&folders.sha512)
+            .for_each(Handle::sync);
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -287,13 +294,33 @@ impl Store for Directory {
         }
     }
 
-    fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()> {
+    fn mark(&self, blob: usize, chunk: usize, slot: usize, claim: Claim) -> Result<()> {
         self.marks.keep();
-        self.record(&journal::record(crc), blob, chunk)
+        self.record(&claim.to_bytes(), self.marks.at(blob, chunk, slot))
     }
 
     fn unmark(&self, blob: usize, chunk: usize) -> Result<()> {
-        self.record(&[0; journal::RECORD], blob, chunk)
+        self.record(&[0; journal::RECORD], self.marks.at(blob, chunk, 0))
+    }
+
+    /// The blobs under way; those that are settled are on the disk.
+    fn sync_all(&self) -> Result<()> {
+        const DOING: &str = "bringing to the disk";
+        for blob in &self.blobs {
+            let file = blob.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = file.clone();
+            if let Some(file) = file {
+                let synced = self.sync(&file);
+                synced.map_err(|error| self.failed(blob, DOING, error))?;
+            }
+        }
+        self.sync(&self.journal)
+            .map_err(|error| Error::output(&self.path, DOING, error))?;
+        if !self.marks.named.swap(true, Ordering::Relaxed) {
+            self.sync_folders();
+            sync_folder(&self.path);
+        }
+        Ok(())
     }
 
     /// Brings the blob to the disk now, while others still come.
@@ -316,11 +343,7 @@ impl Store for Directory {
         self.own
             .remove(JOURNAL)
             .map_err(|error| Error::output(&self.path.join(JOURNAL), "removing", error))?;
-        let folders = &self.folders;
-        [&folders.sha256, &folders.all, &self.own]
-            .into_iter()
-            .chain(&folders.sha512)
-            .for_each(Handle::sync);
+        self.sync_folders();
         self.name()
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         sync_folder(&self.target);
@@ -343,9 +366,9 @@ impl Store for Directory {
 }
 
 impl Directory {
-    fn record(&self, record: &[u8], blob: usize, chunk: usize) -> Result<()> {
+    fn record(&self, record: &[u8], place: u64) -> Result<()> {
         self.journal
-            .write_all_at(record, self.marks.at(blob, chunk))
+            .write_all_at(record, place)
             .map_err(|error| Error::output(&self.path, "writing the journal in", error))
     }
 }
@@ -413,35 +436,26 @@ fn document(entry: &Entry) -> Option<(String, Arc<Vec<u8>>)> {
 }
 
 /// What a journal, be it of this plan or of another one, claims of this plan's blobs.
-fn claims(journal: Option<&Journal>, plan: &Plan) -> Vec<Vec<Option<u32>>> {
-    let Some(journal) = journal else {
-        return journal::no_claims(plan);
-    };
+fn claims(journal: Option<&Journal>, plan: &Plan) -> Vec<Vec<Record>> {
+    let rows = journal.map_or(&[][..], |journal| &journal.rows);
     let claimed = |blob: &super::layout::Blob| {
         let own = |row: &&journal::Row| {
             row.digest == blob.descriptor.digest && row.size == blob.descriptor.size
         };
-        match journal.rows.iter().find(own) {
-            Some(row) => row.claims.clone(),
-            None => vec![None; Chunks::of(blob.descriptor.size).count()],
-        }
+        let row = rows.iter().find(own);
+        row.map_or_else(Vec::new, |row| row.claims.clone())
     };
     plan.blobs().iter().map(claimed).collect()
 }
 
 /// The bytes for which there has to be room.
-fn missing(plan: &Plan, claims: &[Vec<Option<u32>>]) -> u64 {
+fn missing(plan: &Plan, claims: &[Vec<Record>]) -> u64 {
     let mut sum = 0;
-    for (blob, claims) in plan.blobs().iter().zip(claims) {
+    for (blob, records) in plan.blobs().iter().zip(claims) {
         let chunks = Chunks::of(blob.descriptor.size);
-        let open = claims
-            .iter()
-            .enumerate()
-            .filter(|(_, claim)| claim.is_none());
-        sum += open
-            .map(|(chunk, _)| chunks.range(chunk))
-            .map(|range| range.end - range.start)
-            .sum::<u64>();
+        let records = records.iter().enumerate();
+        let here = records.map(|(chunk, record)| journal::claimed(*record, chunks.length(chunk)));
+        sum += blob.descriptor.size.saturating_sub(here.sum());
     }
     sum
 }

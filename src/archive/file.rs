@@ -7,7 +7,7 @@
 use super::disk::{
     check_room, copy, folder, hasten, open_locked, reserve, resolve, sync, sync_folder, with_suffix,
 };
-use super::journal::{self, Chunks, Journal, Marks, Row};
+use super::journal::{self, Chunks, Claim, Journal, Marks, Row};
 use super::layout::Plan;
 use super::own::{self, Trust};
 use super::read::Place;
@@ -19,6 +19,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 /// A partial archive, locked.
@@ -93,7 +94,7 @@ pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
     let mut lent = look(&with_suffix(&path, ".old"));
     let journal = look(&path).or_else(|| look(&path.join(super::directory::JOURNAL)));
     match journal {
-        Some(journal) if journal.plan == *plan.digest() => own = Some(journal),
+        Some(journal) if journal.is_of(plan) => own = Some(journal),
         // What a pull would set aside.
         Some(journal) => lent = Some(journal),
         None => {}
@@ -109,12 +110,11 @@ pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
                 .find(|row| row.digest == of.digest && row.size == of.size);
             let chunks = Chunks::of(of.size);
             let holds = |row: Option<&Row>, chunk: usize| {
-                row.is_some_and(|row| matches!(row.claims.get(chunk), Some(Some(_))))
+                let record = row.and_then(|row| row.claims.get(chunk));
+                record.map_or(0, |record| journal::claimed(*record, chunks.length(chunk)))
             };
             (0..chunks.count())
-                .filter(|chunk| holds(own.get(number), *chunk) || holds(other, *chunk))
-                .map(|chunk| chunks.range(chunk))
-                .map(|bytes| bytes.end - bytes.start)
+                .map(|chunk| holds(own.get(number), chunk).max(holds(other, chunk)))
                 .sum()
         })
         .collect()
@@ -146,8 +146,8 @@ impl Partial {
         }
         let found = read_journal(&file, plan);
         let file = match &found {
-            // Another image under this name: it lends what both have in common.
-            Some(journal) if journal.plan != *plan.digest() => {
+            // Another image under this name, or an older journal: it lends what both have in common.
+            Some(journal) if !journal.is_of(plan) => {
                 std::fs::rename(&path, &old)
                     .map_err(|error| Error::output(&path, "setting aside", error))?;
                 open_locked(CWD, &path, &path)?
@@ -165,7 +165,7 @@ impl Partial {
             writing: Mutex::default(),
         };
         let claims = match found {
-            Some(journal) if journal.plan == *plan.digest() => {
+            Some(journal) if journal.is_of(plan) => {
                 partial.marks.keep();
                 // Small, and without records of their own: written again rather than trusted.
                 partial.write_pieces(plan)?;
@@ -176,7 +176,7 @@ impl Partial {
                     partial.give_up();
                     return Err(error);
                 }
-                journal::no_claims(plan)
+                vec![Vec::new(); plan.blobs().len()]
             }
         };
         Ok(Opened {
@@ -235,13 +235,22 @@ impl Store for Partial {
         hasten(&self.file, self.offsets[blob], bytes);
     }
 
-    fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()> {
+    fn mark(&self, blob: usize, chunk: usize, slot: usize, claim: Claim) -> Result<()> {
         self.marks.keep();
-        self.write(&journal::record(crc), self.marks.at(blob, chunk))
+        self.write(&claim.to_bytes(), self.marks.at(blob, chunk, slot))
     }
 
     fn unmark(&self, blob: usize, chunk: usize) -> Result<()> {
-        self.write(&[0; journal::RECORD], self.marks.at(blob, chunk))
+        self.write(&[0; journal::RECORD], self.marks.at(blob, chunk, 0))
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        sync(&self.file)
+            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?;
+        if !self.marks.named.swap(true, Ordering::Relaxed) {
+            sync_folder(&self.path);
+        }
+        Ok(())
     }
 
     fn settle(&self, _blob: usize) -> Result<()> {
@@ -296,17 +305,22 @@ impl Lender {
     }
 }
 
-/// The journal of a file, if it has a whole one that is no larger than this plan's, or what is
-/// borne of any other's.
+/// The journal of a file, if it has a whole one: what it says of a plan's blobs.
 pub(super) fn read_journal(file: &File, plan: &Plan) -> Option<Journal> {
     let size = file.metadata().ok()?.len();
     let mut trailer = [0; journal::TRAILER_SIZE as usize];
     file.read_exact_at(&mut trailer, size.checked_sub(journal::TRAILER_SIZE)?)
         .ok()?;
     let place = journal::place(&trailer, size)?;
-    let most = journal::size(plan).max(journal::FOREIGN);
-    (place.end - place.start <= most).then_some(())?;
-    let mut bytes = vec![0; usize::try_from(place.end - place.start).ok()?];
-    file.read_exact_at(&mut bytes, place.start).ok()?;
-    journal::read(&bytes, &trailer)
+    let blobs = plan.blobs();
+    journal::read(
+        &|bytes, at| file.read_exact_at(bytes, place.start + at),
+        place.end - place.start,
+        &trailer,
+        &|digest, size| {
+            let mut descriptors = blobs.iter().map(|blob| &blob.descriptor);
+            descriptors.any(|of| of.digest == *digest && of.size == size)
+        },
+        blobs.len(),
+    )
 }

@@ -1,11 +1,17 @@
 //! How far a partial file has come: the journal that stands behind the archive's last byte.
 //!
-//! A blob's place is divided into chunks, and each chunk that was written completely has a record
-//! with its CRC-32. A record says what was true when it was written; after a power cut it may be
-//! on the disk while the chunk is not, therefore every claimed chunk is read again before it is
-//! trusted. This module turns journals into bytes and back; [`super::file`] stores them.
+//! A blob's place is divided into chunks. Each chunk has a record with two claims: that so many of
+//! its first bytes are written, and their CRC-32. A claim says what was true when it was written;
+//! after a power cut it may be on the disk while the bytes are not. Therefore every claim is checked
+//! against the bytes before it is trusted, the longer one of a record first. A claim that an `fsync`
+//! has brought to the disk is not overwritten before the next `fsync`: the other one is.
+//!
+//! A claim needs no checksum of its own. It takes eight aligned bytes, which never lie in two
+//! sectors, and one that is damaged does not match the bytes it is about.
+//!
+//! This module turns journals into bytes and back; [`super::file`] stores them.
 
-use super::layout::Plan;
+use super::layout::{Blob, Plan};
 use crate::digest::{Algorithm, Digest};
 use std::fs::File;
 use std::io;
@@ -13,23 +19,25 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a record stands for, and what is lost at most when a worker is killed.
+/// What a record stands for.
 const CHUNK: u64 = 512 << 10;
 /// Blobs of more than 32 GiB have larger chunks, so that no size costs memory without end.
 const CHUNKS: u64 = 1 << 16;
-const MAGIC: &[u8; 16] = b"dockersave\0jnl1\0";
+const MAGIC: &[u8; 16] = b"dockersave\0jnl2\0";
+/// The first format: one claim a chunk, about all of it. It is still read, and no longer written.
+const FIRST: &[u8; 16] = b"dockersave\0jnl1\0";
 const HEADER: usize = 64;
 const ROW: usize = 88;
 const TRAILER: usize = 32;
-/// A record's second half: tells a record from zeros, which a chunk's CRC-32 may well be.
+/// A claim's second half where it is about the whole chunk; else it is the number of bytes.
 const DONE: u32 = 0xD0C5_A7ED;
+/// Beginnings of chunks that are longer have no claim. No blob of less than 128 TiB has such chunks.
+const LONGEST: u32 = 1 << 31;
+const CLAIM: usize = 8;
 /// Bytes of a record.
-pub(crate) const RECORD: usize = 8;
-/// The largest journal that is read: one million blobs or eight million chunks.
+pub(crate) const RECORD: usize = 2 * CLAIM;
+/// The largest journal that is read, row by row: 760 000 blobs or four million chunks.
 const LIMIT: u64 = 64 << 20;
-
-/// The largest journal of another plan that is read: of 64 GiB, or of ten thousand blobs.
-pub(crate) const FOREIGN: u64 = 1 << 20;
 
 /// How a blob of `size` bytes is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +63,11 @@ impl Chunks {
         start..(start + self.chunk).min(self.size)
     }
 
+    pub fn length(&self, chunk: usize) -> u64 {
+        let range = self.range(chunk);
+        range.end - range.start
+    }
+
     /// The chunk that a byte belongs to; the count, for the end.
     pub fn at(&self, byte: u64) -> usize {
         if byte >= self.size {
@@ -70,6 +83,60 @@ impl Chunks {
     }
 }
 
+/// So many of a chunk's first bytes are written, and their CRC-32. The default claims nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub crc: u32,
+    mark: u32,
+}
+
+/// What a journal says of a chunk.
+pub(crate) type Record = [Claim; 2];
+
+impl Claim {
+    /// All of a chunk is written.
+    pub fn whole(crc: u32) -> Self {
+        Self { crc, mark: DONE }
+    }
+
+    /// Only its beginning is; `None` for one that is too long to be claimed.
+    pub fn part(length: u64, crc: u32) -> Option<Self> {
+        let mark = u32::try_from(length).ok().filter(|mark| *mark < LONGEST)?;
+        Some(Self { crc, mark })
+    }
+
+    /// How many bytes of a chunk of this size are claimed; what makes no sense claims nothing.
+    pub fn length(self, chunk: u64) -> u64 {
+        match self.mark {
+            DONE => chunk,
+            mark if mark < LONGEST && u64::from(mark) < chunk => mark.into(),
+            _ => 0,
+        }
+    }
+
+    pub fn to_bytes(self) -> [u8; CLAIM] {
+        let mut bytes = [0; CLAIM];
+        bytes[..4].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.mark.to_le_bytes());
+        bytes
+    }
+
+    /// The claim at this place of a record, if the record is so long.
+    fn read(record: &[u8], at: usize) -> Self {
+        let claim = record.get(at..).and_then(|rest| rest.first_chunk());
+        let [a, b, c, d, e, f, g, h] = *claim.unwrap_or(&[0; CLAIM]);
+        Self {
+            crc: u32::from_le_bytes([a, b, c, d]),
+            mark: u32::from_le_bytes([e, f, g, h]),
+        }
+    }
+}
+
+/// How many bytes of a chunk of this size a record claims.
+pub(crate) fn claimed(record: Record, chunk: u64) -> u64 {
+    record[0].length(chunk).max(record[1].length(chunk))
+}
+
 /// One blob's row of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -77,15 +144,31 @@ pub(crate) struct Row {
     /// Of its first byte in the file.
     pub offset: u64,
     pub size: u64,
-    /// The CRC-32 of each chunk that is claimed to be there.
-    pub claims: Vec<Option<u32>>,
+    /// Of each chunk.
+    pub claims: Vec<Record>,
 }
 
 /// A journal that was read.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    pub plan: Digest,
+    plan: Digest,
+    /// It has the format that is written now.
+    current: bool,
     pub rows: Vec<Row>,
+}
+
+impl Journal {
+    /// Can a pull of this plan go on with it, and write to it? It has a row for each blob then.
+    pub fn is_of(&self, plan: &Plan) -> bool {
+        let same = |(row, blob): (&Row, &Blob)| {
+            let descriptor = &blob.descriptor;
+            (row.digest, row.size, row.offset) == (descriptor.digest, descriptor.size, blob.offset)
+        };
+        self.current
+            && self.plan == *plan.digest()
+            && self.rows.len() == plan.blobs().len()
+            && self.rows.iter().zip(plan.blobs()).all(same)
+    }
 }
 
 /// Where the records of a plan's chunks stand in the file that holds its journal.
@@ -94,6 +177,8 @@ pub(crate) struct Marks {
     offsets: Vec<u64>,
     /// Something is worth going on from.
     worth: AtomicBool,
+    /// The name of the file that holds it is on the disk.
+    pub named: AtomicBool,
 }
 
 impl Marks {
@@ -108,12 +193,13 @@ impl Marks {
         Self {
             offsets: offsets.collect(),
             worth: AtomicBool::new(false),
+            named: AtomicBool::new(false),
         }
     }
 
-    /// The place of a chunk's record.
-    pub fn at(&self, blob: usize, chunk: usize) -> u64 {
-        self.offsets[blob] + (chunk * RECORD) as u64
+    /// The place of one of a chunk's two claims, and so of its record.
+    pub fn at(&self, blob: usize, chunk: usize, slot: usize) -> u64 {
+        self.offsets[blob] + (chunk * RECORD + slot * CLAIM) as u64
     }
 
     /// From now on there is something to keep.
@@ -126,27 +212,12 @@ impl Marks {
     }
 }
 
-/// The claims of a journal that claims nothing.
-pub(crate) fn no_claims(plan: &Plan) -> Vec<Vec<Option<u32>>> {
-    let blobs = plan.blobs().iter();
-    blobs
-        .map(|blob| vec![None; Chunks::of(blob.descriptor.size).count()])
-        .collect()
-}
-
 /// Writes a new journal at this byte of a file that is as long as it will be.
 pub(crate) fn write(file: &File, plan: &Plan, start: u64) -> io::Result<()> {
     let (head, trailer) = begin(plan, start);
     file.write_all_at(&head, start)?;
     // The trailer comes last: a file that has one is laid out.
     file.write_all_at(&trailer, start + size(plan) - TRAILER_SIZE)
-}
-
-pub(crate) fn record(crc: u32) -> [u8; RECORD] {
-    let mut bytes = [0; RECORD];
-    bytes[..4].copy_from_slice(&crc.to_le_bytes());
-    bytes[4..].copy_from_slice(&DONE.to_le_bytes());
-    bytes
 }
 
 /// Header and rows of a new journal, and the trailer that ends the file; no chunk is there yet.
@@ -192,7 +263,7 @@ pub(crate) fn place(trailer: &[u8], file_size: u64) -> Option<Range<u64>> {
     let end = file_size.checked_sub(TRAILER as u64)?;
     let length = end.checked_sub(start)?;
     let valid = trailer.len() == TRAILER
-        && trailer.starts_with(MAGIC)
+        && (trailer.starts_with(MAGIC) || trailer.starts_with(FIRST))
         && (HEADER as u64..=LIMIT).contains(&length);
     valid.then_some(start..end)
 }
@@ -200,52 +271,94 @@ pub(crate) fn place(trailer: &[u8], file_size: u64) -> Option<Range<u64>> {
 /// Bytes of the trailer.
 pub(crate) const TRAILER_SIZE: u64 = TRAILER as u64;
 
-/// Reads a journal; `None` for what is none, or is damaged. Nothing in it is trusted: offsets and
-/// sizes lie inside of the archive, and claims are only claims.
-pub(crate) fn read(bytes: &[u8], trailer: &[u8]) -> Option<Journal> {
-    if !bytes.starts_with(MAGIC) || bytes.len() < HEADER {
+/// Reads bytes at a place of a journal.
+pub(crate) type Source<'s> = &'s dyn Fn(&mut [u8], u64) -> io::Result<()>;
+
+/// Reads a journal of this length; `None` for what is none, or is damaged. Of its rows, those that
+/// are `wanted`, at most `most` of them: it takes no more memory than these. Nothing in it is
+/// trusted: offsets and sizes lie inside of the archive, and claims are only claims.
+pub(crate) fn read(
+    source: Source<'_>,
+    length: u64,
+    trailer: &[u8],
+    wanted: &dyn Fn(&Digest, u64) -> bool,
+    most: usize,
+) -> Option<Journal> {
+    let mut header = [0; HEADER];
+    source(&mut header, 0).ok()?;
+    let current = header.starts_with(MAGIC);
+    if !(current || header.starts_with(FIRST)) {
         return None;
     }
-    let archive = number(&bytes[48..56]);
-    let count = usize::try_from(number(&bytes[56..64])).ok()?;
-    let table = HEADER.checked_add(count.checked_mul(ROW)?)?;
-    let head = bytes.get(..table)?;
-    if crc32fast::hash(head).to_le_bytes() != trailer[24..28] {
+    let record = if current { RECORD } else { CLAIM };
+    let archive = number(&header[48..]);
+    let count = number(&header[56..]);
+    let mut place = count.checked_mul(ROW as u64)?.checked_add(HEADER as u64)?;
+    if place > length {
         return None;
     }
-    let mut records = &bytes[table..];
-    let mut rows = Vec::with_capacity(count);
-    for row in head[HEADER..].as_chunks::<ROW>().0 {
-        let (offset, size) = (number(&row[72..80]), number(&row[80..]));
-        if offset.checked_add(size)? > archive {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header);
+    each_row(source, count, &mut |row| {
+        crc.update(row);
+        Some(())
+    })?;
+    if crc.finalize().to_le_bytes() != trailer[24..28] {
+        return None;
+    }
+    let mut rows = Vec::new();
+    each_row(source, count, &mut |row| {
+        let (offset, size) = (number(&row[72..]), number(&row[80..]));
+        // At most CHUNKS records.
+        let records = (Chunks::of(size).count() * record) as u64;
+        let begin = place;
+        place += records;
+        if offset.checked_add(size)? > archive || place > length {
             return None;
         }
-        let (algorithm, length) = if row[0] == 2 {
+        let (algorithm, bytes) = if row[0] == 2 {
             (Algorithm::Sha512, 64)
         } else {
             (Algorithm::Sha256, 32)
         };
-        let own = Chunks::of(size).count() * RECORD;
-        let (mine, rest) = records.split_at_checked(own)?;
-        records = rest;
-        rows.push(Row {
-            digest: Digest::from_bytes(algorithm, &row[8..8 + length]),
-            offset,
-            size,
-            claims: mine.as_chunks().0.iter().map(claim).collect(),
-        });
-    }
+        let digest = Digest::from_bytes(algorithm, &row[8..8 + bytes]);
+        if rows.len() < most && wanted(&digest, size) {
+            let mut claims = vec![0; records as usize];
+            source(&mut claims, begin).ok()?;
+            rows.push(Row {
+                digest,
+                offset,
+                size,
+                claims: claims
+                    .chunks_exact(record)
+                    .map(|record| [Claim::read(record, 0), Claim::read(record, CLAIM)])
+                    .collect(),
+            });
+        }
+        Some(())
+    })?;
     Some(Journal {
-        plan: Digest::from_bytes(Algorithm::Sha256, &bytes[16..48]),
+        plan: Digest::from_bytes(Algorithm::Sha256, &header[16..48]),
+        current,
         rows,
     })
 }
 
-fn claim(record: &[u8; RECORD]) -> Option<u32> {
-    let half = |at: usize| {
-        u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])
-    };
-    (half(4) == DONE).then(|| half(0))
+fn each_row(
+    source: Source<'_>,
+    count: u64,
+    row: &mut dyn FnMut(&[u8; ROW]) -> Option<()>,
+) -> Option<()> {
+    let mut buffer = vec![0; ROW * count.min(256) as usize];
+    let (mut left, mut place) = (count, HEADER as u64);
+    while left > 0 {
+        let part = &mut buffer[..ROW * left.min(256) as usize];
+        source(part, place).ok()?;
+        part.as_chunks().0.iter().try_for_each(&mut *row)?;
+        left -= (part.len() / ROW) as u64;
+        place += part.len() as u64;
+    }
+    Some(())
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -269,6 +382,25 @@ mod tests {
         Plan::new(&[image("a", &layers)], &PlanOptions::default()).unwrap()
     }
 
+    fn read_all(bytes: &[u8], trailer: &[u8]) -> Option<Journal> {
+        read_wanted(bytes, trailer, &|_, _| true, usize::MAX)
+    }
+
+    fn read_wanted(
+        bytes: &[u8],
+        trailer: &[u8],
+        wanted: &dyn Fn(&Digest, u64) -> bool,
+        most: usize,
+    ) -> Option<Journal> {
+        let source = |part: &mut [u8], at: u64| {
+            let from = bytes.get(at as usize..).unwrap_or_default();
+            let from = from.get(..part.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            part.copy_from_slice(from);
+            Ok(())
+        };
+        read(&source, bytes.len() as u64, trailer, wanted, most)
+    }
+
     fn stored(plan: &Plan) -> (Vec<u8>, [u8; TRAILER]) {
         let (mut bytes, trailer) = begin(plan, plan.size());
         bytes.resize(size(plan) as usize - TRAILER, 0);
@@ -279,11 +411,19 @@ mod tests {
     fn a_journal_is_read_as_it_was_written() {
         let plan = plan();
         let (mut bytes, trailer) = stored(&plan);
-        let at = Marks::new(&plan, 0).at(0, 1) as usize;
-        bytes[at..at + RECORD].copy_from_slice(&record(0));
-        let journal = read(&bytes, &trailer).unwrap();
-        assert_eq!(journal.plan, *plan.digest());
-        assert_eq!(journal.rows[0].claims, [None, Some(0), None, None]);
+        let (whole, part) = (Claim::whole(0), Claim::part(9, 7).unwrap());
+        let marks = Marks::new(&plan, 0);
+        for (chunk, slot, claim) in [(1, 0, whole), (2, 1, part)] {
+            let at = marks.at(0, chunk, slot) as usize;
+            bytes[at..at + CLAIM].copy_from_slice(&claim.to_bytes());
+        }
+        let journal = read_all(&bytes, &trailer).unwrap();
+        assert!(journal.is_of(&plan));
+        let none = Claim::default();
+        let claims = [[none, none], [whole, none], [none, part], [none, none]];
+        assert_eq!(journal.rows[0].claims, claims);
+        let claimed = claims.map(|record| claimed(record, CHUNK));
+        assert_eq!(claimed, [0, CHUNK, 9, 0]);
         assert_eq!(journal.rows[1].digest, Digest::of(Algorithm::Sha512, b"b"));
         assert_eq!((journal.rows[1].size, journal.rows[2].claims.len()), (1, 0));
         let file_size = plan.size() + size(&plan);
@@ -294,6 +434,48 @@ mod tests {
     }
 
     #[test]
+    fn the_first_format_is_read_and_not_written_to() {
+        let plan = plan();
+        let (mut bytes, mut trailer) = stored(&plan);
+        bytes[..16].copy_from_slice(FIRST);
+        let table = HEADER + plan.blobs().len() * ROW;
+        bytes.truncate(table + 5 * CLAIM);
+        bytes[table + 2 * CLAIM..][..CLAIM].copy_from_slice(&Claim::whole(3).to_bytes());
+        trailer[..16].copy_from_slice(FIRST);
+        trailer[24..28].copy_from_slice(&crc32fast::hash(&bytes[..table]).to_le_bytes());
+        assert!(place(&trailer, plan.size() + (bytes.len() + TRAILER) as u64).is_some());
+        let journal = read_all(&bytes, &trailer).unwrap();
+        assert!(!journal.is_of(&plan));
+        let claims = &journal.rows[0].claims;
+        assert_eq!((claims.len(), claims[2][0]), (4, Claim::whole(3)));
+        assert!((0..4).all(|chunk| chunk == 2 || claimed(claims[chunk], CHUNK) == 0));
+        bytes.pop();
+        assert!(read_all(&bytes, &trailer).is_none());
+    }
+
+    #[test]
+    fn only_what_is_wanted_takes_memory() {
+        let plan = plan();
+        let (bytes, trailer) = stored(&plan);
+        let wanted =
+            |digest: &Digest, size| (*digest, size) == (Digest::of(Algorithm::Sha512, b"b"), 1);
+        let journal = read_wanted(&bytes, &trailer, &wanted, 9).unwrap();
+        assert_eq!((journal.rows.len(), journal.rows[0].size), (1, 1));
+        assert!(!journal.is_of(&plan));
+        let journal = read_wanted(&bytes, &trailer, &|_, _| true, 2).unwrap();
+        assert_eq!(journal.rows.len(), 2);
+    }
+
+    #[test]
+    fn what_makes_no_sense_claims_nothing() {
+        let claim = |mark| Claim { crc: 0, mark };
+        let lengths = [0, 1, 99, 100, 101, LONGEST - 1, LONGEST, u32::MAX, DONE];
+        let claimed = lengths.map(|mark| claim(mark).length(100));
+        assert_eq!(claimed, [0, 1, 99, 0, 0, 0, 0, 0, 100]);
+        assert!(Claim::part(LONGEST.into(), 0).is_none() && Claim::part(u64::MAX, 0).is_none());
+    }
+
+    #[test]
     fn damage_is_noticed_or_harmless() {
         let plan = plan();
         let (bytes, trailer) = stored(&plan);
@@ -301,10 +483,10 @@ mod tests {
         for at in 0..table {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x40;
-            assert!(read(&damaged, &trailer).is_none(), "byte {at}");
+            assert!(read_all(&damaged, &trailer).is_none(), "byte {at}");
         }
         for length in 0..bytes.len() {
-            assert!(read(&bytes[..length], &trailer).is_none());
+            assert!(read_all(&bytes[..length], &trailer).is_none());
         }
         for size in [0, 31, 32, 100] {
             assert!(place(&trailer, size).is_none());

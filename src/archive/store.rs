@@ -2,6 +2,7 @@
 //! file or a directory.
 
 use super::file::Lender;
+use super::journal::{Claim, Record};
 use super::read::Place;
 use crate::error::Result;
 use std::ops::Range;
@@ -10,8 +11,8 @@ use std::path::Path;
 /// What an output holds when it is opened.
 pub(crate) struct Opened {
     pub store: Box<dyn Store>,
-    /// For each blob, the CRC-32 of each chunk that its journal claims.
-    pub claims: Vec<Vec<Option<u32>>>,
+    /// For each blob, what its journal claims of each chunk; empty where it claims nothing.
+    pub claims: Vec<Vec<Record>>,
     pub lender: Option<Lender>,
 }
 
@@ -29,10 +30,12 @@ pub(crate) trait Store: Send + Sync {
     /// Has the system begin to bring these bytes to the disk, so that the end need not wait for
     /// all of them at once.
     fn hasten(&self, blob: usize, bytes: Range<u64>);
-    /// Notes that a chunk is written, and its CRC-32.
-    fn mark(&self, blob: usize, chunk: usize, crc: u32) -> Result<()>;
-    /// Takes a note back.
+    /// Notes how much of a chunk is written, as one of its record's two claims.
+    fn mark(&self, blob: usize, chunk: usize, slot: usize, claim: Claim) -> Result<()>;
+    /// Takes both claims back.
     fn unmark(&self, blob: usize, chunk: usize) -> Result<()>;
+    /// Brings what was written and noted to the disk. A file system that cannot is no failure.
+    fn sync_all(&self) -> Result<()>;
     /// The blob is whole and true.
     fn settle(&self, blob: usize) -> Result<()>;
     /// Everything is true: brings all to the disk, and gives the name. `false` where the file

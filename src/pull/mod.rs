@@ -6,6 +6,7 @@ mod ahead;
 mod convert;
 mod event;
 mod in_order;
+mod keep;
 mod output;
 mod progress;
 mod queue;

@@ -43,6 +43,13 @@ impl Progress {
         self.blobs[blob].kept.add(bytes);
     }
 
+    /// Bytes of a blob have to come again, of which so many were there before this run.
+    pub fn lost(&self, blob: usize, bytes: u64, kept: u64) {
+        // Counters wrap around.
+        self.blobs[blob].done.add(bytes.wrapping_neg());
+        self.blobs[blob].kept.add(kept.wrapping_neg());
+    }
+
     /// Bytes of a blob that are there.
     pub fn of(&self, blob: usize) -> u64 {
         self.blobs[blob].done.get()

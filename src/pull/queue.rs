@@ -163,8 +163,8 @@ impl Queue {
         self.lock().blobs[blob].check = Check::Wanted;
     }
 
-    /// A blob was checked; these chunks of it are there.
-    pub fn checked(&self, blob: usize, present: &[usize]) {
+    /// A blob was checked; these chunks of it are there, and these in part.
+    pub fn checked(&self, blob: usize, present: &[usize], parts: BTreeMap<usize, Part>) {
         let mut state = self.lock();
         let state_of = &mut state.blobs[blob];
         for chunk in present {
@@ -172,6 +172,7 @@ impl Queue {
                 state_of.left -= 1;
             }
         }
+        state_of.parts = parts;
         state_of.check = Check::Over;
         self.changed.notify_all();
     }
@@ -274,6 +275,18 @@ impl Queue {
             segment.end_at(first);
         }
         false
+    }
+
+    /// What is there of chunks that nobody is at work on, which without ranges nobody goes on from.
+    pub fn drop_parts(&self, blob: usize) -> BTreeMap<usize, Part> {
+        std::mem::take(&mut self.lock().blobs[blob].parts)
+    }
+
+    /// The segments that workers are at work on.
+    pub fn under_way(&self) -> Vec<Arc<Segment>> {
+        let state = self.lock();
+        let segments = state.blobs.iter().flat_map(|blob| &blob.segments);
+        segments.cloned().collect()
     }
 
     /// Does the registry serve ranges of this blob, as far as is known?
@@ -416,11 +429,35 @@ mod tests {
         let Task::Check(0) = queue.next() else {
             panic!()
         };
-        queue.checked(0, &[0, 1, 5]);
+        queue.checked(0, &[0, 1, 5], BTreeMap::new());
         let (segment, whole) = fetch(&queue);
         assert_eq!((segment.first, segment.end(), whole), (2, 5, false));
         let (segment, _) = fetch(&queue);
         assert_eq!((segment.first, segment.end()), (6, 10));
+    }
+
+    #[test]
+    fn each_chunk_that_is_there_in_part_begins_a_segment() {
+        let queue = Queue::new(&[5 * MIB], &[true], 6, true);
+        assert!(matches!(queue.next(), Task::Check(0)));
+        let parts = [0, 3, 4, 9].map(|chunk| (chunk, Part::nothing(chunk as u64 * MIB / 2 + 7)));
+        queue.checked(0, &[6], BTreeMap::from(parts));
+        let mut taken = Vec::new();
+        while taken.len() < 5 {
+            let (segment, _) = fetch(&queue);
+            let part = segment.lock().part.as_ref().map(|part| part.at);
+            taken.push((segment.first, segment.end(), part));
+        }
+        let at = |chunk| Some(chunk * MIB / 2 + 7);
+        let expected = [
+            (0, 3, at(0)),
+            (3, 4, at(3)),
+            (4, 6, at(4)),
+            (7, 9, None),
+            (9, 10, at(9)),
+        ];
+        assert_eq!(taken, expected);
+        assert!(queue.drop_parts(0).is_empty());
     }
 
     #[test]
@@ -639,12 +676,7 @@ mod tests {
 
     #[test]
     fn what_came_of_a_chunk_is_handed_on() {
-        let part = |at| {
-            Some(Part {
-                at,
-                crc: crc32fast::Hasher::new(),
-            })
-        };
+        let part = |at| Some(Part::nothing(at));
         let handed = |segment: &Arc<Segment>| segment.lock().part.as_ref().map(|part| part.at);
         let queue = Queue::new(&[MIB, 100 * MIB], &[false; 2], 3, true);
         let (large, _) = fetch(&queue);

@@ -1,6 +1,7 @@
 //! A run of chunks that one worker fetches, and what its transfer has brought so far. Which run
 //! that is, and who loses it, is decided in [`super::queue`].
 
+use super::keep::Noted;
 use crate::counter::Counter;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +26,22 @@ pub(crate) struct Part {
     pub at: u64,
     /// Of the chunk's bytes before that.
     pub crc: crc32fast::Hasher,
+    /// What the journal says of it.
+    pub noted: Noted,
+    /// How many of them were there before this run.
+    pub kept: u64,
+}
+
+impl Part {
+    /// Of a chunk of which nothing is there, that begins at this byte.
+    pub fn nothing(at: u64) -> Self {
+        Self {
+            at,
+            crc: crc32fast::Hasher::new(),
+            noted: Noted::nothing(),
+            kept: 0,
+        }
+    }
 }
 
 /// A run of chunks of one blob that one worker fetches.

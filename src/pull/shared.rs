@@ -2,12 +2,13 @@
 //! observer. Which work there is stands in [`super::queue`], how it is done in [`super::worker`].
 
 use super::event::{Event, LayerProgress};
+use super::keep::Syncs;
 use super::progress::Progress;
 use super::queue::{FOLLOWED, Queue};
 use super::worker::{Front, Worker};
 use super::{Pull, Report, reuse};
 use crate::archive::file::Lender;
-use crate::archive::journal::Chunks;
+use crate::archive::journal::{Chunks, Claim, Record};
 use crate::archive::layout::{Blob, Plan};
 use crate::archive::read::{Existing, Place};
 use crate::archive::store::{Opened, Store};
@@ -37,13 +38,14 @@ pub(super) struct Shared<'p> {
     pub store: Box<dyn Store>,
     pub queue: Queue,
     pub fronts: Vec<Mutex<Front>>,
-    pub claims: Vec<Vec<Option<u32>>>,
+    pub claims: Vec<Vec<Record>>,
     pub lender: Option<Lender>,
     /// For each blob, where another archive may have it.
     places: OnceLock<Vec<Vec<Place>>>,
     /// For each blob, where another archive has it uncompressed: then it is not pulled.
     raw: OnceLock<Vec<Option<Place>>>,
     pub progress: Progress,
+    pub syncs: Syncs,
     pub stop: Stop,
     error: Mutex<Option<Error>>,
     events: Mutex<Option<Sender<Option<Event>>>>,
@@ -72,7 +74,11 @@ impl<'p> Shared<'p> {
             .iter()
             .zip(&claims)
             .map(|(blob, claims)| {
-                claims.iter().any(Option::is_some) || lent(blob.descriptor.digest)
+                claims
+                    .iter()
+                    .flatten()
+                    .any(|claim| *claim != Claim::default())
+                    || lent(blob.descriptor.digest)
             })
             .collect();
         // What asks the system is left out where nobody wants to know.
@@ -91,6 +97,7 @@ impl<'p> Shared<'p> {
             places: OnceLock::new(),
             raw: OnceLock::new(),
             progress: Progress::new(sizes.len()),
+            syncs: Syncs::new(),
             error: Mutex::default(),
             stop: Stop::default(),
             events: Mutex::new(Some(events)),
@@ -191,6 +198,9 @@ impl<'p> Shared<'p> {
                         let note = "a connection brings next to nothing, trying another one";
                         self.client.note(note);
                     }
+                    if let Err(error) = self.note_old() {
+                        self.fail(error);
+                    }
                     observer(&self.snapshot());
                     next = Instant::now() + TICK;
                 }
@@ -262,14 +272,14 @@ impl<'p> Shared<'p> {
         self.reference(blob).registry()
     }
 
-    /// The CRC-32 and place of a chunk in the lender's file.
-    pub fn lent(&self, blob: usize, chunk: usize) -> Option<(u32, u64)> {
+    /// What the lender's file claims of a chunk, and the place of the blob in it.
+    pub fn lent(&self, blob: usize, chunk: usize) -> Option<(Record, u64)> {
         let descriptor = &self.plan.blobs()[blob].descriptor;
         let rows = &self.lender.as_ref()?.rows;
         let row = rows
             .iter()
             .find(|row| row.digest == descriptor.digest && row.size == descriptor.size)?;
-        Some(((*row.claims.get(chunk)?)?, row.offset))
+        Some((*row.claims.get(chunk)?, row.offset))
     }
 
     pub fn tell(&self, event: Event) {

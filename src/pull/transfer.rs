@@ -3,10 +3,11 @@
 //! A transfer goes on at the byte where a connection broke, with its checksum and hash kept. What
 //! a blob's hash comes to is judged in [`super::worker`].
 
+use super::keep::place;
 use super::segment::{Part, Segment};
 use super::shared::Shared;
 use super::worker::{BUFFER, Front, Worker};
-use crate::archive::journal::Chunks;
+use crate::archive::journal::{Chunks, Claim};
 use crate::digest::Hasher;
 use crate::error::Result;
 use crate::net::Response;
@@ -49,22 +50,24 @@ impl<'p> Worker<'p> {
     /// Brings a segment's chunks, over as many connections as it takes.
     pub(super) fn fetch(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
         let outcome = self.fetch_segment(segment, whole);
+        let noted = self.shared.note_last(segment);
         self.shared.queue.release(segment);
         outcome?;
+        noted?;
         self.advance(segment.blob)
     }
 
     fn fetch_segment(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
         let shared: &'p Shared<'p> = self.shared;
         let chunks = shared.chunks(segment.blob);
-        let part = segment.lock().part.clone().unwrap_or_else(|| Part {
-            at: chunks.range(segment.first).start,
-            crc: crc32fast::Hasher::new(),
-        });
+        let start = chunks.range(segment.first).start;
+        let part = segment.lock().part.clone();
+        let part = part.unwrap_or_else(|| Part::nothing(start));
         // Of a chunk that is there in part, the front has to read the beginning.
-        let front = shared.fronts[segment.blob].try_lock().ok().filter(|front| {
-            front.next == segment.first && part.at == chunks.range(segment.first).start
-        });
+        let front = shared.fronts[segment.blob]
+            .try_lock()
+            .ok()
+            .filter(|front| front.next == segment.first && part.at == start);
         let mut transfer = Transfer {
             segment: segment.clone(),
             chunks,
@@ -125,7 +128,7 @@ impl<'p> Worker<'p> {
             Answer::NoRange => self.without_range(transfer),
             Answer::Part(response) => self.receive(transfer, response, None),
             Answer::Whole(response) => {
-                if range.is_some() && !shared.queue.no_ranges(&transfer.segment) {
+                if range.is_some() && !self.no_ranges(&transfer.segment) {
                     return Ok(Outcome::Lost);
                 }
                 self.receive(transfer, response, Some(descriptor.size))
@@ -138,10 +141,21 @@ impl<'p> Worker<'p> {
         &mut self,
         transfer: &mut Transfer<'p>,
     ) -> std::result::Result<Outcome, Failure> {
-        if !self.shared.queue.no_ranges(&transfer.segment) {
+        if !self.no_ranges(&transfer.segment) {
             return Ok(Outcome::Lost);
         }
         self.stream(transfer)
+    }
+
+    /// The registry does not serve ranges: may this segment take a whole answer? What others left
+    /// of later chunks comes again with it.
+    fn no_ranges(&self, segment: &Segment) -> bool {
+        let (shared, blob) = (self.shared, segment.blob);
+        for part in shared.queue.drop_parts(blob).values() {
+            let (_, length) = place(shared.chunks(blob), part.at);
+            shared.progress.lost(blob, length, part.kept);
+        }
+        shared.queue.no_ranges(segment)
     }
 
     /// Reads an answer's body to where it belongs. `whole`: it begins at the blob's first byte,
@@ -189,11 +203,13 @@ impl<'p> Worker<'p> {
                 if owner.revoked {
                     return Ok(Outcome::Lost);
                 }
-                shared.take(transfer, &self.buffer[..filled])?;
-                owner.part = Some(Part {
-                    at: transfer.at,
-                    crc: transfer.crc.clone(),
-                });
+                let at = transfer.at;
+                let part = owner.part.get_or_insert_with(|| Part::nothing(at));
+                shared.take(transfer, &self.buffer[..filled], part)?;
+                shared.note_much(blob, part)?;
+                let noted = part.noted;
+                drop(owner);
+                shared.sync(&noted)?;
             }
             if let Some(failure) = failure {
                 return Err(failure);
@@ -281,7 +297,12 @@ impl Transfer<'_> {
 impl Shared<'_> {
     /// Writes received bytes and notes each chunk that they complete. Bytes of a chunk that is
     /// there already are passed over.
-    fn take(&self, transfer: &mut Transfer<'_>, mut bytes: &[u8]) -> Result<()> {
+    fn take(
+        &self,
+        transfer: &mut Transfer<'_>,
+        mut bytes: &[u8],
+        under_way: &mut Part,
+    ) -> Result<()> {
         let blob = transfer.segment.blob;
         let from = transfer.at;
         let last = transfer.chunks.at(from + bytes.len() as u64 - 1);
@@ -314,7 +335,8 @@ impl Shared<'_> {
             }
             let crc = std::mem::take(&mut transfer.crc).finalize();
             if !present {
-                self.store.mark(blob, chunk, crc)?;
+                let slot = self.syncs.slot(&under_way.noted);
+                self.store.mark(blob, chunk, slot, Claim::whole(crc))?;
                 if let Some((front, hasher)) = &mut transfer.front {
                     front.hasher = hasher.clone();
                     front.next = chunk + 1;
@@ -325,7 +347,10 @@ impl Shared<'_> {
                 }
             }
             self.queue.complete(&transfer.segment);
+            *under_way = Part::nothing(transfer.at);
         }
+        under_way.at = transfer.at;
+        under_way.crc = transfer.crc.clone();
         Ok(())
     }
 }

@@ -6,12 +6,15 @@
 //! when the front comes to it, and so is what comes faster than one worker can receive and hash. Nothing counts that was not hashed in this run.
 
 use super::event::Event;
+use super::keep::Noted;
 use super::queue::Task;
-use super::segment::Segment;
+use super::segment::{Part, Segment};
 use super::shared::Shared;
+use crate::archive::journal::{Claim, Record, claimed};
 use crate::archive::read::Place;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -38,6 +41,14 @@ impl Front {
             second: false,
         }
     }
+}
+
+/// What of a chunk is there and true.
+struct Found {
+    /// As if it had been received up to there.
+    part: Part,
+    /// Of the blob up to the chunk's end, where the hash before it was known.
+    hasher: Option<Hasher>,
 }
 
 pub(super) struct Worker<'p> {
@@ -87,77 +98,137 @@ impl<'p> Worker<'p> {
             return Ok(());
         }
         let mut front = self.front(blob);
-        let mut present = Vec::new();
+        let (mut present, mut parts) = (Vec::new(), BTreeMap::new());
         for chunk in 0..chunks.count() {
             if shared.queue.is_stopped() {
                 return Ok(());
             }
-            let mut hasher = (front.next == chunk).then(|| front.hasher.clone());
-            if !self.check_chunk(blob, chunk, hasher.as_mut())? {
+            let hasher = (front.next == chunk).then_some(&front.hasher);
+            let Some(found) = self.check_chunk(blob, chunk, hasher)? else {
+                continue;
+            };
+            shared.progress.kept(blob, found.part.kept);
+            if found.part.at < chunks.range(chunk).end {
+                parts.insert(chunk, found.part);
                 continue;
             }
-            if let Some(hasher) = hasher {
+            if let Some(hasher) = found.hasher {
                 front.hasher = hasher;
                 front.next += 1;
             }
             present.push(chunk);
-            let range = chunks.range(chunk);
-            shared.progress.kept(blob, range.end - range.start);
         }
-        if present.len() < chunks.count()
-            && let Some(hasher) = self.take_over(blob, &present)?
-        {
-            present = (0..chunks.count()).collect();
-            front.hasher = hasher;
-            front.next = chunks.count();
+        if present.len() < chunks.count() && !shared.places(blob).is_empty() {
+            if let Some(hasher) = self.take_over(blob, &present)? {
+                parts.clear();
+                present = (0..chunks.count()).collect();
+                front.hasher = hasher;
+                front.next = chunks.count();
+            }
+            // A copy that was not right has gone over the others.
+            for (chunk, part) in std::mem::take(&mut parts) {
+                shared.progress.lost(blob, part.kept, part.kept);
+                if let Some(found) = self.check_chunk(blob, chunk, None)? {
+                    shared.progress.kept(blob, found.part.kept);
+                    match found.part.at < chunks.range(chunk).end {
+                        true => drop(parts.insert(chunk, found.part)),
+                        false => present.push(chunk),
+                    }
+                }
+            }
         }
         drop(front);
-        shared.queue.checked(blob, &present);
+        shared.queue.checked(blob, &present, parts);
         self.advance(blob)
     }
 
-    /// Is this chunk there, or can it be had from the lender? Hashes it on the way.
+    /// How much of this chunk is there, or can be had from the lender? Hashes it on the way.
     fn check_chunk(
         &mut self,
         blob: usize,
         chunk: usize,
-        mut hasher: Option<&mut Hasher>,
-    ) -> Result<bool> {
+        hasher: Option<&Hasher>,
+    ) -> Result<Option<Found>> {
         let shared = self.shared;
-        let lent = shared.lent(blob, chunk);
-        let (claim, from) = match (shared.claims[blob][chunk], lent) {
-            (Some(claim), _) => (claim, None),
-            (None, Some((claim, offset))) => (claim, Some(offset)),
-            (None, None) => return Ok(false),
-        };
+        let size = shared.chunks(blob).length(chunk);
+        let own = shared.claims[blob].get(chunk).copied().unwrap_or_default();
+        let (own_size, lent) = (claimed(own, size), shared.lent(blob, chunk));
+        let lent = lent.map(|(record, place)| (record, Some(place)));
+        let mut tries = [Some((own, None)), lent];
+        // What is here already, unless the other file has more.
+        tries.sort_by_key(|of| of.map(|(record, _)| std::cmp::Reverse(claimed(record, size))));
+        for (record, from) in tries.into_iter().flatten() {
+            if claimed(record, size) == 0 {
+                continue;
+            }
+            let found = self.check_record(blob, chunk, record, from, hasher.cloned())?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        if own_size > 0 {
+            shared.store.unmark(blob, chunk)?;
+        }
+        Ok(None)
+    }
+
+    /// Reads what a record claims, and copies it where it comes `from` that place of the lender's.
+    /// The longer claim counts if it is true, and else the shorter one.
+    fn check_record(
+        &mut self,
+        blob: usize,
+        chunk: usize,
+        record: Record,
+        from: Option<u64>,
+        mut hasher: Option<Hasher>,
+    ) -> Result<Option<Found>> {
+        let shared = self.shared;
         let range = shared.chunks(blob).range(chunk);
+        let size = range.end - range.start;
+        let ends = record.map(|claim| range.start + claim.length(size));
         let mut crc = crc32fast::Hasher::new();
+        let mut found = None;
         let mut at = range.start;
-        while at < range.end {
-            let length = (range.end - at).min(READ as u64) as usize;
+        while let Some(end) = ends.into_iter().filter(|end| *end > at).min() {
+            let length = (end - at).min(READ as u64) as usize;
             let part = &mut self.buffer[..length];
             match (from, &shared.lender) {
                 (Some(offset), Some(lender)) => {
                     if lender.read_at(part, offset + at).is_err() {
-                        return Ok(false);
+                        break;
                     }
                     shared.store.write_at(blob, part, at)?;
                 }
                 _ => shared.store.read_at(blob, part, at)?,
             }
             crc.update(part);
-            if let Some(hasher) = hasher.as_deref_mut() {
+            if let Some(hasher) = &mut hasher {
                 hasher.update(part);
             }
             at += length as u64;
+            let sum = crc.clone().finalize();
+            let right = |slot: &usize| ends[*slot] == at && record[*slot].crc == sum;
+            if let Some(slot) = (0..2).find(right) {
+                found = Some((at, slot, crc.clone()));
+            }
         }
-        let right = crc.finalize() == claim;
-        match (right, from) {
-            (true, Some(_)) => shared.store.mark(blob, chunk, claim)?,
-            (false, None) => shared.store.unmark(blob, chunk)?,
-            _ => {}
-        }
-        Ok(right)
+        let Some((at, slot, crc)) = found else {
+            return Ok(None);
+        };
+        let slot = match from {
+            Some(_) => {
+                shared.store.mark(blob, chunk, 0, record[slot])?;
+                0
+            }
+            None => slot,
+        };
+        let part = Part {
+            at,
+            crc,
+            noted: Noted::found(at, slot),
+            kept: at - range.start,
+        };
+        Ok(Some(Found { part, hasher }))
     }
 
     /// Copies what is missing of a blob from another archive that has it; `present` chunks, in
@@ -205,7 +276,7 @@ impl<'p> Worker<'p> {
             return Ok(None);
         }
         for (chunk, crc) in copied {
-            shared.store.mark(blob, chunk, crc)?;
+            shared.store.mark(blob, chunk, 0, Claim::whole(crc))?;
         }
         let size = shared.plan.blobs()[blob].descriptor.size;
         shared.progress.set(blob, size);

@@ -36,7 +36,7 @@ impl State {
         let blob = &self.blobs[number];
         let first = blob.done.iter().position(|done| !done)?;
         let end = if blob.ranges {
-            blob.next_done(first)
+            blob.end_from(first)
         } else {
             blob.done.len()
         };
@@ -67,7 +67,7 @@ impl State {
                 .map(|s| s.cursor())
                 .filter(|cursor| *cursor > first)
                 .min();
-            let end = blob.next_done(first).min(claimed.unwrap_or(usize::MAX));
+            let end = blob.end_from(first).min(claimed.unwrap_or(usize::MAX));
             let piece = blob.piece(blob.left, jobs);
             Some((Segment::new(*number, first, end.min(first + piece)), false))
         })
@@ -166,11 +166,13 @@ impl State {
 }
 
 impl BlobState {
-    fn next_done(&self, from: usize) -> usize {
-        self.done[from..]
-            .iter()
-            .position(|done| *done)
-            .map_or(self.done.len(), |at| from + at)
+    /// Where a segment ends that begins at this chunk: at the next one that is there, or from whose
+    /// middle a segment of its own is to go on.
+    fn end_from(&self, from: usize) -> usize {
+        let done = self.done[from..].iter().position(|done| *done);
+        let done = done.map_or(self.done.len(), |at| from + at);
+        let part = self.parts.range(from + 1..).next();
+        part.map_or(done, |(chunk, _)| done.min(*chunk))
     }
 
     /// How many chunks a piece has when so many are left.
