@@ -243,7 +243,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("all-platforms" None, None, 0, "the images of all platforms, as an OCI layout",
         "The index stays as it is, and so do the attestations in it.",
         |low, _| { low.all_platforms = true; Ok(()) }),
-    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Instead of --working-dir and --tarname. To standard output goes the same archive, in order and without any disk: dockersave debian -o - | docker load.",
+    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Instead of --working-dir and --tarname. To standard output goes the same archive, in order and without any disk: dockersave debian -o - | docker load. A descriptor (/dev/stdout, /dev/fd/3), a FIFO, a socket or a device is written to in the same way and stays what it is; a FIFO without a reader is waited for as long as --timeout says. A link to a file stays, and the file is replaced.",
         |low, value| { low.output = Some(value.path()?); Ok(()) }),
     flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
         |low, value| { low.working_dir = Some(value.path()?); Ok(()) }),
