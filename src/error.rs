@@ -1,9 +1,10 @@
 //! Every way this program can fail, what it then says, and the exit status that goes with it.
 //!
 //! One type that a caller can match on. A message says what failed, on what, and what to do about
-//! it; text that came from outside passes [`printable`] first, so that no server writes control
-//! characters to a terminal.
+//! it. Text from outside is an [`UntrustedText`] or passes [`printable`], and every message passes
+//! [`line()`] as a whole, so that no server writes control characters to a terminal.
 
+use crate::secret::{LONG, redact, redact_all};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -178,11 +179,21 @@ impl Error {
     }
 }
 
+/// Whatever of it came from outside: one line, fit for a terminal, without any secret.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage { what, why } => write!(f, "{}: {why}", printable(what, 300)),
-            Self::Refused {
+        f.write_str(&line(&Message(self).to_string()))
+    }
+}
+
+/// An error's words as they are.
+struct Message<'e>(&'e Error);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::Usage { what, why } => write!(f, "{}: {why}", printable(what, 300)),
+            Error::Refused {
                 host,
                 status,
                 detail,
@@ -194,14 +205,14 @@ impl fmt::Display for Error {
                     write!(f, ", {detail}")
                 }
             }
-            Self::NotFound { what, available } => {
+            Error::NotFound { what, available } => {
                 f.write_str(what)?;
                 match available.len() {
                     0 => Ok(()),
                     _ => write!(f, "; there is: {}", list(available)),
                 }
             }
-            Self::Network {
+            Error::Network {
                 host,
                 doing,
                 attempts,
@@ -216,7 +227,7 @@ impl fmt::Display for Error {
                 }
                 Ok(())
             }
-            Self::Mismatch {
+            Error::Mismatch {
                 blob,
                 expected,
                 found,
@@ -224,7 +235,7 @@ impl fmt::Display for Error {
                 f,
                 "{blob} is not what was named: expected {expected}, found {found}; nothing was kept of it"
             ),
-            Self::Output {
+            Error::Output {
                 path,
                 doing,
                 source,
@@ -237,7 +248,7 @@ impl fmt::Display for Error {
                     advice => write!(f, "; {advice}"),
                 }
             }
-            Self::Unsound {
+            Error::Unsound {
                 archive,
                 defects,
                 ours,
@@ -249,7 +260,7 @@ impl fmt::Display for Error {
                 };
                 write!(f, "{archive} has {defects} defect{s}; {advice}")
             }
-            Self::Uninflated { archive, layers } => {
+            Error::Uninflated { archive, layers } => {
                 let (s, are) = if *layers == 1 {
                     ("", "was")
                 } else {
@@ -260,24 +271,24 @@ impl fmt::Display for Error {
                     "{archive}: {layers} layer{s} {are} not inflated, so whether their content is what the config names is not known; --inflate-memory allows larger zstd windows"
                 )
             }
-            Self::Tls { host, why } => write!(f, "{host}: {why}"),
-            Self::Malformed { document, why } => write!(f, "{document}: {why}"),
-            Self::TooLarge { what, limit } => {
+            Error::Tls { host, why } => write!(f, "{host}: {why}"),
+            Error::Malformed { document, why } => write!(f, "{document}: {why}"),
+            Error::TooLarge { what, limit } => {
                 write!(
                     f,
                     "{what} is larger than {limit} bytes, which is more than is taken"
                 )
             }
-            Self::Input {
+            Error::Input {
                 path,
                 doing,
                 source,
             } => {
                 write!(f, "{doing} {}: {}", path.display(), plain(source))
             }
-            Self::Unsupported { what } => f.write_str(what),
-            Self::Interrupted(0) => f.write_str("stopped"),
-            Self::Interrupted(_) => f.write_str("interrupted"),
+            Error::Unsupported { what } => f.write_str(what),
+            Error::Interrupted(0) => f.write_str("stopped"),
+            Error::Interrupted(_) => f.write_str("interrupted"),
         }
     }
 }
@@ -333,9 +344,25 @@ fn list(items: &[String]) -> String {
     text
 }
 
-/// Text from outside, fit for a terminal: control and direction-changing characters become `?`,
-/// white space becomes single blanks, and what exceeds `limit` characters is cut off.
+/// Text from outside: what a registry, a proxy, a helper, an archive or a document says.
+///
+/// It can be compared and measured as it is, but its `Display` goes through [`printable`], so that
+/// it moves no cursor, fakes no line and hides no character. For programs, JSON escapes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct UntrustedText(pub(crate) String);
+
+impl fmt::Display for UntrustedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.0, 200))
+    }
+}
+
+/// Text from outside, fit for a terminal: secrets are left out, control, invisible and
+/// direction-changing characters become `?`, white space becomes single blanks, and what exceeds
+/// `limit` characters is cut off.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
+    // Before the text is cut: half a secret is one, too.
+    let text = redact_all(text);
     let mut out = String::with_capacity(text.len().min(limit + 3));
     let mut count = 0;
     let mut blank = true;
@@ -354,12 +381,43 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
         }
         blank = false;
         count += 1;
-        // U+200B.. and U+202A.. reorder or hide what stands around them (CVE-2021-42574).
-        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        out.push(if c.is_control() || hidden { '?' } else { c });
+        out.push(visible(c));
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// A line that is about to be shown, whatever it was put together from: the last filter, for texts
+/// of our own that hold names of files, hosts and platforms.
+pub(crate) fn line(text: &str) -> String {
+    let one = |c: char| if c.is_whitespace() { ' ' } else { visible(c) };
+    redact(text, LONG).chars().map(one).collect()
+}
+
+/// Lines of a listing: only their ends are kept of what moves a cursor.
+pub(crate) fn lines(text: &str) -> String {
+    let one = |c: char| match c {
+        '\n' | '\t' => c,
+        c if c.is_whitespace() => ' ',
+        c => visible(c),
+    };
+    redact(text, LONG).chars().map(one).collect()
+}
+
+fn visible(c: char) -> char {
+    if is_hidden(c) { '?' } else { c }
+}
+
+/// Does it move the cursor, reorder or hide what is around it (CVE-2021-42574), or cannot be seen?
+/// Controls, line separators, and Unicode's default ignorable and format characters.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -372,6 +430,16 @@ mod tests {
             printable("a\x1b[2Jb\r\nc\u{9b}d\u{202e}e", 80),
             "a?[2Jb c?d?e"
         );
+        assert_eq!(
+            printable("a\u{2028}b\u{e0041}c\u{7f}d\u{ad}e\u{fe0f}", 80),
+            "a b?c?d?e?"
+        );
+        assert_eq!(line("a\nb\u{2029}c\x1b  d"), "a b c?  d");
+        assert_eq!(lines("a\tb\nc\r\x07"), "a\tb\nc ?");
+        let text = UntrustedText("x\x1b[0m".into());
+        assert_eq!(format!("{text}"), "x?[0m");
+        let error = Error::unsupported("x\u{202e}\ny");
+        assert_eq!(error.to_string(), "x? y");
         assert_eq!(printable("abcdef", 3), "abc...");
         assert_eq!(printable("  a \n\t b  ", 80), "a b");
     }

@@ -412,15 +412,31 @@ pub(crate) fn array(values: &[String]) -> String {
 
 /// Quoted, and all but printable ASCII escaped.
 pub(crate) fn ascii(text: &str) -> String {
-    let quoted = quoted(text);
-    let mut out = String::with_capacity(quoted.len());
-    for c in quoted.chars() {
-        if matches!(c, ' '..='~') {
-            out.push(c);
-        } else {
+    escaped(&quoted(text), |c| !matches!(c, ' '..='~'))
+}
+
+/// A document of JSON in ASCII: it means the same, since only strings hold anything else.
+pub(crate) fn document_in_ascii(text: &str) -> String {
+    escaped(text, |c| !c.is_ascii() || c == '\u{7f}')
+}
+
+/// A document of JSON for a terminal, where only letters and other visible characters stay.
+pub(crate) fn document_for_terminal(text: &str) -> String {
+    escaped(text, |c| {
+        !matches!(c, '\n' | '\r' | '\t') && crate::error::is_hidden(c)
+    })
+}
+
+/// With some characters as `\uXXXX`.
+fn escaped(text: &str, which: fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if which(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 out.push_str(&format!("\\u{unit:04x}"));
             }
+        } else {
+            out.push(c);
         }
     }
     out
@@ -519,6 +535,15 @@ mod tests {
         let text = "\u{e4}\u{1f4e6}\u{202e}\u{7f}\x1b\n\"";
         let back: String = miniserde::json::from_str(&ascii(text)).unwrap();
         assert_eq!(back, text);
+        let document = "{\"a\":\n\"\u{e4}\u{1f4e6}\u{9b}\u{7f}\u{2028}\"}";
+        assert_eq!(
+            document_in_ascii(document),
+            "{\"a\":\n\"\\u00e4\\ud83d\\udce6\\u009b\\u007f\\u2028\"}"
+        );
+        assert_eq!(
+            document_for_terminal(document),
+            "{\"a\":\n\"\u{e4}\u{1f4e6}\\u009b\\u007f\\u2028\"}"
+        );
     }
 
     #[test]

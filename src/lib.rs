@@ -76,6 +76,7 @@ mod platform;
 mod pull;
 mod reference;
 mod registry;
+mod secret;
 mod time;
 
 pub use archive::defect::Defect;

@@ -4,17 +4,17 @@
 //! of the architecture, variant. What counts as the same and what runs what follows containerd's
 //! platforms package, but never across architectures: whoever asks for arm64 is not given arm.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, UntrustedText};
 use std::fmt;
 use std::str::FromStr;
 
 /// An operating system, an architecture and a variant of it, in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
-    os: String,
-    architecture: String,
+    os: UntrustedText,
+    architecture: UntrustedText,
     /// Empty where the architecture has none, or it is the usual one.
-    variant: String,
+    variant: UntrustedText,
 }
 
 impl Platform {
@@ -47,9 +47,9 @@ impl Platform {
             (architecture, variant) => (architecture, variant),
         };
         Self {
-            os,
-            architecture: architecture.to_owned(),
-            variant: variant.to_owned(),
+            os: UntrustedText(os),
+            architecture: UntrustedText(architecture.to_owned()),
+            variant: UntrustedText(variant.to_owned()),
         }
     }
 
@@ -78,17 +78,17 @@ impl Platform {
 
     /// The operating system, such as `linux`.
     pub fn os(&self) -> &str {
-        &self.os
+        &self.os.0
     }
 
     /// The architecture, such as `arm64`.
     pub fn architecture(&self) -> &str {
-        &self.architecture
+        &self.architecture.0
     }
 
     /// The variant, such as `v7`; empty where there is none or it is the usual one.
     pub fn variant(&self) -> &str {
-        &self.variant
+        &self.variant.0
     }
 
     /// How well an image of platform `offered` serves this one: 0 is exact, more is an older
@@ -97,14 +97,14 @@ impl Platform {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
         }
-        let lowest = match self.architecture.as_str() {
+        let lowest = match self.architecture.0.as_str() {
             "amd64" => 100,
             "arm64" => 800,
             "arm" => 700,
             _ => return (self.variant == offered.variant).then_some(0),
         };
-        let own = level(&self.variant, lowest)?;
-        let theirs = level(&offered.variant, lowest)?;
+        let own = level(&self.variant.0, lowest)?;
+        let theirs = level(&offered.variant.0, lowest)?;
         own.checked_sub(theirs)
     }
 }
@@ -156,7 +156,7 @@ impl FromStr for Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() {
+        if self.variant.0.is_empty() {
             Ok(())
         } else {
             write!(f, "/{}", self.variant)

@@ -136,7 +136,10 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).map_err(|why| Error::usage(format!("image {text:?}"), why))
+        parse(text).map_err(|why| {
+            let shown = crate::secret::without_user(text);
+            Error::usage(format!("image {shown:?}"), why)
+        })
     }
 }
 
@@ -146,6 +149,12 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
     }
     if text.len() > 1024 {
         return Err("is longer than any image's name can be".into());
+    }
+    if crate::secret::without_user(text) != text {
+        return Err(
+            "an image is named without a user or password; --user and --password-stdin are for them"
+                .into(),
+        );
     }
     if text.contains("://") {
         return Err(

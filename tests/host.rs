@@ -54,7 +54,7 @@ fn row_81_a_next_page_on_another_host_is_refused() {
     ] {
         let registry = linked(|_| link.clone());
         let outcome = Run::pull(&dir, &registry.name("r"))
-            .args(&["--tags", "--user", "me", "--password", "hunter2"])
+            .args(&["-q", "--tags", "--user", "me", "--password", "hunter2"])
             .limit(5)
             .status(1);
         assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);

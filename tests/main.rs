@@ -19,6 +19,8 @@ mod queries;
 mod shells;
 // The bar and its absence, on terminals of all kinds.
 mod terminal;
+// What is said, and what never is.
+mod messages;
 // Documents good and bad.
 mod manifests;
 // Mirrors: asked first, trusted with nothing.

@@ -20,7 +20,7 @@ mod signal;
 mod verify;
 
 use crate::Client;
-use crate::error::{Error, Result, STANDARD_OUTPUT};
+use crate::error::{Error, Result, STANDARD_OUTPUT, line, lines};
 use flags::{Help, Low, Mode};
 use options::Options;
 use progress::Progress;
@@ -127,11 +127,16 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     } else if let Some(text) = crate::net::clock::behind().filter(|_| !low.insecure) {
         lock(progress).note(&format!("dockersave: warning: {text}"));
     }
+    if low.password.is_some() {
+        lock(progress).note(
+            "dockersave: warning: other users of this machine can see --password; use --password-stdin",
+        );
+    }
     if let Some(path) = &low.authfile {
         builder = builder.authfile(path);
     }
     if let Some(login) = &options.credentials {
-        builder = builder.credentials(&login.user, &login.password, login.source);
+        builder = builder.credentials(&login.user, login.password.expose(), login.source);
     }
     for address in &low.mirrors {
         builder = builder.mirror(address);
@@ -169,8 +174,9 @@ fn watch(running: &Running) -> Option<Signals> {
     .ok()
 }
 
+/// Lines for people, or JSON.
 fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+    print_bytes(lines(text).as_bytes())
 }
 
 fn print_path(path: &Path) -> Result<()> {
@@ -193,9 +199,9 @@ fn tell_failure(status: u8, text: &str, mode: Mode) {
         Mode::Json => writeln!(
             err,
             r#"{{"event":"failed","status":{status},"text":{}}}"#,
-            crate::json::quoted(text)
+            crate::json::ascii(&line(text))
         ),
-        _ => writeln!(err, "dockersave: {text}"),
+        _ => writeln!(err, "dockersave: {}", line(text)),
     };
 }
 

@@ -5,6 +5,7 @@ use super::flags::{Low, Mode, Query};
 use super::outlet::Outlet;
 use super::prompt;
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 use crate::{Format, Platform, Reference};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ impl Options {
 
 pub(super) struct Login {
     pub user: String,
-    pub password: String,
+    pub password: Secret,
     pub source: &'static str,
 }
 
@@ -282,8 +283,8 @@ fn login(low: &Low) -> Result<Option<Login>> {
     if low.ilogin {
         let (user, password) = prompt::login(low.user.clone())?;
         return Ok(Some(Login {
+            password: Secret::of_user(&user, password),
             user,
-            password,
             source: "the terminal (--ilogin)",
         }));
     }
@@ -295,8 +296,8 @@ fn login(low: &Low) -> Result<Option<Login>> {
     };
     if let Some(password) = low.password.clone() {
         return Ok(Some(Login {
+            password: Secret::of_user(&user, password),
             user,
-            password,
             source: "the command line (--user, --password)",
         }));
     }
@@ -316,8 +317,8 @@ fn login(low: &Low) -> Result<Option<Login>> {
             ))
         })?;
         return Ok(Some(Login {
+            password: Secret::of_user(&user, password),
             user,
-            password,
             source: "standard input (--password-stdin)",
         }));
     }

@@ -12,6 +12,12 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
         let mut alone = false;
         let flag = match parser.next() {
             Ok(None) => return Ok(low),
+            Err(lexopt::Error::UnexpectedValue { option, .. }) => {
+                return Err(usage(
+                    "the command line",
+                    format!("{option} takes no value"),
+                ));
+            }
             Err(error) => return Err(usage("the command line", error.to_string())),
             Ok(Some(Arg::Value(value))) => {
                 let text = value
@@ -57,10 +63,9 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
             && flag.value.is_none()
             && let Some(extra) = parser.optional_value()
         {
-            return Err(usage(
-                &name,
-                format!("takes no value, but was given {extra:?}"),
-            ));
+            // It is not shown: somebody may have given --password-stdin a password.
+            drop(extra);
+            return Err(usage(&name, "takes no value"));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! terminal; nothing here knows how a pull works.
 
 use super::flags::Mode;
+use crate::error::line;
 use crate::{Event, LayerProgress};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -54,11 +55,11 @@ impl Progress {
             Mode::None => {}
             Mode::Json => write(&format!(
                 "{{\"event\":\"note\",\"text\":{}}}\n",
-                crate::json::quoted(text)
+                crate::json::ascii(&line(text))
             )),
             _ => {
                 let clear = self.clear();
-                write(&format!("{clear}{text}\n"));
+                write(&format!("{clear}{}\n", line(text)));
             }
         }
     }

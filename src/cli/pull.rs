@@ -179,7 +179,7 @@ fn resolve(client: &Client, options: &Options, progress: &Shown) -> Result<Vec<I
 }
 
 fn told(report: &Report) {
-    let path = crate::json::quoted(&report.path.to_string_lossy());
+    let path = crate::json::ascii(&report.path.to_string_lossy());
     // Where standard error is closed there is nobody to tell.
     let _ = writeln!(
         std::io::stderr(),

@@ -4,12 +4,14 @@
 use super::flags::Query;
 use super::options::{Options, Target};
 use super::progress::size;
-use super::{Shown, print};
+use super::{Shown, print, print_bytes};
 use crate::error::{Error, Result, printable};
-use crate::json::{Object, array, ascii};
+use crate::json::{Object, array, ascii, document_for_terminal, document_in_ascii};
 use crate::manifest::Kinds;
+use crate::secret::{LONG, redact};
 use crate::{Client, Content, Digest, Image, Plan, Platform, Repository};
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 pub(super) fn answer(
@@ -95,13 +97,18 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
     };
     let text = String::from_utf8_lossy(document.bytes());
     if !options.low.json {
-        return print(&format!("{}\n", text.trim_end()));
+        // A file or a program gets the registry's own bytes, whose digest can be computed.
+        let text = match std::io::stdout().is_terminal() {
+            true => document_for_terminal(text.trim_end()),
+            false => text.trim_end().to_owned(),
+        };
+        return print_bytes(redact(&(text + "\n"), LONG).as_bytes());
     }
     let object = named(repository, platform)
         .text("digest", &document.digest().to_string())
         .text("mediaType", document.media_type())
         .number("size", document.bytes().len() as u64)
-        .raw("manifest", text.trim());
+        .raw("manifest", &document_in_ascii(text.trim()));
     print(&(object.finish() + "\n"))
 }
 

@@ -7,6 +7,7 @@ use super::failure::{Failure, StatusFailure};
 use super::http::Connection;
 use super::url::{Origin, Url};
 use crate::error::{Error, Result};
+use crate::secret::Secret;
 use base64::Engine as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub(crate) struct Proxy {
     pub origin: Origin,
     /// `user:password` as base64.
-    credentials: Option<String>,
+    credentials: Option<Secret>,
 }
 
 /// Which proxy serves which origin.
@@ -184,25 +185,33 @@ impl Proxy {
     fn parse(text: &str) -> std::result::Result<Self, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        if scheme.bytes().any(|c| !c.is_ascii_alphanumeric()) {
+            return Err("is no proxy's address, such as http://proxy:3128".into());
+        }
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(format!(
                 "proxies of the kind {scheme}:// are not supported, only http:// ones are"
             ));
         }
-        let rest = rest.split('/').next().unwrap_or("");
+        // A password may hold slashes that nobody has encoded.
         let (user, host) = match rest.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
             None => (None, rest),
         };
+        let host = host.split('/').next().unwrap_or("");
         let origin = Url::parse(&format!("http://{host}"))
             .map_err(|_| "is no proxy's address, such as http://proxy:3128".to_owned())?
             .origin;
         let credentials = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
             let mut joined = decode(name);
+            let name_end = joined.len();
             joined.push(b':');
             joined.extend(decode(password));
-            base64::engine::general_purpose::STANDARD.encode(joined)
+            let (name, password) = joined.split_at(name_end);
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            let _ = Secret::of_user(&text(name), text(&password[1..]));
+            Secret::new(base64::engine::general_purpose::STANDARD.encode(&joined))
         });
         Ok(Self {
             origin,
@@ -213,7 +222,7 @@ impl Proxy {
     pub fn authorization(&self) -> Option<String> {
         self.credentials
             .as_ref()
-            .map(|credentials| format!("Proxy-Authorization: Basic {credentials}"))
+            .map(|credentials| format!("Proxy-Authorization: Basic {}", credentials.expose()))
     }
 
     /// Asks for a connection to `origin` (RFC 9110, section 9.3.6).

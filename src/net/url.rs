@@ -4,6 +4,7 @@
 //! URL is refused, and the query, where signatures stand, is never displayed.
 
 use crate::error::printable;
+use crate::secret::without_user;
 use std::fmt;
 
 /// Scheme, host and port: what credentials and connections are bound to.
@@ -63,7 +64,11 @@ impl Url {
         if text.len() > 16_384 {
             return Err("the address is longer than 16384 characters".into());
         }
-        let bad = |why: &str| Err(format!("{} {why}", printable(strip_query(text), 200)));
+        let bad = |why: &str| {
+            // What precedes an '@' may hold a '?', too.
+            let shown = without_user(text);
+            Err(format!("{} {why}", printable(strip_query(&shown), 200)))
+        };
         let (scheme, rest) = match text.split_once("://") {
             Some(parts) => parts,
             None => return bad("is no http or https address"),

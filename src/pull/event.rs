@@ -69,7 +69,7 @@ impl fmt::Display for Event {
             Self::Started { total, layers } => write!(f, "{layers} layers, {total} bytes"),
             Self::Progress { done, total, .. } => write!(f, "{done} of {total} bytes"),
             Self::Layer { digest, size, .. } => write!(f, "{digest}: {size} bytes"),
-            Self::Note(text) => f.write_str(text),
+            Self::Note(text) => f.write_str(&crate::error::line(text)),
             Self::Stage { doing, total } => write!(f, "{doing} {total} bytes"),
             Self::Finishing => f.write_str("bringing the archive to the disk"),
         }

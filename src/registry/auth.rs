@@ -8,6 +8,7 @@ use super::credentials::{Credential, Found};
 use crate::error::{Error, Result};
 use crate::json::{self, Number, Text};
 use crate::net::url::{Origin, Url};
+use crate::secret::Secret;
 use miniserde::Deserialize;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -137,8 +138,8 @@ fn pair(name: &str, value: &str) -> Parameter {
 /// What is sent to a registry, and until when.
 #[derive(Clone)]
 pub(crate) struct Authorization {
-    /// The field's value. Never shown.
-    pub field: String,
+    /// The field's value.
+    pub field: Secret,
     ends: Option<Instant>,
     /// Where the credentials behind it came from; none for an anonymous token.
     pub source: Option<String>,
@@ -152,15 +153,15 @@ impl Authorization {
     /// Basic (RFC 7617), in UTF-8.
     pub fn basic(user: &str, password: &str, source: &str) -> Self {
         Self {
-            field: basic_field(user, password),
+            field: Secret::field(basic_field(user, password)),
             ends: None,
             source: Some(source.to_owned()),
         }
     }
 
-    pub fn bearer(token: &str, life: Option<Duration>, source: Option<String>) -> Self {
+    pub fn bearer(token: &Secret, life: Option<Duration>, source: Option<String>) -> Self {
         Self {
-            field: format!("Bearer {token}"),
+            field: Secret::field(format!("Bearer {}", token.expose())),
             ends: life.map(|life| Instant::now() + life),
             source,
         }
@@ -337,7 +338,7 @@ pub(crate) fn read_token(
         Number::Missing | Number::Wrong => LIFE,
     };
     Ok(Authorization::bearer(
-        token,
+        &Secret::new(&**token),
         Some(Duration::from_secs(life)),
         source,
     ))
@@ -346,7 +347,7 @@ pub(crate) fn read_token(
 /// Credentials as an Authorization field for the token endpoint, or for Basic.
 pub(crate) fn password_field(found: Option<&Found>) -> Option<String> {
     match found.map(|found| &found.credential) {
-        Some(Credential::Password { user, password }) => Some(basic_field(user, password)),
+        Some(Credential::Password { user, password }) => Some(basic_field(user, password.expose())),
         _ => None,
     }
 }
@@ -456,7 +457,8 @@ mod tests {
         assert_eq!(
             read(r#"{"token":"a","access_token":"b","expires_in":"300"}"#)
                 .unwrap()
-                .field,
+                .field
+                .expose(),
             "Bearer b"
         );
         assert!(read(r#"{"token":"a"}"#).unwrap().is_current());

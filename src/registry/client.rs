@@ -12,6 +12,7 @@ use crate::net::tls::{Trust, TrustOptions};
 use crate::net::url::{Origin, Url};
 use crate::net::{Agent, Request, Response, Timeouts};
 use crate::reference::Reference;
+use crate::secret::without_user;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,10 +45,7 @@ impl ClientBuilder {
     /// A user and a password for the registries that references name. `source` says where they
     /// came from, for messages.
     pub fn credentials(mut self, user: &str, password: &str, source: &str) -> Self {
-        let credential = Credential::Password {
-            user: user.to_owned(),
-            password: password.to_owned(),
-        };
+        let credential = Credential::password(user, password);
         self.credentials.given = Some(Found {
             credential,
             source: source.to_owned(),
@@ -146,7 +144,7 @@ impl ClientBuilder {
             .iter()
             .map(|address| {
                 Mirror::parse(address, self.insecure)
-                    .map_err(|why| Error::usage(format!("mirror {address}"), why))
+                    .map_err(|why| Error::usage(format!("mirror {}", without_user(address)), why))
             })
             .collect::<Result<_>>()?;
         let registries: Arc<Mutex<HashSet<Origin>>> = Arc::default();
@@ -309,7 +307,7 @@ impl Client {
 
     pub(crate) fn note(&self, line: &str) {
         if let Some(log) = &self.log {
-            log(line);
+            log(&crate::error::line(line));
         }
     }
 
@@ -428,7 +426,7 @@ impl Client {
                     credential: Credential::Password { user, password },
                     source,
                 }),
-            ) => Authorization::basic(user, password, source),
+            ) => Authorization::basic(user, password.expose(), source),
             (Plan::Basic, _) => {
                 return Err(Failure::Final(Error::Refused {
                     host: origin.to_string(),
@@ -474,7 +472,7 @@ impl Client {
         {
             let mut request = Request::get(realm);
             request.method = "POST";
-            request.form = Some(auth::token_form(identity, service, scopes));
+            request.form = Some(auth::token_form(identity.expose(), service, scopes));
             match self.read_token(&request, realm, Some(source)) {
                 // GCR, ACR and Artifactory do not know the form, each with a status of its own:
                 // then the password beside the token; ACR takes the token as nobody's.

@@ -8,11 +8,11 @@
 use super::helper;
 use crate::error::{Error, Result, plain};
 use crate::json::{self, Text};
+use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use miniserde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,25 +22,28 @@ const LIMIT: u64 = 1 << 20;
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What a registry is told.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
     Password {
         user: String,
-        password: String,
+        password: Secret,
     },
-    /// Exchanged for an access token by POST (oauth.md); `password` is what stands beside it, for
-    /// servers that do not know the form.
+    /// Exchanged for an access token by POST (oauth.md); `password` is what the entry holds, too,
+    /// for servers that do not know the form.
     IdentityToken {
-        token: String,
-        password: Option<(String, String)>,
+        token: Secret,
+        password: Option<(String, Secret)>,
     },
     /// Sent as it is, as a Bearer token.
-    RegistryToken(String),
+    RegistryToken(Secret),
 }
 
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+impl Credential {
+    pub fn password(user: &str, password: &str) -> Self {
+        Self::Password {
+            user: user.to_owned(),
+            password: Secret::of_user(user, password),
+        }
     }
 }
 
@@ -74,7 +77,7 @@ impl Credentials {
         if let (Some(user), Some(password)) = (get("DOCKERSAVE_USER"), get("DOCKERSAVE_PASSWORD")) {
             let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
             return Some(Found {
-                credential: Credential::Password { user, password },
+                credential: Credential::password(&user, &password),
                 source,
             });
         }
@@ -155,7 +158,7 @@ impl Credentials {
                 Ok(Some((user, secret))) if user == "<token>" => {
                     return Ok(Some(Found {
                         credential: Credential::IdentityToken {
-                            token: secret,
+                            token: Secret::new(secret),
                             password: None,
                         },
                         source,
@@ -163,7 +166,7 @@ impl Credentials {
                 }
                 Ok(Some((user, password))) => {
                     return Ok(Some(Found {
-                        credential: Credential::Password { user, password },
+                        credential: Credential::password(&user, &password),
                         source,
                     }));
                 }
@@ -268,12 +271,14 @@ fn read(file: &Path) -> Result<Option<WireFile>> {
 /// `user:password` in base64, or the other members; what holds nothing is passed over.
 fn credential(entry: &WireEntry) -> std::result::Result<Option<Credential>, &'static str> {
     if !entry.token.0.is_empty() && entry.identity.0.is_empty() {
-        return Ok(Some(Credential::RegistryToken(entry.token.0.clone())));
+        return Ok(Some(Credential::RegistryToken(Secret::new(
+            &*entry.token.0,
+        ))));
     }
     let password = password(entry);
     if !entry.identity.0.is_empty() {
         return Ok(Some(Credential::IdentityToken {
-            token: entry.identity.0.clone(),
+            token: Secret::new(&*entry.identity.0),
             // `auth` beside it may hold a user alone.
             password: password
                 .ok()
@@ -285,7 +290,7 @@ fn credential(entry: &WireEntry) -> std::result::Result<Option<Credential>, &'st
 }
 
 /// Both, or nothing where one of them is missing.
-fn password(entry: &WireEntry) -> std::result::Result<Option<(String, String)>, &'static str> {
+fn password(entry: &WireEntry) -> std::result::Result<Option<(String, Secret)>, &'static str> {
     let (user, password) = if entry.auth.0.is_empty() {
         (entry.username.0.clone(), entry.password.0.clone())
     } else {
@@ -305,6 +310,7 @@ fn password(entry: &WireEntry) -> std::result::Result<Option<(String, String)>, 
         let (user, password) = text.split_once(':').ok_or("has no user and password")?;
         (user.to_owned(), password.trim_end_matches('\0').to_owned())
     };
+    let password = Secret::of_user(&user, password);
     Ok((!user.is_empty()).then_some((user, password)))
 }
 
@@ -399,10 +405,7 @@ mod tests {
     }
 
     fn password(user: &str, password: &str) -> Option<Credential> {
-        Some(Credential::Password {
-            user: user.into(),
-            password: password.into(),
-        })
+        Some(Credential::password(user, password))
     }
 
     #[test]
@@ -464,20 +467,20 @@ mod tests {
             (
                 r#"{"identitytoken":"t","auth":"dTo="}"#,
                 Some(Credential::IdentityToken {
-                    token: "t".into(),
+                    token: Secret::new("t"),
                     password: None,
                 }),
             ),
             (
                 r#"{"identitytoken":"t","auth":"dTpw"}"#,
                 Some(Credential::IdentityToken {
-                    token: "t".into(),
-                    password: Some(("u".into(), "p".into())),
+                    token: Secret::new("t"),
+                    password: Some(("u".into(), Secret::new("p"))),
                 }),
             ),
             (
                 r#"{"registrytoken":"t"}"#,
-                Some(Credential::RegistryToken("t".into())),
+                Some(Credential::RegistryToken(Secret::new("t"))),
             ),
             ("{}", None),
             (r#"{"auth":"bm9jb2xvbg=="}"#, None),

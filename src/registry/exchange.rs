@@ -95,7 +95,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             .filter(|_| self.at_registry())
             .map(|(own, _)| own);
         if let Some(authorization) = own.or(visiting) {
-            request = request.field("Authorization", &authorization.field);
+            request = request.field("Authorization", authorization.field.expose());
         }
         let response = self.repository.client.agent().send(&request)?;
         self.repository

@@ -20,6 +20,26 @@ struct WireAnswer {
     secret: Text,
 }
 
+/// What a helper says is shown where it is a sentence of plain words: any other may be, or hold, the
+/// very secret that it was asked for.
+fn reason(text: &str) -> String {
+    let plain = |word: &str| {
+        let word = word.trim_end_matches([',', '.', ';']);
+        word.bytes().all(|c| c.is_ascii_alphabetic())
+    };
+    let lower = text.to_ascii_lowercase();
+    let told = ["secret", "password", "token"]
+        .iter()
+        .any(|name| lower.contains(name));
+    match text.split_whitespace().count() {
+        0 => String::new(),
+        3.. if !told && text.split_whitespace().all(plain) => {
+            format!(": {}", crate::error::printable(text, 120))
+        }
+        _ => "; what it said is not shown, since it may hold the secret".into(),
+    }
+}
+
 /// User and secret for a server, or nothing where the helper knows none.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, String> {
     // The name becomes part of a program's: it must not lead elsewhere.
@@ -80,10 +100,7 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
         if text.contains("credentials not found") {
             return Ok(None);
         }
-        return Err(format!(
-            "failed ({status}): {}",
-            crate::error::printable(&text, 120)
-        ));
+        return Err(format!("failed ({status}){}", reason(&text)));
     }
     let answer: WireAnswer =
         json::parse(&bytes, "its answer").map_err(|error| error.to_string())?;

@@ -29,6 +29,11 @@ impl Mirror {
             (false, true) => "http://",
             (false, false) => "https://",
         };
+        if text.contains('@') {
+            return Err(
+                "a mirror's address has no user or password; --authfile is for them".into(),
+            );
+        }
         let mut base = Url::parse(&format!("{scheme}{text}"))?;
         if base.target.contains(['?', '#']) {
             return Err("a mirror's address has no query".into());
