@@ -56,7 +56,12 @@ fn challenge(data: &[u8]) {
     let Ok(registry) = Url::parse("https://registry.example/") else {
         return;
     };
-    let plan = auth::choose(&challenges, &registry.origin, "repository:a:pull", true);
+    let challenger = auth::Challenger {
+        origin: &registry.origin,
+        loopback: false,
+        password: true,
+    };
+    let plan = auth::choose(&challenges, challenger, "repository:a:pull", true);
     if let Ok(Some(auth::Plan::Bearer {
         realm,
         service,

@@ -5,6 +5,9 @@
 //! is its own module's business.
 
 pub(crate) mod keys;
+mod loose;
+
+pub(crate) use loose::{Loose, LooseTexts};
 
 use crate::error::{Error, Result};
 use keys::{Keys, Watch, split_string};
@@ -175,7 +178,7 @@ impl Deserialize for Number {
 
 /// Text, or nothing where another type stands: registries put numbers, objects and null into
 /// fields that nobody needs to be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text(pub String);
 
 impl Visitor for Place<Text> {
@@ -294,6 +297,37 @@ fn member(bytes: &[u8], name: &[u8]) -> Option<usize> {
         }
         if depth == 0 && !bytes[at].is_ascii_whitespace() {
             return None;
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The text of the member `wanted` of the first object in a document, however deep, whose member
+/// of a name has this text. The document was parsed before.
+pub(crate) fn beside(bytes: &[u8], (name, text): (&str, &str), wanted: &str) -> Option<String> {
+    let (mut open, mut at) = (Vec::new(), 0);
+    let string = |object: &[u8], name: &str| {
+        let value = &object[member(object, name.as_bytes())?..];
+        let end = value.starts_with(b"\"").then(|| string_length(value))?;
+        miniserde::json::from_str::<String>(std::str::from_utf8(&value[..end]).ok()?).ok()
+    };
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += string_length(&bytes[at..]);
+                continue;
+            }
+            b'{' => open.push(at),
+            b'}' => {
+                let object = &bytes[open.pop()?..=at];
+                if string(object, name).as_deref() == Some(text)
+                    && let Some(found) = string(object, wanted)
+                {
+                    return Some(found);
+                }
+            }
+            _ => {}
         }
         at += 1;
     }

@@ -6,7 +6,7 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, printable};
-use crate::json::{self, Number, Text, keys};
+use crate::json::{self, Loose, LooseTexts, Number, Text, keys};
 use crate::platform::Platform;
 use miniserde::Deserialize;
 use std::sync::Arc;
@@ -72,6 +72,7 @@ pub struct Document {
     digest: Digest,
     media_type: &'static str,
     content: Content,
+    passed_over: Vec<PassedOver>,
 }
 
 impl Document {
@@ -114,15 +115,16 @@ impl Document {
         }
         let wire: WireDocument = json::parse_strict(&bytes, what, &keys::DOCUMENT)?;
         let kind = kind(&wire, media_type, expected.is_some(), what)?;
-        let (media_type, content) = match kind {
+        let (media_type, (content, passed_over)) = match kind {
             Kind::Index(media_type) => (media_type, index(wire, what)?),
-            Kind::Manifest(media_type) => (media_type, manifest(wire, what, kinds)?),
+            Kind::Manifest(media_type) => (media_type, (manifest(wire, what, kinds)?, Vec::new())),
         };
         Ok(Self {
             bytes: bytes.into(),
             digest,
             media_type,
             content,
+            passed_over,
         })
     }
 
@@ -146,9 +148,26 @@ impl Document {
         self.media_type
     }
 
-    /// What it says.
+    /// What it says. Entries of an index that cannot be used, because they have no size or no known
+    /// digest, are left out.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// What was left out.
+    pub(crate) fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
+    }
+
+    /// What a descriptor of this document embeds (image-spec, descriptor.md, "data"), if that is
+    /// what its digest names.
+    pub(crate) fn embedded(&self, digest: &Digest) -> Option<Vec<u8>> {
+        use base64::Engine as _;
+        let text = json::beside(&self.bytes, ("digest", &digest.to_string()), "data")?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .ok()?;
+        digest.matches(&bytes).then_some(bytes)
     }
 }
 
@@ -162,7 +181,7 @@ pub(crate) struct WireDocument {
     artifact_type: Text,
     pub config: Option<WireDescriptor>,
     pub layers: Option<Vec<WireDescriptor>>,
-    pub manifests: Option<Vec<WireDescriptor>>,
+    pub manifests: Option<Vec<Loose<WireDescriptor>>>,
     #[serde(rename = "fsLayers")]
     fs_layers: Option<Vec<Text>>,
 }
@@ -173,9 +192,9 @@ pub(crate) struct WireDescriptor {
     media_type: Text,
     digest: Text,
     size: Number,
-    urls: Option<Vec<Text>>,
-    pub platform: Option<WirePlatform>,
-    pub annotations: Option<WireAnnotations>,
+    urls: LooseTexts,
+    pub platform: Loose<WirePlatform>,
+    pub annotations: Loose<WireAnnotations>,
 }
 
 #[derive(Deserialize)]
@@ -278,7 +297,8 @@ fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> 
     }
 }
 
-fn index(wire: WireDocument, what: &str) -> Result<Content> {
+/// One entry that is wrong does not spoil the others: it is passed over.
+fn index(wire: WireDocument, what: &str) -> Result<(Content, Vec<PassedOver>)> {
     let entries = wire.manifests.unwrap_or_default();
     if entries.len() > ENTRIES {
         return Err(Error::malformed(
@@ -286,22 +306,50 @@ fn index(wire: WireDocument, what: &str) -> Result<Content> {
             format!("lists more than {ENTRIES} manifests"),
         ));
     }
-    let entries = entries.into_iter().map(|mut entry| {
-        let platform = entry.platform.take().and_then(|wire| wire.platform());
+    let (mut sound, mut passed_over) = (Vec::new(), Vec::new());
+    for (number, Loose(entry)) in entries.into_iter().enumerate() {
+        let which = format!("entry {}", number + 1);
+        let Some(mut entry) = entry else {
+            pass_over(&mut passed_over, None, format!("{which}: is no descriptor"));
+            continue;
+        };
+        let platform = entry.platform.0.take().and_then(|wire| wire.platform());
         let attestation = entry
             .annotations
+            .0
             .take()
             .is_some_and(|a| a.reference_type.0 == "attestation-manifest");
         let unknown = platform
             .as_ref()
             .is_some_and(|p| p.os() == "unknown" || p.architecture() == "unknown");
-        Ok(IndexEntry {
-            descriptor: descriptor(entry, what, "an entry")?,
-            platform,
-            companion: attestation || unknown,
-        })
-    });
-    Ok(Content::Index(entries.collect::<Result<_>>()?))
+        match descriptor(entry, "", &which) {
+            Ok(descriptor) => sound.push(IndexEntry {
+                descriptor,
+                platform,
+                companion: attestation || unknown,
+            }),
+            Err(Error::Malformed { why, .. }) => pass_over(&mut passed_over, platform, why),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok((Content::Index(sound), passed_over))
+}
+
+/// An entry of an index that cannot be used.
+#[derive(Clone, Debug)]
+pub(crate) struct PassedOver {
+    pub platform: Option<Platform>,
+    /// Which, and what is wrong with it.
+    pub why: String,
+}
+
+/// The most of them that are remembered.
+const PASSED_OVER: usize = 64;
+
+fn pass_over(list: &mut Vec<PassedOver>, platform: Option<Platform>, why: String) {
+    if list.len() < PASSED_OVER {
+        list.push(PassedOver { platform, why });
+    }
 }
 
 fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
@@ -379,12 +427,7 @@ pub(crate) fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Resul
     if wire.media_type.0.is_empty() {
         return Err(wrong("has no mediaType".into()));
     }
-    let urls = wire
-        .urls
-        .unwrap_or_default()
-        .into_iter()
-        .map(|url| url.0)
-        .collect();
+    let urls = wire.urls.0.into_iter().map(|url| url.0).collect();
     Ok(Descriptor {
         media_type: wire.media_type.0,
         digest,

@@ -3,7 +3,7 @@
 use crate::registry::image::{Blob, Image};
 use crate::registry::tls::{Authority, Leaf};
 use crate::registry::{Action, Fault, Registry, Reply, Seen};
-use crate::util::{Dir, Run};
+use crate::util::{Dir, Run, can_mount};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -612,4 +612,231 @@ fn row_32_a_token_endpoint_that_knows_no_such_password() {
         "a password that is wrong is not tried again"
     );
     guarded.pull(&dir).fails(3, "DENIED");
+}
+
+/// A private registry whose `/v2/` names another repository, as GHCR's does.
+fn placeholder(status: u16, strict: bool) -> Registry {
+    let registry = Registry::start();
+    Image::small(1).push(&registry, "org/app", "latest");
+    let address = registry.address;
+    registry.route(move |seen| {
+        let challenge =
+            format!(r#"Bearer realm="http://{address}/token",service="s",scope="repository:user/image:pull""#);
+        if seen.target.starts_with("/token") {
+            let ours = seen.target.contains("scope=repository:org/app:pull");
+            let others = seen.target.contains("user/image");
+            return Some(match seen.header("authorization") {
+                Some(BASIC) if !(strict && others) => {
+                    Reply::new(200, format!(r#"{{"token":"{}"}}"#, if ours { "good" } else { "bad" }))
+                }
+                _ => Reply::new(403, r#"{"errors":[{"code":"DENIED"}]}"#),
+            });
+        }
+        match (seen.target.as_str(), seen.header("authorization")) {
+            (_, Some("Bearer good")) => None,
+            ("/v2/", _) => Some(Reply::unauthorized(&challenge)),
+            _ if status == 0 => Some(Reply::unauthorized(&challenge)),
+            _ => Some(Reply::new(status, r#"{"errors":[{"code":"DENIED"}]}"#)),
+        }
+    });
+    registry
+}
+
+#[test]
+fn a_placeholder_repository_never_replaces_ours() {
+    for status in [404, 403, 401, 0] {
+        for strict in [false, true] {
+            let (registry, dir) = (placeholder(status, strict), Dir::new());
+            Run::pull(&dir, &registry.name("org/app"))
+                .args(&["--user", "me", "--password", "hunter2"])
+                .archive();
+            assert_eq!(registry.count("/token"), 1, "{status} {strict}");
+        }
+    }
+}
+
+#[test]
+fn a_repository_behind_another_name_is_asked_for_when_ours_is_not_enough() {
+    for strict in [false, true] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        Image::small(1).push(&registry, "r", "latest");
+        let address = registry.address;
+        registry.route(move |seen| {
+            if seen.target.starts_with("/token") {
+                let real = seen.target.contains("scope=repository:real/name:pull");
+                let token = if real { "good" } else { "bad" };
+                return Some(match strict && !real {
+                    true => Reply::new(404, ""),
+                    false => Reply::new(200, format!(r#"{{"token":"{token}"}}"#)),
+                });
+            }
+            (seen.header("authorization") != Some("Bearer good")).then(|| {
+                Reply::unauthorized(&format!(
+                    r#"Bearer realm="http://{address}/token",scope="repository:real/name:pull""#
+                ))
+            })
+        });
+        Run::pull(&dir, &registry.name("r")).archive();
+        assert_eq!(registry.count("/token"), 2);
+    }
+}
+
+/// A registry whose token endpoint redirects to `to`, and the registry of the tests' own there.
+fn moved(to: impl Fn() -> String + Send + Sync + 'static) -> Registry {
+    let registry = Registry::start();
+    Image::small(1).push(&registry, "r", "latest");
+    let address = registry.address;
+    registry.route(move |seen| {
+        if seen.target.starts_with("/token") {
+            return Some(Reply::redirect(301, &to()));
+        }
+        (seen.header("authorization") != Some("Bearer t1"))
+            .then(|| Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)))
+    });
+    registry
+}
+
+#[test]
+fn an_anonymous_token_request_follows_redirects() {
+    let authority = Authority::new();
+    let dir = Dir::new();
+    let ca = dir.write("ca.pem", &authority.pem);
+    for secure in [false, true] {
+        let config = secure.then(|| authority.server(&Leaf::default()));
+        let there = Registry::start_with(config, 0);
+        there.route(|seen| Some(plain(seen, 1)));
+        let (port, scheme) = (there.address.port(), if secure { "https" } else { "http" });
+        // Nothing is told, so that the name may be another, too.
+        for host in ["127.0.0.1", "localhost"] {
+            let registry = moved(move || format!("{scheme}://{host}:{port}/token"));
+            Run::pull(&dir, &registry.name("r"))
+                .args(&["-o", "x.tar", "--restart"])
+                .env("SSL_CERT_FILE", &ca)
+                .archive();
+            // A password goes to https on the same host, and else nowhere.
+            let before = there.seen().len();
+            let run = Run::pull(&dir, &registry.name("r"))
+                .args(&[
+                    "-o",
+                    "x.tar",
+                    "--restart",
+                    "--user",
+                    "me",
+                    "--password",
+                    "hunter2",
+                ])
+                .env("SSL_CERT_FILE", &ca);
+            if secure && host == "127.0.0.1" {
+                run.archive();
+                assert_eq!(there.seen()[before].header("authorization"), Some(BASIC));
+            } else {
+                run.fails(1, "another host");
+                assert_eq!(there.seen().len(), before);
+            }
+        }
+    }
+    let registry = moved(|| "http://169.254.169.254/token".into());
+    Run::pull(&dir, &registry.name("r"))
+        .limit(5)
+        .fails(1, "nothing was sent there");
+    let registry = moved(|| "/token?again".into());
+    Run::pull(&dir, &registry.name("r")).fails(1, "too often");
+}
+
+#[test]
+fn a_realm_in_disguise_is_told_no_password() {
+    let tokens = Registry::start();
+    tokens.route(|seen| Some(plain(seen, 1)));
+    let port = tokens.address.port();
+    for host in [
+        "localhost",
+        "127.0.0.2",
+        "[::1]",
+        "0.0.0.0",
+        "0",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0X7F.0.0.1",
+        "0177.0.0.1",
+        "017700000001",
+        "localhost.",
+        "127.0.0.2.",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "a.localhost",
+        "127.0.0.1.localhost",
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "[64:ff9b::a9fe:a9fe]",
+    ] {
+        let registry = Registry::start();
+        registry.route(move |_| {
+            Some(Reply::unauthorized(&format!(
+                r#"Bearer realm="http://{host}:{port}/t",service="s""#
+            )))
+        });
+        let dir = Dir::new();
+        Run::pull(&dir, &registry.name("r"))
+            .args(&["--user", "me", "--password", "hunter2"])
+            .limit(5)
+            .fails(1, "nothing was sent there");
+        assert!(tokens.seen().is_empty(), "{host}: {:?}", tokens.seen());
+    }
+}
+
+/// A registry that is no address of this machine, whose realm's name leads here.
+#[test]
+fn a_realms_name_is_looked_at_once_it_is_resolved() {
+    if !can_mount() {
+        return;
+    }
+    let tokens = Registry::start();
+    tokens.route(|seen| Some(plain(seen, 1)));
+    let port = tokens.address.port();
+    let dir = Dir::new();
+    let hosts = dir.write(
+        "hosts",
+        "127.0.0.1 evil.example\n169.254.169.254 meta.example\n127.0.0.1 registry.example\n",
+    );
+    for (registry_host, realm, told) in [
+        ("127.0.0.1", "evil.example", false),
+        ("127.0.0.1", "meta.example", false),
+        ("registry.example", "registry.example", true),
+        ("registry.example", "evil.example", false),
+    ] {
+        let registry = Registry::start();
+        Image::small(1).push(&registry, "r", "latest");
+        registry.route(move |seen| {
+            let challenge = format!(r#"Bearer realm="http://{realm}:{port}/t",service="s""#);
+            seen.header("authorization")
+                .is_none()
+                .then(|| Reply::unauthorized(&challenge))
+        });
+        let before = tokens.seen().len();
+        let name = format!("{registry_host}:{}/r", registry.address.port());
+        let run = Run::pull(&dir, &name)
+            .args(&[
+                "-o",
+                "x.tar",
+                "--restart",
+                "--user",
+                "me",
+                "--password",
+                "hunter2",
+            ])
+            .with_files(&[("/etc/hosts", &hosts)]);
+        if told {
+            run.archive();
+        } else {
+            run.fails(1, "nothing was sent there");
+            assert_eq!(tokens.seen().len(), before, "{realm}");
+        }
+    }
 }

@@ -23,6 +23,8 @@ mod terminal;
 mod messages;
 // Documents good and bad.
 mod manifests;
+// One bad part does not spoil the whole.
+mod parts;
 // Mirrors: asked first, trusted with nothing.
 mod mirrors;
 // Disks and directories.

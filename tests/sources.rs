@@ -316,3 +316,136 @@ fn row_30_an_entry_that_is_no_base64_is_named() {
     let config = auths(&registry.address.to_string(), r#"{"auth":"!!!"}"#);
     configured(&dir, &registry, &config).fails(3, "config.json");
 }
+
+fn asks_for_basic(repository: &str) -> Registry {
+    let registry = Registry::start();
+    Image::small(1).push(&registry, repository, "latest");
+    registry.route(|seen| {
+        let none = seen.header("authorization").is_none();
+        none.then(|| Reply::unauthorized("Basic realm=x"))
+    });
+    registry
+}
+
+fn was_told(registry: &Registry) -> bool {
+    let seen = registry.seen();
+    seen.iter()
+        .any(|seen| seen.header("authorization").is_some())
+}
+
+#[test]
+fn a_password_belongs_to_one_registry() {
+    let (one, two, dir) = (asks_for_basic("r"), asks_for_basic("r"), Dir::new());
+    let names = [one.name("r"), two.name("r")];
+    let both = |args: &[&str]| {
+        Run::new(
+            &dir,
+            &[
+                "--insecure",
+                "--retries",
+                "0",
+                "-o",
+                "x.tar",
+                &names[0],
+                &names[1],
+            ],
+        )
+        .args(args)
+    };
+    for args in [
+        &["--user", "me", "--password", "hunter2"][..],
+        &["--user", "me", "--password-stdin"],
+        &["--ilogin"],
+    ] {
+        both(args).stdin("hunter2\n").fails(2, "--authfile");
+    }
+    assert!(one.seen().is_empty() && two.seen().is_empty());
+    let variables = |run: Run<'_>| {
+        let run = run
+            .env("DOCKERSAVE_USER", "me")
+            .env("DOCKERSAVE_PASSWORD", "hunter2");
+        run.fails(3, "DOCKERSAVE_REGISTRY");
+    };
+    // The first image's registry, or the one that is named.
+    variables(both(&[]));
+    assert!(was_told(&one) && !was_told(&two));
+    one.forget();
+    two.forget();
+    variables(both(&[]).env("DOCKERSAVE_REGISTRY", "registry.example"));
+    assert!(!was_told(&one) && !was_told(&two));
+    let address = two.address.to_string();
+    variables(both(&[]).env("DOCKERSAVE_REGISTRY", &address));
+    assert!(!was_told(&one));
+    Run::pull(&dir, &two.name("r"))
+        .env("DOCKERSAVE_USER", "me")
+        .env("DOCKERSAVE_PASSWORD", "hunter2")
+        .env("DOCKERSAVE_REGISTRY", &format!("https://{address}/"))
+        .archive();
+    // Two images of one registry are no trouble, and a file holds credentials for both.
+    let same = one.name("r:latest");
+    Run::pull(&dir, &names[0])
+        .args(&[
+            &same,
+            "-o",
+            "y.tar",
+            "--user",
+            "me",
+            "--password",
+            "hunter2",
+        ])
+        .archive();
+    let file = format!(
+        r#"{{"auths":{{"{}":{RIGHT},"{address}":{RIGHT}}}}}"#,
+        one.address
+    );
+    both(&["--authfile", &dir.write("auth.json", file)]).archive();
+}
+
+#[test]
+fn a_password_of_the_command_line_goes_to_no_mirror() {
+    let (registry, mirror, dir) = (asks_for_basic("r"), asks_for_basic("r"), Dir::new());
+    for variables in [false, true] {
+        let run = Run::pull(&dir, &registry.name("r")).args(&[
+            "-o",
+            "x.tar",
+            "--restart",
+            "--mirror",
+            &mirror.address.to_string(),
+        ]);
+        let run = match variables {
+            true => run
+                .env("DOCKERSAVE_USER", "me")
+                .env("DOCKERSAVE_PASSWORD", "hunter2"),
+            false => run.args(&["--user", "me", "--password", "hunter2"]),
+        };
+        run.archive();
+        assert!(!was_told(&mirror));
+    }
+}
+
+#[test]
+fn one_bad_entry_does_not_spoil_a_file() {
+    let registry = asks_for_basic("r");
+    let ours = format!(r#""{}":{RIGHT}"#, registry.address);
+    for config in [
+        format!(r#"{{"auths":{{"other.example":null,{ours}}}}}"#),
+        format!(r#"{{"auths":{{"other.example":"x",{ours}}}}}"#),
+        format!(r#"{{"auths":{{"other.example":[7],{ours}}}}}"#),
+        format!(r#"{{"auths":{{"other.example":{{"auth":null,"email":null}},{ours}}}}}"#),
+        format!(r#"{{"Auths":{{{ours}}},"credSstore":""}}"#),
+        format!(r#"{{"auths":{{{}}}}}"#, ours.replace("auth", "Auth")),
+        format!(r#"{{"auths":{{{ours}}},"credHelpers":null,"credsStore":null}}"#),
+        format!(r#"{{"auths":{{{ours}}},"credHelpers":[],"credsStore":{{}},"HttpHeaders":"x"}}"#),
+    ] {
+        let dir = Dir::new();
+        dir.write(".docker/config.json", config);
+        Run::pull(&dir, &registry.name("r")).archive();
+    }
+    // A null where our own credentials should be is said to whoever is refused.
+    let dir = Dir::new();
+    dir.write(
+        ".docker/config.json",
+        format!(r#"{{"auths":{{"{}":null}}}}"#, registry.address),
+    );
+    Run::pull(&dir, &registry.name("r")).fails(3, "is empty");
+}

@@ -3,7 +3,7 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::json::{self, Text, keys};
+use crate::json::{self, Loose, Text, keys};
 use crate::manifest::{
     Descriptor, ENTRIES, WireDescriptor, WireDocument, descriptor, is_image_config, is_image_layer,
 };
@@ -109,9 +109,12 @@ impl Outline {
             };
             return Err(Error::malformed(what, format!("is {kind}")));
         }
-        let children = |list: Vec<WireDescriptor>| {
-            let child = |mut wire: WireDescriptor| {
-                let (platform, names) = (wire.platform.take(), wire.annotations.take());
+        let children = |list: Vec<Loose<WireDescriptor>>| {
+            let child = |wire: Loose<WireDescriptor>| {
+                let Loose(Some(mut wire)) = wire else {
+                    return Err(Error::malformed(what, "an entry: is no descriptor"));
+                };
+                let (platform, names) = (wire.platform.0.take(), wire.annotations.0.take());
                 let (name, tag) = names.map_or_else(Default::default, |n| (n.name.0, n.tag.0));
                 Ok(Child {
                     descriptor: descriptor(wire, what, "an entry")?,

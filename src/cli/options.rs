@@ -116,6 +116,19 @@ impl Options {
         }
         let target = target(&low, &references[0]);
         refuse_contradictions(&low, &target)?;
+        let domain = references[0].domain();
+        let other = references
+            .iter()
+            .find(|one| !crate::registry::credentials::same_registry(domain, one.domain()));
+        if let Some(other) = other
+            && (low.user.is_some() || low.ilogin)
+        {
+            let why = format!(
+                "is for one registry, and {domain} and {} are two; --authfile holds credentials for each",
+                other.domain()
+            );
+            return wrong(if low.ilogin { "--ilogin" } else { "--user" }, &why);
+        }
         let credentials = login(&low)?;
         let progress = match low.progress.unwrap_or(Mode::Auto) {
             _ if low.quiet => Mode::None,
@@ -433,6 +446,8 @@ mod tests {
             &["a", "--gunzip", "--inflate-limit", "1X"],
             &["a", "--limit-rate", "0"],
             &["a", "--user", "u"],
+            &["a", "b.example/a", "--user", "u", "--password", "p"],
+            &["a", "b.example/a", "--ilogin"],
             &["a", "--user", "u", "--password", "p", "--password-stdin"],
         ] {
             assert_eq!(options(args).err().unwrap().status(), 2, "{args:?}");

@@ -170,7 +170,7 @@ fn children(repository: &Repository<'_>, index: &crate::Document) -> Result<Vec<
         let known = list.iter().find(|one| one.digest == digest);
         let size = match known {
             Some(known) => known.size,
-            None => match repository.child(&candidate.descriptor, Kinds::Images) {
+            None => match repository.child(index, &candidate.descriptor, Kinds::Images) {
                 Ok(child) => Some(total(child.content())),
                 // Mirrors may hold some platforms only.
                 Err(Error::NotFound { .. }) => None,

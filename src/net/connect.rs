@@ -48,7 +48,9 @@ impl Resolver {
         Ok(stream)
     }
 
-    fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
+    /// What a name stands for: the first answer counts, so that it cannot change between a look at
+    /// it and a connection.
+    pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
@@ -70,8 +72,8 @@ impl Resolver {
                 why: "the name server knows none".into(),
             });
         }
-        lock(&self.known).insert(host.to_owned(), list.clone());
-        Ok(list)
+        let mut known = lock(&self.known);
+        Ok(known.entry(host.to_owned()).or_insert(list).clone())
     }
 }
 

@@ -193,6 +193,18 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
                 detail,
             }
         }
+        200..=299
+            if failure
+                .codes
+                .iter()
+                .any(|code| matches!(&**code, "UNAUTHORIZED" | "DENIED")) =>
+        {
+            Error::Refused {
+                host,
+                status: failure.status,
+                detail: format!("{}: {}", failure.codes.join(", "), failure.message),
+            }
+        }
         404 => Error::NotFound {
             what: format!("{doing}: {why}"),
             available: Vec::new(),
@@ -201,6 +213,7 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
             what: format!("{doing}: {why}"),
             available: Vec::new(),
         },
+        200..=299 => Error::malformed(doing, why),
         _ => Error::Network {
             host,
             doing: doing.to_owned(),

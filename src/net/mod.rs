@@ -24,7 +24,7 @@ use http::{Connection, Framing};
 use limit::Limit;
 use proxy::{Proxies, Proxy};
 use retry::Stop;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use stream::{Socket, Stream, TlsStream};
@@ -189,6 +189,14 @@ impl Agent {
             .filter_map(|socket| socket.upgrade())
         {
             stream::abort(&socket);
+        }
+    }
+
+    /// The addresses that connections to an origin are made to; none where a proxy resolves it.
+    pub fn addresses(&self, origin: &Origin) -> std::result::Result<Vec<IpAddr>, Failure> {
+        match self.proxies.choose(origin) {
+            Some(_) => Ok(Vec::new()),
+            None => self.resolver.addresses(&origin.host),
         }
     }
 

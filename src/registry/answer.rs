@@ -2,32 +2,14 @@
 
 use super::limits;
 use crate::error::printable;
-use crate::json::{self, Text};
+use crate::json;
 use crate::net::Response;
 use crate::net::failure::StatusFailure;
 use crate::net::url::Url;
-use miniserde::Deserialize;
+use miniserde::json::Value;
 
 /// The most of an error's body that is read, in bytes.
 const LIMIT: usize = 64 << 10;
-
-#[derive(Deserialize)]
-struct WireErrors {
-    errors: Option<Vec<WireError>>,
-    /// OAuth's form, of token endpoints.
-    error: Text,
-    error_description: Text,
-    /// Docker Hub's.
-    details: Text,
-    message: Text,
-}
-
-#[derive(Deserialize)]
-struct WireError {
-    code: Text,
-    message: Text,
-    detail: Text,
-}
 
 /// Reads what is worth telling of an answer that is no success.
 pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) -> StatusFailure {
@@ -64,35 +46,137 @@ fn words(body: &[u8]) -> (Vec<String>, String) {
             printable(message, 200),
         );
     }
-    let Ok(wire) = json::parse::<WireErrors>(body, "") else {
-        return (
-            Vec::new(),
-            if trimmed.starts_with('{') {
-                String::new()
-            } else {
-                printable(trimmed, 200)
-            },
-        );
+    let Ok(value) = json::parse::<Value>(body, "") else {
+        let shown = match trimmed.starts_with(['{', '[']) {
+            true => String::new(),
+            false => printable(trimmed, 200),
+        };
+        return (Vec::new(), shown);
     };
-    let errors = wire.errors.unwrap_or_default();
-    let mut codes: Vec<String> = errors
-        .iter()
-        .map(|error| printable(&error.code.0, 60))
-        .collect();
-    codes.push(printable(&wire.error.0, 60));
-    codes.retain(|code| !code.is_empty());
-    codes.truncate(4);
-    let mut parts: Vec<String> = Vec::new();
-    for error in errors.iter().take(4) {
-        parts.push(printable(&error.message.0, 200));
-        parts.push(printable(&error.detail.0, 120));
+    let mut said = Said::default();
+    said.collect("", &value, 0);
+    said.codes.truncate(4);
+    said.parts.dedup();
+    said.parts.truncate(8);
+    (said.codes, printable(&said.parts.join("; "), 600))
+}
+
+/// What a JSON document says of an error.
+#[derive(Default)]
+struct Said {
+    codes: Vec<String>,
+    parts: Vec<String>,
+}
+
+/// Members that hold words: the registry's own form, OAuth's, Docker Hub's, RFC 9457's and those of
+/// frameworks. Each may be a text, an object or a list of them.
+const WORDS: [&str; 13] = [
+    "errors",
+    "error",
+    "message",
+    "msg",
+    "detail",
+    "details",
+    "title",
+    "reason",
+    "error_description",
+    "description",
+    "error_message",
+    "errorMessage",
+    "Message",
+];
+
+impl Said {
+    fn collect(&mut self, name: &str, value: &Value, depth: usize) {
+        match value {
+            Value::String(text) => {
+                let word = !text.contains(char::is_whitespace);
+                let code = name == "code" || name == "error" && word;
+                let (list, limit) = match code {
+                    true => (&mut self.codes, 60),
+                    false => (&mut self.parts, if name == "detail" { 120 } else { 200 }),
+                };
+                list.push(printable(text, limit));
+                list.retain(|text| !text.is_empty());
+            }
+            Value::Array(list) if depth < 5 => {
+                for value in list.iter().take(4) {
+                    self.collect(name, value, depth + 1);
+                }
+            }
+            Value::Object(members) if depth < 5 => {
+                let before = (self.codes.len(), self.parts.len());
+                for name in ["code"].iter().chain(&WORDS) {
+                    if let Some(value) = members.get(*name) {
+                        self.collect(name, value, depth + 1);
+                    }
+                }
+                // `{"errors": {"tag": ["is too long"]}}`
+                if name == "errors" && before == (self.codes.len(), self.parts.len()) {
+                    for (_, value) in members.iter().take(4) {
+                        self.collect("", value, depth + 1);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
-    parts.push(printable(&wire.error_description.0, 200));
-    parts.push(printable(&wire.details.0, 200));
-    parts.push(printable(&wire.message.0, 200));
-    parts.retain(|part| !part.is_empty());
-    parts.dedup();
-    (codes, parts.join("; "))
+}
+
+/// What an answer with status 200 says that is no document, but an error or a short text.
+pub(crate) fn said(body: &[u8]) -> Option<String> {
+    let (mut codes, message) = error_in(body)?;
+    codes.push(message);
+    codes.retain(|text| !text.is_empty());
+    Some(codes.join(": "))
+}
+
+/// The same, apart.
+fn error_in(body: &[u8]) -> Option<(Vec<String>, String)> {
+    if body.len() > LIMIT {
+        return None;
+    }
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_error = match text.starts_with('{') {
+        // Documents that are wanted have these; an annotation may be called "message".
+        true => ![
+            "\"schemaVersion\"",
+            "\"manifests\"",
+            "\"layers\"",
+            "\"config\"",
+            "\"rootfs\"",
+        ]
+        .iter()
+        .any(|name| text.contains(name)),
+        false => text.len() <= 300 && !text.contains(['<', '[', '{']),
+    };
+    let (codes, message) = is_error.then(|| words(body))?;
+    (!codes.is_empty() || !message.is_empty()).then_some((codes, message))
+}
+
+/// A proper answer whose body is an error all the same: an object that says so, or a short text for
+/// one. Where a digest is expected, other text than that is told by its digest.
+pub(crate) fn disguised(
+    url: &Url,
+    status: u16,
+    body: &[u8],
+    pinned: bool,
+) -> Option<StatusFailure> {
+    let (codes, message) = error_in(body)?;
+    if pinned && !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    Some(StatusFailure {
+        url: url.clone(),
+        status,
+        codes,
+        message,
+        retry_after: None,
+        limit: None,
+        quota_used: false,
+        redirected: false,
+        credentials: None,
+    })
 }
 
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
@@ -140,6 +224,48 @@ mod tests {
             ),
             ("", vec![], ""),
             ("{\"errors\":", vec![], ""),
+            (r#"{"errors":"no such thing"}"#, vec![], "no such thing"),
+            (r#"{"errors":["a b","c"]}"#, vec![], "a b; c"),
+            (
+                r#"{"errors":{"code":"DENIED","message":"no"}}"#,
+                vec!["DENIED"],
+                "no",
+            ),
+            (
+                r#"{"errors":{"tag":["is too long"]}}"#,
+                vec![],
+                "is too long",
+            ),
+            (
+                r#"{"errors":[{"code":"X","message":"m","detail":"d"}]}"#,
+                vec!["X"],
+                "m; d",
+            ),
+            (
+                r#"{"errors":[null,7,{"code":null,"message":{"a":1}}]}"#,
+                vec![],
+                "",
+            ),
+            (r#"{"detail":"Not Found"}"#, vec![], "Not Found"),
+            (
+                r#"{"detail":[{"loc":["x"],"msg":"field required"}]}"#,
+                vec![],
+                "field required",
+            ),
+            (
+                r#"{"title":"Gone","status":410,"reason":"it was removed"}"#,
+                vec![],
+                "Gone; it was removed",
+            ),
+            (r#"{"error":{"code":"E1","message":"m"}}"#, vec!["E1"], "m"),
+            (
+                r#"{"error":"a sentence it is"}"#,
+                vec![],
+                "a sentence it is",
+            ),
+            (r#"{"message":"x\u001b[2J\u202e"}"#, vec![], "x?[2J?"),
+            (r#""a text""#, vec![], "\"a text\""),
+            ("{}", vec![], ""),
         ] {
             let (found, text) = words(body.as_bytes());
             assert_eq!(

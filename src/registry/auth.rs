@@ -10,7 +10,7 @@ use crate::json::{self, Number, Text};
 use crate::net::url::{Origin, Url};
 use crate::secret::Secret;
 use miniserde::Deserialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// The most of a token answer that is read, in bytes.
@@ -187,74 +187,181 @@ pub(crate) enum Plan {
     Basic,
 }
 
+/// Who sent a challenge, and what is at stake.
+#[derive(Clone, Copy)]
+pub(crate) struct Challenger<'o> {
+    pub origin: &'o Origin,
+    /// It is on this very machine.
+    pub loopback: bool,
+    /// There are credentials that a realm would be told.
+    pub password: bool,
+}
+
 /// Chooses among challenges: Bearer with a realm, else Basic where there is a password.
+///
+/// `widely`: repositories that are not ours are asked for, too. A challenge may name a placeholder
+/// (GHCR's `/v2/` names `user/image`), and a token for that opens nothing.
 pub(crate) fn choose(
     challenges: &[Challenge],
-    origin: &Origin,
+    challenger: Challenger<'_>,
     own_scope: &str,
-    password: bool,
+    widely: bool,
 ) -> Result<Option<Plan>> {
     if let Some(challenge) = challenges
         .iter()
         .find(|c| c.scheme == "bearer" && c.get("realm").is_some())
     {
-        let realm = check_realm(challenge.get("realm").unwrap_or_default(), origin)?;
-        let mut scopes: Vec<String> = challenge
-            .get("scope")
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
-        // gcr.io and Nexus name none; Gitea's "*" and ECR Public's "aws" are asked for beside ours.
-        let repository = |scope: &String| scope.starts_with("repository:") || scope == "aws";
-        if !own_scope.is_empty() && !scopes.iter().any(repository) {
-            scopes.push(own_scope.to_owned());
-        }
+        let realm = check_realm(challenge.get("realm").unwrap_or_default(), challenger)?;
         let service = challenge.get("service").unwrap_or_default().to_owned();
         return Ok(Some(Plan::Bearer {
             realm,
             service,
-            scopes,
+            scopes: scopes(challenge, own_scope, widely),
         }));
     }
-    Ok((password && challenges.iter().any(|c| c.scheme == "basic")).then_some(Plan::Basic))
+    let basic = challenges.iter().any(|c| c.scheme == "basic");
+    Ok((challenger.password && basic).then_some(Plan::Basic))
 }
 
-/// May this realm be told the registry's credentials? (CVE-2020-15157 and its successors.)
-fn check_realm(realm: &str, registry: &Origin) -> Result<Url> {
-    let refuse = |why: &str| {
-        Error::malformed(
-            format!("the authentication challenge of {registry}"),
-            format!("{why}; nothing was sent there"),
-        )
+/// The scopes to ask for: what the challenge names, and always our own.
+fn scopes(challenge: &Challenge, own_scope: &str, widely: bool) -> Vec<String> {
+    let named = challenge.get("scope").unwrap_or_default();
+    let mut scopes: Vec<String> = named
+        .split_whitespace()
+        .filter(|scope| widely || own_scope.is_empty() || !is_foreign(scope, own_scope))
+        .map(str::to_owned)
+        .collect();
+    // gcr.io and Nexus name none; Gitea's "*" is asked for beside ours. ECR Public's "aws" is all.
+    let enough = |scope: &String| {
+        repository(scope).is_some_and(|name| Some(name) == repository(own_scope)) || scope == "aws"
     };
-    let url = Url::parse(realm).map_err(|why| refuse(&format!("its realm: {why}")))?;
-    if registry.secure && !url.origin.secure {
-        return Err(refuse(
-            "its realm is plain http, although the registry is https",
-        ));
+    if !own_scope.is_empty() && !scopes.iter().any(enough) {
+        scopes.push(own_scope.to_owned());
     }
-    if url.origin.host != registry.host && is_local(&url.origin.host) {
-        return Err(refuse(
-            "its realm is an address of this machine or of its cloud's metadata",
-        ));
-    }
+    scopes
+}
+
+/// `a/b` of `repository:a/b:pull`.
+fn repository(scope: &str) -> Option<&str> {
+    Some(scope.strip_prefix("repository:")?.rsplit_once(':')?.0)
+}
+
+fn is_foreign(scope: &str, own_scope: &str) -> bool {
+    let name = repository(scope);
+    name.is_some() && name != repository(own_scope)
+}
+
+/// Does a challenge name other repositories than ours?
+pub(crate) fn names_others(challenge: &Challenge, own_scope: &str) -> bool {
+    let named = challenge.get("scope").unwrap_or_default();
+    named
+        .split_whitespace()
+        .any(|scope| is_foreign(scope, own_scope))
+}
+
+/// May this realm be told the registry's credentials? (CVE-2020-15157 and its successors.) What its
+/// name stands for is looked at by [`Challenger::may_lead_to`] once it is resolved.
+fn check_realm(realm: &str, registry: Challenger<'_>) -> Result<Url> {
+    let url = Url::parse(realm).map_err(|why| registry.refuse(&format!("its realm: {why}")))?;
+    registry.check(&url.origin, &literal(&url.origin.host))?;
     Ok(url)
 }
 
-fn is_local(host: &str) -> bool {
-    if host == "localhost" || host.ends_with(".localhost") {
-        return true;
-    }
-    match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
-        Ok(IpAddr::V6(ip)) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unicast_link_local()
-                || ip.segments()[..7] == [0xfd00, 0xec2, 0, 0, 0, 0, 0]
+impl Challenger<'_> {
+    /// Is it safe to ask this origin, at these addresses, for a token?
+    pub fn check(self, realm: &Origin, addresses: &[IpAddr]) -> Result<()> {
+        if self.origin.secure && !realm.secure {
+            return Err(self.refuse("its realm is plain http, although the registry is https"));
         }
-        Err(_) => false,
+        if !self.may_lead_to(realm, addresses) {
+            return Err(
+                self.refuse("its realm is an address of this machine or of its cloud's metadata")
+            );
+        }
+        Ok(())
+    }
+
+    /// Local addresses are the registry's own host, or both are on this machine: then nothing
+    /// secret is told to another server there than the one that the caller named.
+    fn may_lead_to(self, realm: &Origin, addresses: &[IpAddr]) -> bool {
+        let bare = |host: &str| host.trim_end_matches('.').to_owned();
+        if bare(&realm.host) == bare(&self.origin.host) {
+            return true;
+        }
+        let same_server = !self.password || realm.port == self.origin.port;
+        !addresses.iter().any(|ip| is_local(*ip))
+            || self.loopback && same_server && addresses.iter().all(|ip| is_loopback(*ip))
+    }
+
+    fn refuse(self, why: &str) -> Error {
+        Error::malformed(
+            format!("the authentication challenge of {}", self.origin),
+            format!("{why}; nothing was sent there"),
+        )
+    }
+}
+
+/// The addresses that a host's name is, without asking anybody: also in the forms that resolvers
+/// take, such as `127.1`, `2130706433`, `0x7f000001` and `0177.0.0.1` (inet_aton).
+pub(crate) fn literal(host: &str) -> Vec<IpAddr> {
+    let host = host.trim_end_matches('.');
+    if host == "localhost" || host.ends_with(".localhost") {
+        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return vec![ip];
+    }
+    let number = |part: &str| match part.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None if part.len() > 1 && part.starts_with('0') => u32::from_str_radix(part, 8).ok(),
+        None => part.parse().ok(),
+    };
+    let parts: Option<Vec<u32>> = host.split('.').map(number).collect();
+    let Some((last, before)) = parts.as_deref().and_then(<[u32]>::split_last) else {
+        return Vec::new();
+    };
+    if before.len() > 3 {
+        return Vec::new();
+    }
+    // The last part fills all bytes that are left.
+    let mut address = *last;
+    for (at, part) in before.iter().enumerate() {
+        address |= (part & 255) << (24 - 8 * at);
+    }
+    vec![Ipv4Addr::from(address).into()]
+}
+
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
+    let ip = embedded(ip);
+    ip.is_loopback() || ip.is_unspecified()
+}
+
+/// Addresses of this machine, of this link, and of what clouds tell their machines.
+fn is_local(ip: IpAddr) -> bool {
+    is_loopback(ip)
+        || match embedded(ip) {
+            IpAddr::V4(ip) => {
+                ip.is_link_local()
+                    || ip.octets()[0] == 0
+                    // Alibaba's, Oracle's and Azure's metadata.
+                    || matches!(ip.octets(), [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16])
+            }
+            IpAddr::V6(ip) => {
+                ip.is_unicast_link_local() || ip.segments()[..7] == [0xfd00, 0xec2, 0, 0, 0, 0, 0]
+            }
+        }
+}
+
+/// The IPv4 address in an IPv6 one: mapped, compatible, NAT64 (RFC 6052), 6to4 (RFC 3056).
+fn embedded(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip else { return ip };
+    let s = v6.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into();
+    match s {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] if (high, low) > (0, 1) => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        _ => ip,
     }
 }
 
@@ -328,7 +435,11 @@ pub(crate) fn read_token(
         &wire.access_token.0
     };
     if token.is_empty() {
-        return Err(Error::malformed(what, "is missing in the answer"));
+        let said = super::answer::said(bytes).map_or(String::new(), |said| format!(": {said}"));
+        return Err(Error::malformed(
+            what,
+            format!("is missing in the answer{said}"),
+        ));
     }
     if !token.bytes().all(|c| c.is_ascii_graphic()) {
         return Err(Error::malformed(what, "holds characters that no token has"));
@@ -418,6 +529,13 @@ mod tests {
     fn realms_that_are_not_safe_are_refused() {
         let secure = Url::parse("https://registry.example/").unwrap().origin;
         let plain = Url::parse("http://127.0.0.1:5000/").unwrap().origin;
+        let at = |origin, loopback, password| Challenger {
+            origin,
+            loopback,
+            password,
+        };
+        let check = |realm: &str, who: Challenger<'_>| check_realm(realm, who).is_ok();
+        let far = at(&secure, false, true);
         for bad in [
             "http://auth.example/t",
             "https://169.254.169.254/t",
@@ -428,12 +546,82 @@ mod tests {
             "",
             "https://localhost/t",
             "https://[::ffff:127.0.0.1]/",
+            "https://127.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://0x7F.1/",
+            "https://0177.0.0.1/",
+            "https://017700000001/",
+            "https://0/",
+            "https://0.1.2.3/",
+            "https://127.0.0.1./",
+            "https://localhost./",
+            "https://a.localhost/",
+            "https://[::7f00:1]/",
+            "https://[64:ff9b::7f00:1]/",
+            "https://[2002:7f00:1::]/",
+            "https://[::ffff:a9fe:a9fe]/",
+            "https://2852039166/",
+            "https://169.254.43518/",
+            "https://100.100.100.200/",
         ] {
-            assert!(check_realm(bad, &secure).is_err(), "{bad}");
+            assert!(!check(bad, far), "{bad}");
+            let anonymous = at(&secure, false, false);
+            assert!(!check(bad, anonymous), "{bad}");
         }
-        assert!(check_realm("https://auth.docker.io/token", &secure).is_ok());
-        assert!(check_realm("https://10.0.0.1/token", &secure).is_ok());
-        assert!(check_realm("http://127.0.0.1:5001/token", &plain).is_ok());
+        for good in [
+            "https://auth.docker.io/token",
+            "https://10.0.0.1/token",
+            "https://1.2.3/",
+        ] {
+            assert!(check(good, far), "{good}");
+        }
+        let near = at(&plain, true, true);
+        assert!(check("http://127.0.0.1:5001/token", near));
+        assert!(check("http://localhost:5000/token", near));
+        assert!(!check("http://localhost:5001/token", near));
+        assert!(check(
+            "http://localhost:5001/token",
+            at(&plain, true, false)
+        ));
+        assert!(!check("http://169.254.169.254/t", at(&plain, true, false)));
+    }
+
+    #[test]
+    fn our_own_scope_is_always_asked_for() {
+        let own = "repository:org/app:pull";
+        for (named, narrow, wide) in [
+            ("", "O", "O"),
+            ("*", "* O", "* O"),
+            ("aws", "aws", "aws"),
+            (
+                "repository:user/image:pull",
+                "O",
+                "repository:user/image:pull O",
+            ),
+            (
+                "repository:org/app:pull,push",
+                "repository:org/app:pull,push",
+                "repository:org/app:pull,push",
+            ),
+            ("O repository:base:pull", "O", "O repository:base:pull"),
+            ("repository:a:b", "O", "repository:a:b O"),
+            (
+                "registry:catalog:*",
+                "registry:catalog:* O",
+                "registry:catalog:* O",
+            ),
+        ] {
+            let field = format!("Bearer realm=\"r\",scope=\"{}\"", named.replace('O', own));
+            let challenge = &challenges([field.as_str()].into_iter())[0];
+            for (widely, expected) in [(false, narrow), (true, wide)] {
+                assert_eq!(
+                    scopes(challenge, own, widely).join(" "),
+                    expected.replace('O', own),
+                    "{named}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -474,7 +662,12 @@ mod tests {
 
     #[test]
     fn bearer_comes_first_and_basic_needs_a_password() {
-        let origin = Url::parse("https://r/").unwrap().origin;
+        let origin = &Url::parse("https://r/").unwrap().origin;
+        let at = |password| Challenger {
+            origin,
+            loopback: false,
+            password,
+        };
         let both = challenges(
             [
                 "Negotiate",
@@ -483,15 +676,15 @@ mod tests {
             .into_iter(),
         );
         let Some(Plan::Bearer { scopes, .. }) =
-            choose(&both, &origin, "repository:x:pull", true).unwrap()
+            choose(&both, at(true), "repository:x:pull", false).unwrap()
         else {
             panic!()
         };
         assert_eq!(scopes, ["*", "repository:x:pull"]);
         assert!(matches!(
-            choose(&both[..2], &origin, "", true).unwrap(),
+            choose(&both[..2], at(true), "", false).unwrap(),
             Some(Plan::Basic)
         ));
-        assert!(choose(&both[..2], &origin, "", false).unwrap().is_none());
+        assert!(choose(&both[..2], at(false), "", false).unwrap().is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! What all requests of a run share: connections, credentials, tokens, and the patience.
 
-use super::auth::{self, Authorization, Plan};
+use super::auth::{self, Authorization, Challenger, Plan};
 use super::credentials::{Credential, Credentials, Found};
 use super::mirror::{self, Mirror};
 use super::{Repository, answer};
@@ -14,6 +14,7 @@ use crate::net::{Agent, Request, Response, Timeouts};
 use crate::reference::Reference;
 use crate::secret::without_user;
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,8 +43,8 @@ impl ClientBuilder {
         self
     }
 
-    /// A user and a password for the registries that references name. `source` says where they
-    /// came from, for messages.
+    /// A user and a password for the registry of the first reference that the client is given;
+    /// no other is told them. `source` says where they came from, for messages.
     pub fn credentials(mut self, user: &str, password: &str, source: &str) -> Self {
         let credential = Credential::password(user, password);
         self.credentials.given = Some(Found {
@@ -56,8 +57,8 @@ impl ClientBuilder {
     /// Looks for credentials in this file only, of the form of Docker's config.json.
     ///
     /// Otherwise they are looked for, where a registry asks for some, in the environment
-    /// (`DOCKERSAVE_USER` and `DOCKERSAVE_PASSWORD`, `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`) and
-    /// in the files of Docker and containers tools, with their helpers.
+    /// (`DOCKERSAVE_USER` and `DOCKERSAVE_PASSWORD`, for the registry that `DOCKERSAVE_REGISTRY` names
+    /// or the first one, `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`) and in the files of Docker and containers tools, with their helpers.
     pub fn authfile(mut self, path: &Path) -> Self {
         self.credentials.file = Some(path.to_owned());
         self
@@ -394,12 +395,13 @@ impl Client {
     /// it and the others take what it got: `used` is the version that was refused.
     pub(super) fn authenticate(
         &self,
-        origin: &Origin,
+        challenger: Challenger<'_>,
         scope: &str,
         plan: Plan,
         credential: Option<Found>,
         used: Option<u64>,
     ) -> std::result::Result<(Authorization, u64), Failure> {
+        let origin = challenger.origin;
         let mut tokens = self.tokens();
         let key = (origin.clone(), scope.to_owned());
         let mut version = 0;
@@ -441,7 +443,7 @@ impl Client {
                     scopes,
                 },
                 _,
-            ) => self.token(&realm, &service, &scopes, credential.as_ref())?,
+            ) => self.token(challenger, &realm, &service, &scopes, credential.as_ref())?,
         };
         tokens.insert(
             key,
@@ -456,6 +458,7 @@ impl Client {
     /// A token from a realm: by POST for an identity token, by GET otherwise.
     pub(super) fn token(
         &self,
+        challenger: Challenger<'_>,
         realm: &Url,
         service: &str,
         scopes: &[String],
@@ -470,6 +473,7 @@ impl Client {
             source,
         }) = credential
         {
+            self.check_realm(challenger, &realm.origin)?;
             let mut request = Request::get(realm);
             request.method = "POST";
             request.form = Some(auth::token_form(identity.expose(), service, scopes));
@@ -485,7 +489,7 @@ impl Client {
                         credential: Credential::Password { user, password },
                         source: source.clone(),
                     };
-                    return self.token(realm, service, scopes, Some(&found));
+                    return self.token(challenger, realm, service, scopes, Some(&found));
                 }
                 other => return other,
             }
@@ -497,8 +501,10 @@ impl Client {
         let mut url = auth::token_url(realm, service, scopes, user);
         let field = auth::password_field(credential);
         let deadline = Some(self.agent.deadline());
-        // A realm may move within its own origin; the credentials go nowhere else.
+        // A realm may move. Credentials follow within its origin, or to https on its host; a request
+        // without any has nothing to tell.
         for _ in 0..4 {
+            self.check_realm(challenger, &url.origin)?;
             let mut request = Request::get(&url);
             request.deadline = deadline;
             if let Some(field) = &field {
@@ -512,16 +518,48 @@ impl Client {
             let next = response
                 .field("location")
                 .and_then(|location| url.join(location).ok());
-            match next.filter(|next| next.origin == realm.origin) {
+            response.body.drain();
+            let safe = |next: &Origin| {
+                let upgraded = next.secure && !url.origin.secure && next.host == url.origin.host;
+                field.is_none() || *next == url.origin || upgraded
+            };
+            match next.filter(|next| safe(&next.origin)) {
                 Some(next) => url = next,
                 None => break,
             }
-            response.body.drain();
         }
         Err(Failure::Final(Error::malformed(
             format!("the token endpoint {}", realm.origin),
-            "redirects to another host, which is not told any credentials",
+            "redirects to another host, which is not told any credentials, or too often",
         )))
+    }
+
+    /// Whoever sent a challenge, as far as [`auth`] has to know.
+    pub(super) fn challenger<'o>(&self, origin: &'o Origin, password: bool) -> Challenger<'o> {
+        let addresses = self.addresses(origin).unwrap_or_default();
+        Challenger {
+            origin,
+            loopback: addresses.iter().any(|ip| auth::is_loopback(*ip)),
+            password,
+        }
+    }
+
+    /// What a connection to an origin would be made to. Names behind a proxy are resolved there.
+    fn addresses(&self, origin: &Origin) -> std::result::Result<Vec<IpAddr>, Failure> {
+        match auth::literal(&origin.host) {
+            none if none.is_empty() => self.agent.addresses(origin),
+            literal => Ok(literal),
+        }
+    }
+
+    /// Looks at what a realm's name stands for: it may be an address of this machine. Connections
+    /// go to the same addresses, since each name is looked up once.
+    fn check_realm(
+        &self,
+        challenger: Challenger<'_>,
+        realm: &Origin,
+    ) -> std::result::Result<(), Failure> {
+        Ok(challenger.check(realm, &self.addresses(realm)?)?)
     }
 
     fn read_token(

@@ -5,16 +5,16 @@
 //! for credentials; a file or helper that cannot be used is no failure by itself, but is named
 //! where the registry then refuses. What is found is never shown; where it was found is.
 
+use super::config::{ConfigFile, Entry};
 use super::helper;
 use crate::error::{Error, Result, plain};
-use crate::json::{self, Text};
+use crate::json::{self, Loose};
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use miniserde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The largest file with credentials that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -59,8 +59,9 @@ type Known = BTreeMap<(String, String), Option<Found>>;
 /// The sources, asked in order, each registry once.
 #[derive(Default)]
 pub(crate) struct Credentials {
-    /// From the caller: for every registry that a reference names.
+    /// From the caller: for the registry of the first reference.
     pub given: Option<Found>,
+    first: OnceLock<String>,
     /// The only file to be asked, where the caller names one.
     pub file: Option<PathBuf>,
     known: Mutex<Known>,
@@ -70,18 +71,11 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// What there is for a repository, `domain` as the reference names it.
     pub fn find(&self, domain: &str, path: &str) -> Option<Found> {
-        if self.given.is_some() {
-            return self.given.clone();
-        }
-        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        if let (Some(user), Some(password)) = (get("DOCKERSAVE_USER"), get("DOCKERSAVE_PASSWORD")) {
-            let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
-            return Some(Found {
-                credential: Credential::password(&user, &password),
-                source,
-            });
-        }
-        self.find_by_name(domain, path)
+        let name = Name::new(domain, path);
+        let given = self.given.clone().filter(|_| self.is_first(&name));
+        given
+            .or_else(|| self.in_environment(&name))
+            .or_else(|| self.find_by_name(domain, path))
     }
 
     /// What files say of this very host: the caller's own are for the registry, not for a mirror.
@@ -130,14 +124,47 @@ impl Credentials {
     }
 
     fn problem(&self, text: String) {
-        self.problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(text);
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if !problems.contains(&text) {
+            problems.push(text);
+        }
+    }
+
+    /// A reference names this registry. The caller's credentials are for the first one.
+    pub fn know(&self, domain: &str) {
+        self.first.get_or_init(|| domain.to_owned());
+    }
+
+    fn is_first(&self, name: &Name) -> bool {
+        self.first.get().is_none_or(|first| name.is_host(first))
+    }
+
+    /// From the environment, for the registry that it names, or for the first.
+    fn in_environment(&self, name: &Name) -> Option<Found> {
+        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (user, password) = (get("DOCKERSAVE_USER")?, get("DOCKERSAVE_PASSWORD")?);
+        let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
+        let registry = get("DOCKERSAVE_REGISTRY");
+        let own = match &registry {
+            Some(registry) => name.is_host(registry),
+            None => self.is_first(name),
+        };
+        if !own {
+            let whose = registry.as_ref().or(self.first.get());
+            self.problem(format!(
+                "{source} are for {} (see DOCKERSAVE_REGISTRY)",
+                whose.map_or("another registry", String::as_str)
+            ));
+            return None;
+        }
+        Some(Found {
+            credential: Credential::password(&user, &password),
+            source,
+        })
     }
 
     /// A helper for the registry, the helper for all, then what stands in the file itself.
-    fn in_file(&self, file: &WireFile, name: &Name, source: &str) -> Result<Option<Found>> {
+    fn in_file(&self, file: &ConfigFile, name: &Name, source: &str) -> Result<Option<Found>> {
         let own = file
             .helpers
             .iter()
@@ -176,8 +203,12 @@ impl Credentials {
             }
         }
         let mut best = None;
-        for (key, entry) in file.auths.iter().flatten() {
+        for (key, Loose(entry)) in file.auths.iter().flatten() {
             let Some(rank) = name.rank(key) else { continue };
+            let Some(entry) = entry else {
+                self.problem(format!("{source}: the entry for {key} is empty"));
+                continue;
+            };
             match credential(entry) {
                 Ok(Some(credential)) if best.as_ref().is_none_or(|(known, _)| rank >= *known) => {
                     best = Some((rank, credential));
@@ -226,31 +257,11 @@ fn sources(only: Option<&Path>, get: &dyn Fn(&str) -> Option<String>) -> Vec<Sou
     found
 }
 
-#[derive(Deserialize)]
-struct WireFile {
-    auths: Option<BTreeMap<String, WireEntry>>,
-    #[serde(rename = "credHelpers")]
-    helpers: Option<BTreeMap<String, Text>>,
-    #[serde(rename = "credsStore")]
-    store: Text,
-}
-
-#[derive(Deserialize)]
-struct WireEntry {
-    auth: Text,
-    username: Text,
-    password: Text,
-    #[serde(rename = "identitytoken")]
-    identity: Text,
-    #[serde(rename = "registrytoken")]
-    token: Text,
-}
-
-fn parse(bytes: &[u8], what: &str) -> Result<WireFile> {
+fn parse(bytes: &[u8], what: &str) -> Result<ConfigFile> {
     json::parse(bytes, what)
 }
 
-fn read(file: &Path) -> Result<Option<WireFile>> {
+fn read(file: &Path) -> Result<Option<ConfigFile>> {
     match crate::files::read_limited(file, LIMIT) {
         Ok(bytes) => parse(&bytes, &file.display().to_string()).map(Some),
         Err(error)
@@ -269,7 +280,7 @@ fn read(file: &Path) -> Result<Option<WireFile>> {
 }
 
 /// `user:password` in base64, or the other members; what holds nothing is passed over.
-fn credential(entry: &WireEntry) -> std::result::Result<Option<Credential>, &'static str> {
+fn credential(entry: &Entry) -> std::result::Result<Option<Credential>, &'static str> {
     if !entry.token.0.is_empty() && entry.identity.0.is_empty() {
         return Ok(Some(Credential::RegistryToken(Secret::new(
             &*entry.token.0,
@@ -290,7 +301,7 @@ fn credential(entry: &WireEntry) -> std::result::Result<Option<Credential>, &'st
 }
 
 /// Both, or nothing where one of them is missing.
-fn password(entry: &WireEntry) -> std::result::Result<Option<(String, Secret)>, &'static str> {
+fn password(entry: &Entry) -> std::result::Result<Option<(String, Secret)>, &'static str> {
     let (user, password) = if entry.auth.0.is_empty() {
         (entry.username.0.clone(), entry.password.0.clone())
     } else {
@@ -320,10 +331,16 @@ pub(crate) fn entries(bytes: &[u8], domain: &str, path: &str) -> usize {
     let (Ok(file), name) = (parse(bytes, "the file"), Name::new(domain, path)) else {
         return 0;
     };
-    let own = |(key, entry): &(&String, &WireEntry)| {
-        name.rank(key).is_some() && matches!(credential(entry), Ok(Some(_)))
+    let own = |(key, Loose(entry)): &(&String, &Loose<Entry>)| {
+        let entry = entry.as_ref();
+        name.rank(key).is_some() && entry.is_some_and(|one| matches!(credential(one), Ok(Some(_))))
     };
     file.auths.iter().flatten().filter(own).count()
+}
+
+/// Do two references name the same registry?
+pub(crate) fn same_registry(one: &str, other: &str) -> bool {
+    Name::new(one, "").is_host(other)
 }
 
 /// A repository as keys of these files may name it.
@@ -455,6 +472,29 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn a_file_is_read_as_docker_reads_it() {
+        let ours = r#""h":{"auth":"dTpw"}"#;
+        for text in [
+            format!(r#"{{"AUTHS":{{{ours}}}}}"#),
+            r#"{"auths":{"h":{"AUTH":"dTpw"}}}"#.to_owned(),
+            r#"{"auths":{"h":{"UserName":"u","PassWord":"p"}}}"#.to_owned(),
+            "{\"auth\u{17f}\":{\"h\":{\"auth\":\"dTpw\"}}}".to_owned(),
+            format!(r#"{{"Auths":{{{ours}}},"auths":{{"x":{{}}}}}}"#),
+            format!(
+                r#"{{"auths":{{"x":null,"y":[1,{{}}],"z":"t",{ours}}},"credHelpers":[],"credsStore":{{}}}}"#
+            ),
+            format!(r#"{{"auths":{{{ours}}},"credHelpers":null,"credsStore":null,"proxies":7}}"#),
+        ] {
+            assert_eq!(found(&text, "h", "r"), password("u", "p"), "{text}");
+        }
+        for text in [r#"{"auths":[]}"#, r#"{"auths":{"h":null}}"#, "{}"] {
+            assert_eq!(found(text, "h", "r"), None, "{text}");
+        }
+        let store = parse(br#"{"credSstore":"x","CREDHELPERS":{"h":"y"}}"#, "x").unwrap();
+        assert_eq!((store.store.0.as_str(), store.helpers.len()), ("x", 1));
     }
 
     #[test]

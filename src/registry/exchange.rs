@@ -223,37 +223,45 @@ impl<'e, 'a> Exchange<'e, 'a> {
         mut challenges: Vec<Challenge>,
         failure: Failure,
     ) -> std::result::Result<(), Failure> {
-        let wider = challenges
-            .iter()
-            .any(|c| c.get("error") == Some("insufficient_scope") && c.get("scope").is_some());
-        // A second 401 is final, but for a scope that only now is named.
+        let wider = challenges.iter().any(|c| {
+            c.get("error") == Some("insufficient_scope") && c.get("scope").is_some()
+                || auth::names_others(c, &self.repository.scope)
+        });
+        // A second 401 is final, but for a scope that was not asked for yet.
         if self.fresh && (self.widened || !wider) {
             return Err(failure);
         }
         self.widened |= self.fresh && wider;
+        let own_challenge = !challenges.is_empty();
         if challenges.is_empty() {
             challenges = self.probe()?;
         }
         let repository = self.repository;
         let credential = repository.credential();
-        let password = credential.is_some();
-        let Some(plan) = auth::choose(
-            &challenges,
-            &repository.base.origin,
-            &repository.scope,
-            password,
-        )?
+        let challenger = repository
+            .client
+            .challenger(&repository.base.origin, credential.is_some());
+        let Some(plan) = auth::choose(&challenges, challenger, &repository.scope, self.widened)?
         else {
             return Err(failure);
         };
         let version = self.own.as_ref().map(|(_, version)| *version);
-        self.own = Some(repository.client.authenticate(
-            &repository.base.origin,
-            &repository.scope,
-            plan,
-            credential,
-            version,
-        )?);
+        let authenticate = |plan| {
+            let credential = credential.clone();
+            let client = repository.client;
+            client.authenticate(challenger, &repository.scope, plan, credential, version)
+        };
+        self.own = Some(match authenticate(plan) {
+            // A registry under another name knows the repository by its own name alone.
+            Err(Failure::Status(_)) if wider && own_challenge && !self.widened => {
+                self.widened = true;
+                match auth::choose(&challenges, challenger, &repository.scope, true)? {
+                    Some(plan) => authenticate(plan)?,
+                    None => return Err(failure),
+                }
+            }
+            other => other?,
+        });
         self.fresh = true;
         Ok(())
     }
@@ -272,16 +280,15 @@ impl<'e, 'a> Exchange<'e, 'a> {
         {
             return Err(failure);
         }
-        match auth::choose(challenges, &self.url.origin, "", false) {
+        let client = self.repository.client;
+        let challenger = client.challenger(&self.url.origin, false);
+        match auth::choose(challenges, challenger, "", false) {
             Ok(Some(Plan::Bearer {
                 realm,
                 service,
                 scopes,
             })) => {
-                let token = self
-                    .repository
-                    .client
-                    .token(&realm, &service, &scopes, None)?;
+                let token = client.token(challenger, &realm, &service, &scopes, None)?;
                 self.visiting = Some((self.url.origin.clone(), token));
                 Ok(())
             }

@@ -7,7 +7,9 @@
 use super::Repository;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest::{CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds};
+use crate::manifest::{
+    CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds, PassedOver,
+};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use std::sync::Arc;
@@ -102,31 +104,83 @@ impl Repository<'_> {
             return Ok(image);
         }
         let candidates = self.candidates(&document)?;
-        if let Some(best) = best(&candidates, &wanted) {
-            let mut image = self.complete(self.child(&best.descriptor, Kinds::Images)?)?;
-            self.judge_entry(&mut image, best, &wanted);
-            return Ok(image);
-        }
-        self.unnamed(&candidates, &wanted)
-    }
-
-    /// Entries without a platform are legal; their configs say what they are for.
-    fn unnamed(&self, candidates: &[Candidate], wanted: &Platform) -> Result<Image> {
-        let mut available: Vec<String> = Vec::new();
-        for candidate in candidates.iter().take(FETCHES) {
-            match &candidate.platform {
-                Some(platform) => available.push(platform.to_string()),
-                None => {
-                    let image = self.complete(self.child(&candidate.descriptor, Kinds::Images)?)?;
-                    match &image.platform {
-                        Some(platform) if wanted.rank(platform).is_some() => return Ok(image),
-                        Some(platform) => available.push(platform.to_string()),
-                        None => {}
-                    }
+        let mut ranked: Vec<(u32, &Candidate)> = candidates
+            .iter()
+            .filter_map(|one| Some((wanted.rank(one.platform.as_ref()?)?, one)))
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let mut unsupported = None;
+        for (_, candidate) in ranked.into_iter().take(FETCHES) {
+            match self.of_entry(&document, candidate) {
+                // An artifact may name a platform, too.
+                Err(error @ Error::Unsupported { .. }) => {
+                    self.client.note(&format!("{error}; passed over"));
+                    unsupported.get_or_insert(error);
+                }
+                image => {
+                    let mut image = image?;
+                    self.judge_entry(&mut image, candidate, &wanted);
+                    return Ok(image);
                 }
             }
         }
-        available.dedup();
+        match unsupported {
+            Some(error) => Err(error),
+            None => self.unnamed(&document, &candidates, &wanted),
+        }
+    }
+
+    fn of_entry(&self, index: &Document, candidate: &Candidate) -> Result<Image> {
+        self.complete(self.child(index, &candidate.descriptor, Kinds::Images)?)
+    }
+
+    /// Entries without a platform are legal; their configs say what they are for. What is no image
+    /// among them, or is gone, is passed over.
+    fn unnamed(
+        &self,
+        index: &Document,
+        candidates: &[Candidate],
+        wanted: &Platform,
+    ) -> Result<Image> {
+        let mut available: Vec<String> = Vec::new();
+        let mut failed = None;
+        for candidate in candidates.iter().take(FETCHES) {
+            if let Some(platform) = &candidate.platform {
+                available.push(platform.to_string());
+                continue;
+            }
+            match self.of_entry(index, candidate) {
+                Ok(image) => match &image.platform {
+                    Some(platform) if wanted.rank(platform).is_some() => return Ok(image),
+                    Some(platform) => available.push(platform.to_string()),
+                    None => {}
+                },
+                Err(
+                    error @ (Error::Unsupported { .. }
+                    | Error::Malformed { .. }
+                    | Error::NotFound { .. }),
+                ) => {
+                    self.client.note(&format!("{error}; passed over"));
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let fits = |one: &&PassedOver| {
+            one.platform
+                .as_ref()
+                .is_some_and(|platform| wanted.rank(platform).is_some())
+        };
+        if let Some(one) = index.passed_over().iter().find(fits) {
+            return Err(Error::malformed(
+                format!("the index of {}", self.reference),
+                format!("{}, and no other is for {wanted}", one.why),
+            ));
+        }
+        match failed {
+            Some(error) if available.is_empty() => return Err(error),
+            _ => available.dedup(),
+        }
         Err(Error::NotFound {
             what: format!("{} has no image for {wanted}", self.reference),
             available,
@@ -151,6 +205,12 @@ impl Repository<'_> {
         let Content::Index(entries) = document.content() else {
             return Ok(());
         };
+        for one in document.passed_over() {
+            self.client.note(&format!(
+                "the index of {}: {}; passed over",
+                self.reference, one.why
+            ));
+        }
         for entry in entries.iter().filter(|entry| !entry.companion) {
             if is_index(entry) {
                 if seen.contains(&entry.descriptor.digest) {
@@ -165,7 +225,7 @@ impl Repository<'_> {
                     ));
                 }
                 seen.push(entry.descriptor.digest);
-                let nested = self.child(&entry.descriptor, Kinds::Images)?;
+                let nested = self.child(document, &entry.descriptor, Kinds::Images)?;
                 self.flatten(&nested, depth + 1, seen, found)?;
             } else if is_manifest(entry) {
                 found.push(Candidate {
@@ -186,7 +246,12 @@ impl Repository<'_> {
             ));
         };
         let what = format!("the config of {}", self.reference);
-        let bytes = self.small_blob(&config, CONFIG_LIMIT, &what)?;
+        let bytes = match self.small_blob(&config, CONFIG_LIMIT, &what) {
+            Err(Error::NotFound { what, available }) => document
+                .embedded(&config.digest)
+                .ok_or(Error::NotFound { what, available })?,
+            other => other?,
+        };
         let parsed = Config::parse(&bytes, layers.len(), &what)?;
         Ok(Image {
             reference: self.reference.clone(),

@@ -9,6 +9,7 @@ pub(crate) mod auth;
 pub(crate) mod blob;
 mod client;
 pub(crate) mod coding;
+mod config;
 pub(crate) mod credentials;
 mod exchange;
 mod helper;
@@ -73,6 +74,7 @@ impl<'a> Repository<'a> {
         .map_err(|why| Error::usage(format!("registry {}", reference.registry()), why))?;
         let scope = format!("repository:{}:pull", reference.path());
         client.know(&base.origin);
+        client.credentials().know(reference.domain());
         Ok(Self {
             client,
             reference: reference.clone(),
@@ -145,18 +147,37 @@ impl<'a> Repository<'a> {
     }
 
     /// The index or manifest of an index's entry; its size and digest are checked.
-    pub(crate) fn child(&self, descriptor: &Descriptor, kinds: Kinds) -> Result<Document> {
+    pub(crate) fn child(
+        &self,
+        index: &Document,
+        descriptor: &Descriptor,
+        kinds: Kinds,
+    ) -> Result<Document> {
         let what = format!(
             "manifest {} of {}",
             descriptor.digest,
             self.reference.name()
         );
-        let document = self.fetch_document(Wanted {
+        let wanted = Wanted {
             target: &descriptor.digest.to_string(),
             expected: Some(&descriptor.digest),
             what: &what,
             kinds,
-        })?;
+        };
+        let document = match self.fetch_document(wanted) {
+            // The index may hold what the registry lacks.
+            Err(Error::NotFound { what, available }) => match index.embedded(&descriptor.digest) {
+                Some(bytes) => wanted.read(bytes, Some(descriptor.media_type.clone()))?,
+                None => {
+                    let name = self.reference.to_string();
+                    let what = format!(
+                        "{what}; dockersave --platforms {name} lists the images of its index"
+                    );
+                    return Err(Error::NotFound { what, available });
+                }
+            },
+            other => other?,
+        };
         let found = document.bytes().len() as u64;
         if found != descriptor.size {
             return Err(Error::Mismatch {
@@ -185,7 +206,7 @@ impl<'a> Repository<'a> {
                 ..Ask::default()
             };
             let document = there
-                .document(&there.url(&manifest_path(wanted.target)), ask, what)
+                .document(&there.url(&manifest_path(wanted.target)), ask, wanted)
                 .and_then(|(bytes, media_type)| Ok(wanted.read(bytes, media_type)?));
             match document {
                 Ok(document) => return Ok(Some(document)),
@@ -210,7 +231,7 @@ impl<'a> Repository<'a> {
                 ..Ask::default()
             };
             let fetched = self.client.again(&format!("asking for {what}"), || {
-                self.document(&url, ask, what)
+                self.document(&url, ask, wanted)
             });
             let parsed = fetched.and_then(|(bytes, media_type)| wanted.read(bytes, media_type));
             // Harbor 1.1 reads only the first type of a joined field (containerd#5632).
@@ -224,7 +245,7 @@ impl<'a> Repository<'a> {
                     separate = true
                 }
                 Err(Error::NotFound { what: detail, .. }) => {
-                    return Err(self.not_found(what, &detail));
+                    return Err(self.not_found(wanted, &detail));
                 }
                 other => return other,
             }
@@ -236,22 +257,28 @@ impl<'a> Repository<'a> {
         &self,
         url: &Url,
         ask: Ask<'_>,
-        what: &str,
+        wanted: Wanted<'_>,
     ) -> std::result::Result<(Vec<u8>, Option<String>), Failure> {
         let response = self.send(url, ask)?;
-        let media_type = response.field("content-type").map(str::to_owned);
-        Ok((
-            coding::document(response, MANIFEST_LIMIT, what)?,
-            media_type,
-        ))
+        let (status, media_type) = (
+            response.status(),
+            response.field("content-type").map(str::to_owned),
+        );
+        let bytes = coding::document(response, MANIFEST_LIMIT, wanted.what)?;
+        let pinned = wanted.expected.is_some();
+        if let Some(failure) = answer::disguised(url, status, &bytes, pinned) {
+            return Err(Failure::Status(Box::new(failure)));
+        }
+        Ok((bytes, media_type))
     }
 
-    fn not_found(&self, what: &str, detail: &str) -> Error {
+    fn not_found(&self, Wanted { what, target, .. }: Wanted<'_>, detail: &str) -> Error {
         // A registry behind a redirect may have answered.
         let (before, detail) = detail.rsplit_once(" answered ").unwrap_or_default();
         let host = before.rsplit(' ').next().unwrap_or_default();
+        let own = target == self.reference.target();
         let hint = match self.reference.tag() {
-            Some(_) if self.reference.digest().is_none() => format!(
+            Some(_) if own && self.reference.digest().is_none() => format!(
                 "; dockersave --tags {} lists what there is",
                 self.reference.familiar()
             ),
@@ -385,11 +412,16 @@ impl Repository<'_> {
 
     fn credential(&self) -> Option<credentials::Found> {
         let credentials = self.client.credentials();
-        if self.mirror {
+        let before = credentials.problems().len();
+        let found = if self.mirror {
             let name = self.base.target.strip_prefix("/v2/").unwrap_or_default();
             credentials.find_by_name(&self.base.origin.authority(), name)
         } else {
             credentials.find(self.reference.domain(), self.reference.path())
+        };
+        for problem in credentials.problems().iter().skip(before) {
+            self.client.note(problem);
         }
+        found
     }
 }

@@ -41,7 +41,7 @@ impl Repository<'_> {
     pub fn manifest_for(&self, platform: &Platform) -> Result<Document> {
         let document = self.manifest()?;
         match best(&self.candidates(&document)?, platform) {
-            Some(entry) => match self.child(&entry.descriptor, Kinds::Images)? {
+            Some(entry) => match self.child(&document, &entry.descriptor, Kinds::Images)? {
                 child if matches!(child.content(), Content::Manifest { .. }) => Ok(child),
                 index => Ok(self.image_of(index, Some(platform))?.manifest),
             },

@@ -25,14 +25,16 @@ impl Repository<'_> {
         let Content::Index(_) = document.content() else {
             return self.complete(document);
         };
-        Image::of_index(self.reference.clone(), document, &mut |descriptor| {
-            self.child(descriptor, Kinds::All)
-        })
+        Image::of_index(
+            self.reference.clone(),
+            document,
+            &mut |index, descriptor| self.child(index, descriptor, Kinds::All),
+        )
     }
 }
 
-/// Gets the document of a descriptor.
-type Fetch<'f> = &'f mut dyn FnMut(&Descriptor) -> Result<Document>;
+/// Gets the document of a descriptor in an index.
+type Fetch<'f> = &'f mut dyn FnMut(&Document, &Descriptor) -> Result<Document>;
 
 impl Image {
     /// All images of an index, whose documents `fetch` gets.
@@ -83,6 +85,12 @@ impl Found {
         let Content::Index(entries) = index.content() else {
             return Ok(());
         };
+        if let Some(one) = index.passed_over().first() {
+            return Err(Error::malformed(
+                format!("the index of {reference}"),
+                format!("{}; choose an image with --platform", one.why),
+            ));
+        }
         for entry in entries {
             let digest = &entry.descriptor.digest;
             if self.documents.iter().any(|known| known.digest() == digest) {
@@ -95,7 +103,7 @@ impl Found {
                 ));
                 continue;
             }
-            let child = fetch(&entry.descriptor)?;
+            let child = fetch(index, &entry.descriptor)?;
             self.bytes += child.bytes().len();
             if depth > DEPTH || self.documents.len() >= DOCUMENTS || self.bytes > BYTES {
                 return Err(Error::malformed(

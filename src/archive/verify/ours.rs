@@ -147,7 +147,7 @@ fn image(
 ) -> Result<Image> {
     let manifest = document(archive, descriptor, room)?;
     let Content::Manifest { config, layers } = manifest.content().clone() else {
-        let mut fetch = |descriptor: &Descriptor| document(archive, descriptor, room);
+        let mut fetch = |_: &Document, descriptor: &Descriptor| document(archive, descriptor, room);
         return Image::of_index(reference, manifest, &mut fetch);
     };
     // Of what has a digest, which was checked, a plan needs the size only.
