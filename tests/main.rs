@@ -51,6 +51,8 @@ mod redirects;
 mod tls;
 // What connections do.
 mod transfer;
+// What proxies make of answers.
+mod proxied;
 // Bytes that come, but bring nothing.
 mod waits;
 // Servers that mean harm.

@@ -54,6 +54,8 @@ struct BlobState {
     check: Check,
     /// The registry serves ranges of it, as far as is known.
     ranges: bool,
+    /// It came wrong once.
+    second: bool,
     finished: bool,
 }
 
@@ -96,6 +98,7 @@ impl Queue {
                     Check::Over
                 },
                 ranges: true,
+                second: false,
                 finished: false,
             }
         });
@@ -294,6 +297,11 @@ impl Queue {
         self.lock().blobs[blob].ranges
     }
 
+    /// Did this blob come wrong once?
+    pub fn is_second(&self, blob: usize) -> bool {
+        self.lock().blobs[blob].second
+    }
+
     /// The registry said that this is too many at once: one worker fewer, as long as others get
     /// through. `false` where there are no others.
     pub fn fewer(&self) -> bool {
@@ -333,6 +341,7 @@ impl Queue {
         blob.parts.clear();
         blob.left = blob.done.len();
         blob.ranges = false;
+        blob.second = true;
         self.changed.notify_all();
     }
 }

@@ -10,9 +10,9 @@ use super::worker::{BUFFER, Front, Worker};
 use crate::archive::journal::{Chunks, Claim};
 use crate::digest::Hasher;
 use crate::error::Result;
-use crate::net::Response;
 use crate::net::failure::Failure;
-use crate::registry::blob::{Answer, Tries, short, wrong_size};
+use crate::registry::blob::{Answer, Tries};
+use crate::registry::flow::Flow;
 use std::sync::{Arc, MutexGuard};
 
 /// How much of a body that nobody wants is read so that its connection can be kept.
@@ -122,16 +122,19 @@ impl<'p> Worker<'p> {
         let whole = (transfer.whole && transfer.at == 0) || !shared.queue.serves_ranges(blob);
         let range = (!whole).then_some((transfer.at, end - 1));
         transfer.mirrored = false;
-        let (answer, mirrored) = shared.repository(blob)?.answer(descriptor, range)?;
+        let (answer, mirrored) =
+            shared
+                .repository(blob)?
+                .answer(descriptor, range, shared.queue.is_second(blob))?;
         transfer.mirrored = mirrored;
         match answer {
             Answer::NoRange => self.without_range(transfer),
-            Answer::Part(response) => self.receive(transfer, response, None),
-            Answer::Whole(response) => {
+            Answer::Part(flow) => self.receive(transfer, flow, None),
+            Answer::Whole(flow) => {
                 if range.is_some() && !self.no_ranges(&transfer.segment) {
                     return Ok(Outcome::Lost);
                 }
-                self.receive(transfer, response, Some(descriptor.size))
+                self.receive(transfer, flow, Some(descriptor.size))
             }
         }
     }
@@ -163,30 +166,30 @@ impl<'p> Worker<'p> {
     fn receive(
         &mut self,
         transfer: &mut Transfer<'p>,
-        mut response: Response<'_>,
+        mut flow: Flow<'_>,
         whole: Option<u64>,
     ) -> std::result::Result<Outcome, Failure> {
         let shared = self.shared;
         let blob = transfer.segment.blob;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
-        if whole.is_some() && transfer.at == 0 && response.body.length().is_some() {
+        if whole.is_some() && transfer.at == 0 && flow.length().is_some() {
             // Only now does the registry itself confirm the size.
             shared.store.reserve(blob, descriptor.size)?;
         }
         let segment = transfer.segment.clone();
-        segment.lock().socket = response.body.socket();
+        segment.lock().socket = flow.socket();
         let mut skip = whole.map_or(0, |_| transfer.at);
         while skip > 0 {
             let room = skip.min(BUFFER as u64) as usize;
-            let read = response.body.read(&mut self.buffer[..room])?;
+            let read = flow.read(&mut self.buffer[..room])?;
             if read == 0 {
-                return Err(short(&shared.host(blob)));
+                return Err(flow.short(descriptor, &shared.host(blob)));
             }
             shared.progress.received(read as u64);
             skip -= read as u64;
         }
         let place = shared.plan.blobs()[blob].offset;
-        let encrypted = response.body.is_encrypted();
+        let encrypted = flow.is_encrypted();
         loop {
             let most = self.unit(encrypted);
             let wanted = transfer
@@ -195,9 +198,9 @@ impl<'p> Worker<'p> {
                 .min(to_boundary(place + transfer.at, most as u64))
                 as usize;
             if wanted == 0 {
-                return self.end(transfer, response, descriptor);
+                return self.end(transfer, flow, descriptor);
             }
-            let (filled, failure) = self.fill(&segment, &mut response, wanted);
+            let (filled, failure) = self.fill(&segment, &mut flow, wanted);
             if filled > 0 {
                 let mut owner = segment.lock();
                 if owner.revoked {
@@ -234,13 +237,18 @@ impl<'p> Worker<'p> {
     fn fill(
         &mut self,
         segment: &Segment,
-        response: &mut Response<'_>,
+        flow: &mut Flow<'_>,
         wanted: usize,
     ) -> (usize, Option<Failure>) {
         let mut filled = 0;
         loop {
-            let read = match response.body.read(&mut self.buffer[filled..wanted]) {
-                Ok(0) => return (filled, Some(short(&self.shared.host(segment.blob)))),
+            let read = match flow.read(&mut self.buffer[filled..wanted]) {
+                Ok(0) => {
+                    let shared = self.shared;
+                    let descriptor = &shared.plan.blobs()[segment.blob].descriptor;
+                    let short = flow.short(descriptor, &shared.host(segment.blob));
+                    return (filled, Some(short));
+                }
                 Ok(read) => read,
                 Err(failure) => return (filled, Some(failure)),
             };
@@ -258,21 +266,17 @@ impl<'p> Worker<'p> {
     fn end(
         &mut self,
         transfer: &mut Transfer<'p>,
-        mut response: Response<'_>,
+        mut flow: Flow<'_>,
         descriptor: &crate::Descriptor,
     ) -> std::result::Result<Outcome, Failure> {
         transfer.segment.lock().socket = None;
-        if transfer.at == descriptor.size && response.body.length().is_none() {
-            let more = response.body.read(&mut self.buffer[..1])?;
+        if transfer.at == descriptor.size && flow.length().is_none() {
+            let more = flow.read(&mut self.buffer[..1])?;
             if more > 0 {
-                return Err(wrong_size(descriptor, descriptor.size + 1));
+                return Err(flow.long(descriptor));
             }
-        } else if response
-            .body
-            .length()
-            .is_some_and(|length| length <= KEEP_REST)
-        {
-            response.body.drain();
+        } else if flow.length().is_some_and(|length| length <= KEEP_REST) {
+            flow.drain();
         }
         Ok(Outcome::Done)
     }

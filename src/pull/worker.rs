@@ -384,7 +384,7 @@ impl<'p> Worker<'p> {
         }
         let mirrored = shared.client.leave_mirrors();
         if !mirrored && (front.second || chunks.count() == 0) {
-            return Err(Error::Mismatch {
+            let error = Error::Mismatch {
                 blob: format!(
                     "layer {} of {}",
                     descriptor.digest,
@@ -392,7 +392,8 @@ impl<'p> Worker<'p> {
                 ),
                 expected: descriptor.digest.to_string(),
                 found: found.to_string(),
-            });
+            };
+            return Err(shared.client.blame_coding(&descriptor.digest, error));
         }
         shared.tell(Event::Note(format!(
             "layer {} came as {found}: fetching it again",

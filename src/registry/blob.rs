@@ -1,6 +1,8 @@
 //! A blob's bytes: one answer to a request for it, and a reader that goes on where a connection
 //! broke and ends only where the bytes are what the descriptor names.
 
+use super::coding::Coding;
+use super::flow::Flow;
 use super::{Ask, Client, Repository};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
@@ -13,19 +15,21 @@ use crate::net::url::Url;
 /// What answered a request for a blob.
 pub(crate) enum Answer<'a> {
     /// Exactly the range that was asked for.
-    Part(Response<'a>),
+    Part(Flow<'a>),
     /// The whole blob.
-    Whole(Response<'a>),
+    Whole(Flow<'a>),
     /// The registry does not serve this range.
     NoRange,
 }
 
 impl<'a> Repository<'a> {
-    /// One try at a blob or a closed range of it, and whether a mirror answered.
+    /// One try at a blob or a closed range of it, and whether a mirror answered. `second`: the blob
+    /// came wrong once.
     pub(crate) fn answer(
         &self,
         descriptor: &Descriptor,
         range: Option<(u64, u64)>,
+        second: bool,
     ) -> std::result::Result<(Answer<'a>, bool), Failure> {
         let (response, mirrored) = match self.blob(descriptor, range) {
             // Some registries answer 400 or 416 to ranges: then once without.
@@ -36,22 +40,29 @@ impl<'a> Repository<'a> {
             }
             other => other?,
         };
-        let answer = match (range, response.status()) {
-            (None, 206) => {
+        let coding = Coding::of(&response.head);
+        if let Coding::Other(name) = &coding {
+            self.client.note_coding(&descriptor.digest, name);
+        }
+        let plain = coding == Coding::Identity;
+        let answer = match (range, holds(&response, range, descriptor.size)) {
+            (Some(_), Holds::Part { proven }) if plain || proven => {
+                Answer::Part(Flow::plain(response, coding))
+            }
+            (Some(_), Holds::Whole) if plain => Answer::Whole(Flow::plain(response, coding)),
+            // What a range of encoded bytes is a range of, nobody says.
+            (Some(_), _) => Answer::NoRange,
+            (None, Holds::Part { .. }) => {
                 return Err(Failure::Protocol {
                     host: self.reference.registry(),
                     why: "sends a part that nobody asked for".into(),
                 });
             }
-            (Some(range), 206) if !is_range(&response, range, descriptor.size) => Answer::NoRange,
-            (Some(_), 206) => Answer::Part(response),
-            _ => {
-                let length = response.body.length();
-                if let Some(length) = length.filter(|length| *length != descriptor.size) {
-                    return Err(wrong_size(descriptor, length));
-                }
-                Answer::Whole(response)
+            (None, _) if !plain => {
+                Answer::Whole(Flow::encoded(response, coding, descriptor, second)?)
             }
+            (None, Holds::Whole) => Answer::Whole(Flow::plain(response, coding)),
+            (None, Holds::Neither(length)) => return Err(wrong_size(descriptor, length)),
         };
         Ok((answer, mirrored))
     }
@@ -192,10 +203,12 @@ pub(crate) struct Reader<'a> {
 }
 
 struct Open<'a> {
-    response: Response<'a>,
+    flow: Flow<'a>,
     mirrored: bool,
-    /// Bytes before the wanted one that are still to come.
+    /// Bytes before the wanted one that are still to come, and their hash where nothing else
+    /// proves that they are those.
     skip: u64,
+    skipped: Option<Hasher>,
 }
 
 impl<'a> Reader<'a> {
@@ -248,30 +261,45 @@ impl<'a> Reader<'a> {
         loop {
             let most = if open.skip > 0 { open.skip } else { left };
             let room = most.min(buffer.len() as u64) as usize;
-            let read = open.response.body.read(&mut buffer[..room])?;
+            let read = open.flow.read(&mut buffer[..room])?;
             if read == 0 {
-                return Err(short(&self.repository.reference.registry()));
+                let host = self.repository.reference.registry();
+                return Err(open.flow.short(self.descriptor, &host));
             }
             if open.skip == 0 {
                 return Ok(read);
             }
             open.skip -= read as u64;
+            if let Some(skipped) = &mut open.skipped {
+                skipped.update(&buffer[..read]);
+                if open.skip == 0 && skipped.clone().finish() != self.hasher.clone().finish() {
+                    return Err(Failure::Protocol {
+                        host: self.repository.reference.registry(),
+                        why: "sends other bytes than before".into(),
+                    });
+                }
+            }
         }
     }
 
     fn request(&mut self) -> std::result::Result<Open<'a>, Failure> {
         let range = (self.ranges && self.at > 0).then(|| (self.at, self.descriptor.size - 1));
-        let (answer, mirrored) = self.repository.answer(self.descriptor, range)?;
-        let (response, skip) = match answer {
-            Answer::Part(response) => (response, 0),
-            Answer::Whole(response) => (response, self.at),
+        let (answer, mirrored) = self.repository.answer(self.descriptor, range, false)?;
+        let (flow, skip) = match answer {
+            Answer::Part(flow) => (flow, 0),
+            Answer::Whole(flow) => {
+                self.ranges = false;
+                (flow, self.at)
+            }
             Answer::NoRange => {
                 self.ranges = false;
                 return self.request();
             }
         };
+        let unproven = skip > 0 && flow.length().is_none();
         Ok(Open {
-            response,
+            skipped: unproven.then(|| Hasher::new(self.descriptor.digest.algorithm())),
+            flow,
             mirrored,
             skip,
         })
@@ -280,10 +308,10 @@ impl<'a> Reader<'a> {
     /// A body that goes on behind the blob's end is hostile.
     fn check_end(&mut self) -> std::result::Result<(), Failure> {
         if let Some(mut open) = self.open.take()
-            && open.response.body.length().is_none()
-            && open.response.body.read(&mut [0])? > 0
+            && open.flow.length().is_none()
+            && open.flow.read(&mut [0])? > 0
         {
-            return Err(wrong_size(self.descriptor, self.descriptor.size + 1));
+            return Err(open.flow.long(self.descriptor));
         }
         Ok(())
     }
@@ -291,7 +319,7 @@ impl<'a> Reader<'a> {
     fn judge(&mut self) -> Result<usize> {
         let found = self.hasher.clone().finish();
         if found != self.descriptor.digest {
-            return Err(Error::Mismatch {
+            let error = Error::Mismatch {
                 blob: format!(
                     "layer {} of {}",
                     self.descriptor.digest,
@@ -299,42 +327,65 @@ impl<'a> Reader<'a> {
                 ),
                 expected: self.descriptor.digest.to_string(),
                 found: found.to_string(),
-            });
+            };
+            let client = self.repository.client;
+            return Err(client.blame_coding(&self.descriptor.digest, error));
         }
         self.finished = true;
         Ok(0)
     }
 }
 
-/// Is this answer exactly the range that was asked for (RFC 9110, section 14.4)?
-fn is_range(response: &Response<'_>, (first, last): (u64, u64), size: u64) -> bool {
-    let mut fields = response.head.fields.all("content-range");
-    let (Some(field), None) = (fields.next(), fields.next()) else {
-        return false;
-    };
-    let Some((range, total)) = field
-        .trim()
-        .strip_prefix("bytes ")
-        .and_then(|rest| rest.split_once('/'))
-    else {
-        return false;
-    };
-    let total = total.trim() == "*" || total.trim().parse() == Ok(size);
-    let exact = range
-        .split_once('-')
-        .is_some_and(|(a, b)| a.trim().parse() == Ok(first) && b.trim().parse() == Ok(last));
-    exact
-        && total
-        && response
-            .body
-            .length()
-            .is_none_or(|length| length == last - first + 1)
+/// What an answer holds.
+enum Holds {
+    /// The range that was asked for; `proven`: its Content-Range says so, of a blob of this size.
+    Part {
+        proven: bool,
+    },
+    Whole,
+    /// Something of so many bytes.
+    Neither(u64),
 }
 
-pub(crate) fn short(host: &str) -> Failure {
-    Failure::Closed {
-        host: host.to_owned(),
-        why: "ended the answer too early".into(),
+/// What an answer holds, by its Content-Range (RFC 9110, section 14.4) and its length: there are
+/// proxies that send a range with 200, or all with 206. The digest has the last word.
+fn holds(response: &Response<'_>, range: Option<(u64, u64)>, size: u64) -> Holds {
+    let length = response.body.length();
+    let fits = |wanted| length.is_none_or(|length| length == wanted);
+    let neither = Holds::Neither(length.unwrap_or_default());
+    let mut fields = response.head.fields.all("content-range");
+    let stated = fields.next();
+    let (first, last) = range.unwrap_or((0, size.saturating_sub(1)));
+    let part = (last - first).saturating_add(1);
+    let is = |first, last| {
+        let total = stated.and_then(|field| total_of(field, first, last));
+        total.filter(|total| total.is_none_or(|total| total == size))
+    };
+    match stated {
+        _ if fields.any(|other| Some(other) != stated) => neither,
+        Some(_) if range.is_some() && fits(part) && is(first, last).is_some() => Holds::Part {
+            proven: is(first, last).flatten().is_some(),
+        },
+        Some(_) if fits(size) && (length.is_some() || is(0, size.saturating_sub(1)).is_some()) => {
+            Holds::Whole
+        }
+        None if length == Some(size) => Holds::Whole,
+        None if range.is_some() && length == Some(part) => Holds::Part { proven: false },
+        None if length.is_none() && response.status() != 206 => Holds::Whole,
+        _ if range.is_none() && response.status() == 206 => Holds::Part { proven: false },
+        _ => neither,
+    }
+}
+
+/// The total, or `*` for none, of a Content-Range with exactly these bytes.
+fn total_of(field: &str, first: u64, last: u64) -> Option<Option<u64>> {
+    let (range, total) = field.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (from, to) = range.split_once('-')?;
+    let exact = from.trim().parse() == Ok(first) && to.trim().parse() == Ok(last);
+    match (exact, total.trim()) {
+        (true, "*") => Some(None),
+        (true, total) => Some(Some(total.parse().ok()?)),
+        _ => None,
     }
 }
 

@@ -183,6 +183,7 @@ impl ClientBuilder {
             credentials: self.credentials,
             retries: self.retries,
             tokens: Mutex::default(),
+            codings: Mutex::default(),
             log: self.log,
         })
     }
@@ -206,6 +207,8 @@ pub struct Client {
     credentials: Credentials,
     retries: u32,
     tokens: Mutex<HashMap<(Origin, String), Known>>,
+    /// Blobs that came in an encoding that is not undone here, and its name.
+    codings: Mutex<HashMap<crate::Digest, String>>,
     log: Option<Log>,
 }
 
@@ -300,6 +303,21 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(origin.clone());
+    }
+
+    /// A blob came in an encoding that is not undone here.
+    pub(super) fn note_coding(&self, digest: &crate::Digest, name: &str) {
+        let mut codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
+        codings.insert(*digest, name.to_owned());
+    }
+
+    /// Why a blob is not what was named, where its encoding is the reason.
+    pub(crate) fn blame_coding(&self, digest: &crate::Digest, error: Error) -> Error {
+        let codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
+        match codings.get(digest) {
+            Some(name) => super::coding::unasked(&format!("layer {digest}"), name),
+            None => error,
+        }
     }
 
     pub(crate) fn budget(&self) -> Budget {

@@ -110,11 +110,7 @@ pub(super) fn document(
             None => Ok(bytes),
         };
     }
-    let host = response.body.host();
-    let mut bytes = Vec::new();
-    reader(response, &coding, u64::MAX)
-        .and_then(|reader| reader.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| failure(error, &host))?;
+    let bytes = at_most(response, &coding, limit + 1)?;
     match bytes.len() as u64 > limit {
         true => Err(Failure::Final(Error::TooLarge {
             what: what.to_owned(),
@@ -122,6 +118,23 @@ pub(super) fn document(
         })),
         false => Ok(bytes),
     }
+}
+
+/// A small blob, or its first `limit` bytes, decoded where it is gzip and says so.
+pub(super) fn at_most(
+    mut response: Response<'_>,
+    coding: &Coding,
+    limit: u64,
+) -> std::result::Result<Vec<u8>, Failure> {
+    if *coding != Coding::Gzip {
+        return response.body.at_most(limit);
+    }
+    let host = response.body.host();
+    let mut bytes = Vec::new();
+    reader(response, coding, u64::MAX)
+        .and_then(|reader| reader.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| failure(error, &host))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(crate) mod coding;
 mod config;
 pub(crate) mod credentials;
 mod exchange;
+pub(crate) mod flow;
 mod helper;
 pub(crate) mod image;
 mod limits;
@@ -35,6 +36,7 @@ use crate::net::Response;
 use crate::net::failure::Failure;
 use crate::net::url::Url;
 use crate::reference::Reference;
+use coding::Coding;
 use exchange::Exchange;
 use mirror::Mirror;
 
@@ -305,15 +307,19 @@ impl<'a> Repository<'a> {
         }
         let doing = format!("asking for {what}");
         let mut again = true;
+        let mut coding = Coding::Identity;
         loop {
             let bytes = self.client.again(&doing, || {
-                let (mut response, mirrored) = self.blob(descriptor, None)?;
+                let (response, mirrored) = self.blob(descriptor, None)?;
                 // One more byte than there should be tells other bytes from a document without end.
                 let most = descriptor.size + 1;
-                match response.body.at_most(most) {
+                coding = Coding::of(&response.head);
+                match coding::at_most(response, &coding, most) {
                     Err(_) if mirrored => {
                         self.client.leave_mirrors();
-                        self.own_blob(descriptor, None)?.body.at_most(most)
+                        let response = self.own_blob(descriptor, None)?;
+                        coding = Coding::of(&response.head);
+                        coding::at_most(response, &coding, most)
                     }
                     other => other,
                 }
@@ -325,7 +331,7 @@ impl<'a> Repository<'a> {
                 continue;
             }
             if !again {
-                return Err(Error::Mismatch {
+                return Err(coding.error(what).unwrap_or_else(|| Error::Mismatch {
                     blob: what.to_owned(),
                     expected: format!("{} ({} bytes)", descriptor.digest, descriptor.size),
                     found: format!(
@@ -333,7 +339,7 @@ impl<'a> Repository<'a> {
                         crate::Digest::of(descriptor.digest.algorithm(), &bytes),
                         bytes.len()
                     ),
-                });
+                }));
             }
             again = false;
         }
