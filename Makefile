@@ -49,7 +49,7 @@ fuzz: ## fuzz all parsers of foreign bytes, ten minutes each (FUZZ_SECONDS=600)
 
 real: ## real registries and real loaders (root; starts and ends its own)
 	$(CARGO) build --release --locked --bin dockersave --example registry
-	CRANE=$$(tests/real/crane) tests/real/run $(BINARY) $(REGISTRY)
+	CRANE=$$(tests/real/crane) SID=$$(tests/real/sid) tests/real/run $(BINARY) $(REGISTRY)
 
 static-all: ## static binaries for amd64, arm64, armv7 and riscv64 in dist/
 	cross/build
