@@ -6,7 +6,7 @@
 
 DOCKERSAVE_VERSION = @VERSION@
 DOCKERSAVE_SITE = https://github.com/antmicro/dockersave/releases/download/v$(DOCKERSAVE_VERSION)
-DOCKERSAVE_SOURCE = dockersave-$(DOCKERSAVE_VERSION)-source.tar.gz
+DOCKERSAVE_SOURCE = dockersave-$(DOCKERSAVE_VERSION)-vendored.tar.gz
 DOCKERSAVE_LICENSE = Apache-2.0
 DOCKERSAVE_LICENSE_FILES = LICENSE
 
