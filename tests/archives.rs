@@ -226,6 +226,49 @@ fn an_archive_without_an_image_is_a_defect() {
 }
 
 #[test]
+fn a_name_belongs_to_one_image() {
+    let dir = Dir::new();
+    let layers = [layer_tar(1, 10), layer_tar(2, 10)];
+    let (one, two) = (config(&[&layers[0]]), config(&[&layers[1]]));
+    for (name, status) in [("x:2", 0), ("x:1", 6)] {
+        let items = format!(
+            r#"{{"Config":"c.json","RepoTags":["x:1"],"Layers":["a"]}},{{"Config":"d.json","RepoTags":["{name}"],"Layers":["b"]}}"#
+        );
+        let parts = [
+            ("d.json", two.as_bytes()),
+            ("a", &layers[0][..]),
+            ("b", &layers[1][..]),
+        ];
+        let outcome = verified(&dir, &archive(&one, &parts, &items), status);
+        assert_eq!(outcome.stdout.contains("the name x:1 twice"), status == 6);
+    }
+    let layout = r#"{"imageLayoutVersion":"1.0.0"}"#;
+    let images = [Image::small(1), Image::small(2)];
+    for (second, status) in [("b:1", 0), ("a:1", 6)] {
+        let entry = |image: &Image, name: &str| {
+            let note = format!(r#"{{"annotations":{{"io.containerd.image.name":"{name}"}},"#);
+            image.entry("").replacen('{', &note, 1)
+        };
+        let entries = [entry(&images[0], "a:1"), entry(&images[1], second)];
+        let index = format!(r#"{{"manifests":[{}]}}"#, entries.join(","));
+        let folder = format!("layout-{status}");
+        dir.write(&format!("{folder}/oci-layout"), layout);
+        dir.write(&format!("{folder}/index.json"), index);
+        for image in &images {
+            let blobs = image.layers.iter().chain([&image.config]);
+            for blob in blobs {
+                let path = blob.digest.replace(':', "/");
+                dir.write(&format!("{folder}/blobs/{path}"), blob.data());
+            }
+            let path = image.digest().replace(':', "/");
+            dir.write(&format!("{folder}/blobs/{path}"), image.manifest());
+        }
+        let outcome = Run::new(&dir, &["--verify", &folder]).status(status);
+        assert_eq!(outcome.stdout.contains("to two images"), status == 6);
+    }
+}
+
+#[test]
 fn an_archive_that_is_not_there_yet_is_named() {
     let dir = Dir::new();
     dir.write("x.tar.partial", "x");

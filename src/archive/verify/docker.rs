@@ -47,6 +47,13 @@ pub(super) fn check(
     if items.is_empty() {
         findings.defect(NAME, "names no image");
     }
+    // Docker lets the last of them have the name, skopeo takes the first.
+    let mut names = BTreeSet::new();
+    for tag in items.iter().flat_map(|item| &item.tags) {
+        if !names.insert(tag) {
+            findings.defect(NAME, format!("gives the name {tag} twice"));
+        }
+    }
     let images = findings.images;
     for item in &items {
         check_item(archive, item, oci, seen, findings);

@@ -139,6 +139,11 @@ impl Walk<'_> {
                 (name, _) => name.to_owned(),
             };
             let root = self.roots.len();
+            let other = |root: &Root| root.name == child.name && root.row != row;
+            if !child.name.is_empty() && self.roots.iter().any(other) {
+                let what = format!("gives the name {label} to two images");
+                self.findings.defect("index.json", what);
+            }
             match row {
                 Some(row) => self.child(&child, row, root, false, &label),
                 None => self.missing(&label, "its manifest", &child.descriptor),
