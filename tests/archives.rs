@@ -1,7 +1,7 @@
 //! Archives as people have them: compressed, reproducible, of Buildpacks; and what serves a pull.
 
-use crate::registry::Registry;
 use crate::registry::image::{Blob, Image, gzip, layer_tar, noise, sha256};
+use crate::registry::{Action, Fault, Registry};
 use crate::util::{Dir, Outcome, Run};
 use std::process::{Command, Stdio};
 
@@ -274,6 +274,50 @@ fn an_archive_that_is_not_there_yet_is_named() {
     dir.write("x.tar.partial", "x");
     Run::new(&dir, &["--verify", "x.tar"]).fails(1, "x.tar.partial is: its download has not ended");
     Run::new(&dir, &["--verify", "y.tar"]).fails(1, "No such file");
+}
+
+/// What has come of an unfinished download is told, as far as it is true.
+#[test]
+fn an_unfinished_archive_says_how_much_of_it_is_true() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let layers = [700_000, 700_000, 400_000].into_iter().enumerate();
+    let image = Image::new(
+        layers
+            .map(|(n, size)| Blob::layer(n as u64, size))
+            .collect(),
+    );
+    image.push(&registry, "r", "1");
+    // The smallest is the last.
+    registry.faults(Fault::new(&image.layers[2].digest, Action::Close(0)).always());
+    Run::pull(&dir, &registry.name("r:1"))
+        .args(&["-o", "x.tar", "--jobs", "1"])
+        .status(5);
+    let length = |number: usize| image.layers[number].data().len();
+    let arrived = length(0) + length(1);
+    let verified = || {
+        let outcome = Run::new(&dir, &["--verify", "x.tar.partial"]).status(6);
+        outcome.is_small();
+        let text = outcome.stdout.clone();
+        let here = text.split("ended: ").nth(1).unwrap();
+        let number = here.split(' ').next().unwrap();
+        (number.parse::<usize>().unwrap(), text)
+    };
+    let (before, text) = verified();
+    assert_eq!(before, arrived, "{text}");
+    let words = format!("of {} bytes, 2 of 3 blobs whole", arrived + length(2));
+    assert!(text.contains(&words), "{text}");
+    // A byte in the first layer is damaged.
+    let path = dir.join("x.tar.partial");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let layer = image.layers[0].data();
+    let at = bytes
+        .windows(64)
+        .position(|part| part == &layer[..64])
+        .unwrap();
+    bytes[at + 100] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (after, text) = verified();
+    assert!(after < before && text.contains("1 of 3 blobs"), "{text}");
 }
 
 /// skopeo's `dir:` and containerd's content store serve; what serves nothing says so, and why.

@@ -20,4 +20,5 @@ mod replace;
 pub(crate) mod store;
 pub(crate) mod stream;
 mod table;
+mod unfinished;
 pub(crate) mod verify;

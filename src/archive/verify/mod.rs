@@ -15,6 +15,7 @@ use super::decode;
 use super::defect::Defect;
 use super::entries::{FileInput, StreamInput};
 use super::read::{self, Holder};
+use super::unfinished;
 use crate::error::{Error, Result, printable};
 use contents::Archive;
 use std::io::{self, Read};
@@ -114,6 +115,12 @@ pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
     let budget = Budget::new(window);
     let archive = match read::open(path)? {
         Holder::Tar(file) => {
+            let unfinished = unfinished::look(&file).map_err(failed(path))?;
+            if let Some(found) = unfinished {
+                findings.ours = true;
+                findings.defect("the archive", found.to_string());
+                return Ok(findings);
+            }
             let mut input =
                 FileInput::new(&file).map_err(|error| Error::input(path, "reading", error))?;
             Archive::of_tar(
