@@ -344,6 +344,11 @@ fn list(items: &[String]) -> String {
     text
 }
 
+/// `1 layer`, `2 layers`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Text from outside: what a registry, a proxy, a helper, an archive or a document says.
 ///
 /// It can be compared and measured as it is, but its `Display` goes through [`printable`], so that

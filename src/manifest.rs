@@ -5,7 +5,7 @@
 //! elsewhere.
 
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, count, printable};
 use crate::json::{self, Loose, LooseTexts, Number, Text, keys};
 use crate::platform::Platform;
 use miniserde::Deserialize;
@@ -467,8 +467,9 @@ impl Config {
             return Err(Error::malformed(
                 what,
                 format!(
-                    "names {} diff IDs, but the manifest has {layers} layers",
-                    diff_ids.len()
+                    "names {}, but the manifest has {}",
+                    count(diff_ids.len(), "diff ID"),
+                    count(layers, "layer")
                 ),
             ));
         }

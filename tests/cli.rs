@@ -1,8 +1,10 @@
 //! The command line itself: flags, messages, exit statuses, progress.
 
 use crate::registry::Registry;
-use crate::registry::image::Image;
+use crate::registry::image::{Blob, Image};
 use crate::util::{Dir, Run};
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
 
 fn small() -> (Registry, Dir, Image) {
     let (registry, image) = (Registry::start(), Image::small(1));
@@ -129,6 +131,32 @@ fn progress_in_every_form() {
         Run::pull(&dir, &name).arg("-q").archive().outcome.stderr,
         ""
     );
+}
+
+#[test]
+fn plain_progress_says_at_least_every_ten_seconds_where_it_is() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![Blob::layer(1, 400_000)]);
+    image.push(&registry, "r", "latest");
+    registry.pace(20_000);
+    let mut child = Run::pull(&dir, &registry.name("r"))
+        .args(&["--progress", "plain"])
+        .spawn();
+    let begin = Instant::now();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let lines: Vec<(Duration, String)> =
+        lines.map(|line| (begin.elapsed(), line.unwrap())).collect();
+    assert!(child.wait().unwrap().success());
+    let end = begin.elapsed();
+    assert!(end > Duration::from_secs(18), "{end:?}");
+    let mut last = Duration::ZERO;
+    for at in lines.iter().map(|(at, _)| *at).chain([end]) {
+        assert!(at - last < Duration::from_secs(10), "{lines:?}");
+        last = at;
+    }
+    assert!(lines[0].1.starts_with("1 layer, 40"), "{lines:?}");
+    let standing = lines[1].1.contains(" kB of 40") && lines[1].1.contains(" left");
+    assert!(standing, "{lines:?}");
 }
 
 #[test]

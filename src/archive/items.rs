@@ -72,7 +72,11 @@ pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Di
     if count == layers {
         return Ok(ids);
     }
-    let why = format!("names {count} diff IDs, but the manifest has {layers} layers");
+    let why = format!(
+        "names {}, but the manifest has {}",
+        crate::error::count(count, "diff ID"),
+        crate::error::count(layers, "layer")
+    );
     Err(Error::malformed(what, why))
 }
 

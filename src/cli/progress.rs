@@ -2,11 +2,14 @@
 //! terminal; nothing here knows how a pull works.
 
 use super::flags::Mode;
-use crate::error::line;
+use crate::error::{count, line};
 use crate::{Event, LayerProgress};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
+
+/// Without a bar, how long nothing is said at most: not ten seconds, a tick included.
+const SILENCE: Duration = Duration::from_secs(9);
 
 /// The rate is that of the last few seconds.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -19,7 +22,10 @@ pub(super) struct Progress {
     shown: Vec<usize>,
     /// When, and how much had come by then.
     marks: Vec<(Instant, u64)>,
+    /// When something was said.
     last: Option<Instant>,
+    /// It takes so long that it was said where all stands.
+    long: bool,
     /// The stage behind the download.
     doing: Option<&'static str>,
 }
@@ -33,6 +39,7 @@ impl Progress {
             shown: Vec::new(),
             marks: Vec::new(),
             last: None,
+            long: false,
             doing: None,
         }
     }
@@ -74,8 +81,23 @@ impl Progress {
         match event {
             Event::Started { total, layers } => {
                 self.layers = *layers;
-                write(&format!("{layers} layers, {}\n", size(*total)));
+                write(&format!("{}, {}\n", count(*layers, "layer"), size(*total)));
             }
+            Event::Progress { done, total, .. } => {
+                let rate = self.rate(*done);
+                if self.last.get_or_insert_with(Instant::now).elapsed() < SILENCE {
+                    return;
+                }
+                self.long = true;
+                let (speed, left) = pace(*done, *total, rate);
+                let doing = self
+                    .doing
+                    .map_or(String::new(), |doing| format!("{doing}: "));
+                let (done, of) = (size(*done), size(*total));
+                write(&format!("{doing}{done} of {of}{speed}{left}\n"));
+            }
+            // To a slow disk, that may take long.
+            Event::Finishing if self.long => write("bringing it to the disk\n"),
             Event::Layer {
                 digest,
                 size: bytes,
@@ -100,8 +122,9 @@ impl Progress {
                 self.stage(doing);
                 write(&format!("{doing} {}\n", size(*total)));
             }
-            _ => {}
+            Event::Finishing => return,
         }
+        self.last = Some(Instant::now());
     }
 
     fn json(&mut self, event: &Event) {
@@ -197,14 +220,10 @@ impl Progress {
     fn summary(&self, done: u64, total: u64, rate: u64, width: usize) -> [String; 4] {
         let what = match self.doing {
             Some(doing) => doing.to_owned(),
-            None => format!("{}/{} layers", self.finished, self.layers),
+            None => format!("{}/{}", self.finished, count(self.layers, "layer")),
         };
         let percent = percent(done, total);
-        let (mut speed, mut left) = (String::new(), String::new());
-        if rate > 0 {
-            speed = format!("  {}/s", size(rate));
-            left = format!(", {} left", time((total - done.min(total)) / rate));
-        }
+        let (speed, left) = pace(done, total, rate);
         [
             format!("{}{speed}{left}", row(&what, done, total, width)),
             format!("{what}  {percent} %{left}"),
@@ -283,6 +302,15 @@ fn fit(texts: &[String], width: usize) -> String {
     text.chars().take(most).collect()
 }
 
+/// How fast it goes and how long it will take, where something comes.
+fn pace(done: u64, total: u64, rate: u64) -> (String, String) {
+    if rate == 0 {
+        return Default::default();
+    }
+    let left = time((total - done.min(total)) / rate);
+    (format!("  {}/s", size(rate)), format!(", {left} left"))
+}
+
 /// Rounded down: 100 is what is done.
 fn percent(done: u64, total: u64) -> u64 {
     (done.min(total) as u128 * 100)
@@ -332,6 +360,11 @@ mod tests {
             [(0, 0), (0, 9), (8, 9), (9, 9), (10, 9)].map(|(a, b)| percent(a, b)),
             [100, 0, 88, 100, 100]
         );
+        let one = Progress {
+            layers: 1,
+            ..Progress::new(Mode::Bar)
+        };
+        assert_eq!(one.summary(5, 9, 0, 20)[1], "0/1 layer  55 %");
         let progress = Progress {
             layers: 12,
             finished: 3,

@@ -1,7 +1,7 @@
 //! `--verify`: what is wrong with an archive, a line for each, or that it is sound.
 
 use super::print;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, count, printable};
 use crate::json::{Object, array, ascii};
 use crate::{Findings, verify_reader_within, verify_within};
 use std::fmt::Write as _;
@@ -111,8 +111,4 @@ fn lines(findings: &Findings, name: &str) -> String {
         text.push('\n');
     }
     text
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,6 +1,7 @@
 //! What an observer of a pull is told.
 
 use crate::digest::Digest;
+use crate::error::count;
 use std::fmt;
 
 /// One layer's state while a pull is under way.
@@ -66,7 +67,9 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Started { total, layers } => write!(f, "{layers} layers, {total} bytes"),
+            Self::Started { total, layers } => {
+                write!(f, "{}, {total} bytes", count(*layers, "layer"))
+            }
             Self::Progress { done, total, .. } => write!(f, "{done} of {total} bytes"),
             Self::Layer { digest, size, .. } => write!(f, "{digest}: {size} bytes"),
             Self::Note(text) => f.write_str(&crate::error::line(text)),
