@@ -267,3 +267,67 @@ fn an_address_that_is_none_is_told() {
     }
     assert!(registry.seen().is_empty());
 }
+
+/// A mirror for many registries, as Spegel and Dragonfly are: it answers only whoever says by
+/// `?ns=HOST`, as containerd does, whose repository is meant.
+fn for_many(registry: &Registry, status: u16) -> (Registry, Image) {
+    let (mirror, image) = (Registry::start(), Image::small(1));
+    image.push(&mirror, "ns/app", "1.0");
+    let namespace = format!("?ns={}", registry.address);
+    mirror.route(move |seen| {
+        (!seen.target.ends_with(&namespace)).then(|| Reply::new(status, "whose is it?"))
+    });
+    (mirror, image)
+}
+
+#[test]
+fn a_mirror_for_many_registries_is_told_which() {
+    for status in [400, 404] {
+        let (registry, _, _) = pair();
+        let (mirror, image) = for_many(&registry, status);
+        for (form, more) in [("", 1), ("?ns", 0)] {
+            let dir = Dir::new();
+            registry.forget();
+            mirror.forget();
+            pull(&dir, &registry, &format!("http://{}{form}", mirror.address))
+                .archive()
+                .holds(&image, Some(&registry.name("ns/app:1.0")));
+            assert_eq!((registry.seen().len(), blobs(&registry)), (1, 0));
+            // It is asked once without, unless its address says what it wants.
+            assert_eq!(mirror.seen().len(), 2 + image.layers.len() + more);
+        }
+    }
+}
+
+#[test]
+fn a_mirror_that_has_nothing_is_told_once_whose_it_is() {
+    let (registry, _, image) = pair();
+    let (mirror, dir) = (Registry::start().lenient(), Dir::new());
+    pull(&dir, &registry, &mirror.address.to_string())
+        .archive()
+        .holds(&image, Some(&registry.name("ns/app:1.0")));
+    let told = mirror
+        .seen()
+        .iter()
+        .filter(|seen| seen.target.contains("?ns="))
+        .count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn a_mirror_below_a_prefix_may_be_for_many() {
+    let (registry, mirror, image) = pair();
+    image.push(&mirror, "p2p/ns/app", "1.0");
+    let dir = Dir::new();
+    let address = format!("http://{}/p2p?ns", mirror.address);
+    pull(&dir, &registry, &address)
+        .archive()
+        .holds(&image, Some(&registry.name("ns/app:1.0")));
+    let namespace = format!("?ns={}", registry.address);
+    assert!(mirror.seen().iter().all(
+        |seen| seen.target.starts_with("/v2/p2p/ns/app/") && seen.target.ends_with(&namespace)
+    ));
+    Run::pull(&dir, &registry.name("ns/app:1.0"))
+        .args(&["--mirror", "http://127.0.0.1:1/?x=y"])
+        .fails(2, "?ns");
+}

@@ -76,7 +76,7 @@ impl<'a> Repository<'a> {
     ) -> std::result::Result<(Response<'a>, bool), Failure> {
         let digest = Some(&descriptor.digest);
         for mirror in self.client.mirrors(digest) {
-            match self.at(mirror).own_blob(descriptor, range) {
+            match self.try_at(mirror, |there| there.own_blob(descriptor, range)) {
                 Ok(response) => return Ok((response, true)),
                 Err(failure) => self.client.pass_over(mirror, digest, &failure)?,
             }

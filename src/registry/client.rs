@@ -92,7 +92,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Asks a mirror, `[SCHEME://]HOST[:PORT][/PREFIX]`, for whatever has a digest before the
+    /// Asks a mirror, `[SCHEME://]HOST[:PORT][/PREFIX][?ns]`, for whatever has a digest before the
     /// registry itself. May be called repeatedly; each is told its own credentials only.
     pub fn mirror(mut self, address: &str) -> Self {
         self.mirrors.push(address.to_owned());

@@ -7,7 +7,7 @@ use crate::digest::Digest;
 use crate::net::failure::Failure;
 use crate::net::url::Url;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// How often a mirror may break off in the middle before it is left.
@@ -17,13 +17,24 @@ pub(crate) struct Mirror {
     /// Where its repositories begin: `/v2`, and a prefix if it has one.
     pub base: Url,
     strikes: AtomicU32,
+    /// Whether it wants to be told whose it is that is asked for.
+    namespace: AtomicU8,
     /// What it said it has not: that is no failure.
     missing: Mutex<HashSet<Digest>>,
 }
 
+/// Nobody knows yet; it does; it does not.
+const MAY: u8 = 0;
+const WANTS: u8 = 1;
+const NOT: u8 = 2;
+
 impl Mirror {
-    /// `[SCHEME://]HOST[:PORT][/PREFIX]`; without a scheme, that of all registries.
+    /// `[SCHEME://]HOST[:PORT][/PREFIX][?ns]`; without a scheme, that of all registries.
     pub fn parse(text: &str, insecure: bool) -> Result<Self, String> {
+        let (text, namespace) = match text.strip_suffix("?ns") {
+            Some(address) => (address, WANTS),
+            None => (text, MAY),
+        };
         let scheme = match (text.contains("://"), insecure) {
             (true, _) => "",
             (false, true) => "http://",
@@ -36,7 +47,7 @@ impl Mirror {
         }
         let mut base = Url::parse(&format!("{scheme}{text}"))?;
         if base.target.contains(['?', '#']) {
-            return Err("a mirror's address has no query".into());
+            return Err("a mirror's address has no query but ?ns".into());
         }
         let path = base.target.trim_matches('/');
         let prefix = match path.strip_prefix("v2") {
@@ -50,6 +61,7 @@ impl Mirror {
         Ok(Self {
             base,
             strikes: AtomicU32::new(0),
+            namespace: AtomicU8::new(namespace),
             missing: Mutex::default(),
         })
     }
@@ -59,6 +71,23 @@ impl Mirror {
         let missing = || self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         self.strikes.load(Ordering::Relaxed) < STRIKES
             && digest.is_none_or(|digest| !missing().contains(digest))
+    }
+
+    /// Is it told by `?ns=HOST` whose the repository is, as containerd tells its mirrors?
+    pub fn wants_namespace(&self) -> bool {
+        self.namespace.load(Ordering::Relaxed) == WANTS
+    }
+
+    /// Does this failure call for a try with the namespace, which was left out?
+    pub fn may_want_namespace(&self, failure: &Failure) -> bool {
+        self.namespace.load(Ordering::Relaxed) == MAY
+            && matches!(failure, Failure::Status(status) if matches!(status.status, 400 | 404))
+    }
+
+    /// That try helped, or did not.
+    pub fn learn_namespace(&self, helped: bool) {
+        let learnt = if helped { WANTS } else { NOT };
+        self.namespace.store(learnt, Ordering::Relaxed);
     }
 
     /// It did not answer as a registry that has what was asked for.
@@ -115,6 +144,7 @@ mod tests {
             ),
             ("m.example/v2/cache", false, "https://m.example/v2/cache"),
             ("m.example/v2x", false, "https://m.example/v2/v2x"),
+            ("m.example/cache?ns", false, "https://m.example/v2/cache"),
         ] {
             let mirror = Mirror::parse(text, insecure).ok().unwrap();
             assert_eq!(mirror.base.to_string(), expected, "{text}");

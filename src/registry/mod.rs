@@ -49,6 +49,8 @@ pub struct Repository<'a> {
     scope: String,
     /// This is a mirror of what the reference names.
     mirror: bool,
+    /// What a mirror's addresses end with.
+    query: String,
 }
 
 /// What a request asks for, beside its address.
@@ -83,11 +85,27 @@ impl<'a> Repository<'a> {
             base,
             scope,
             mirror: false,
+            query: String::new(),
         })
     }
 
-    /// The same repository at a mirror.
-    fn at(&self, mirror: &Mirror) -> Self {
+    /// A try at a mirror. One that does not know what is asked for may have to be told whose it is.
+    fn try_at<T>(
+        &self,
+        mirror: &Mirror,
+        once: impl Fn(&Self) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let failure = match once(&self.at(mirror, mirror.wants_namespace())) {
+            Err(failure) if mirror.may_want_namespace(&failure) => failure,
+            outcome => return outcome,
+        };
+        let second = once(&self.at(mirror, true));
+        mirror.learn_namespace(second.is_ok());
+        second.map_err(|_| failure)
+    }
+
+    /// The same repository at a mirror; `namespace`: the mirror is told its registry.
+    fn at(&self, mirror: &Mirror, namespace: bool) -> Self {
         let target = format!("{}/{}", mirror.base.target, self.reference.path());
         let name = target.strip_prefix("/v2/").unwrap_or(&target);
         Self {
@@ -99,6 +117,10 @@ impl<'a> Repository<'a> {
                 target,
             },
             mirror: true,
+            query: match namespace {
+                true => format!("?ns={}", self.reference.domain()),
+                false => String::new(),
+            },
         }
     }
 
@@ -110,7 +132,7 @@ impl<'a> Repository<'a> {
     fn url(&self, rest: &str) -> Url {
         Url {
             origin: self.base.origin.clone(),
-            target: format!("{}{rest}", self.base.target),
+            target: format!("{}{rest}{}", self.base.target, self.query),
         }
     }
 
@@ -202,13 +224,14 @@ impl<'a> Repository<'a> {
     fn mirrored_document(&self, wanted: Wanted<'_>) -> Result<Option<Document>> {
         let Wanted { expected, what, .. } = wanted;
         for mirror in self.client.mirrors(expected) {
-            let there = self.at(mirror);
             let ask = Ask {
                 accept: &MANIFEST_TYPES,
                 ..Ask::default()
             };
-            let document = there
-                .document(&there.url(&manifest_path(wanted.target)), ask, wanted)
+            let document = self
+                .try_at(mirror, |there| {
+                    there.document(&there.url(&manifest_path(wanted.target)), ask, wanted)
+                })
                 .and_then(|(bytes, media_type)| Ok(wanted.read(bytes, media_type)?));
             match document {
                 Ok(document) => return Ok(Some(document)),
