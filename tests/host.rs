@@ -351,11 +351,6 @@ fn a_list_that_is_not_whole_is_a_failure() {
     for (body, fields, words) in [
         (r#"{"tags":["a","b""#, "X: y", "too early"),
         (r#"{"tags":["a","b"]"#, "X: y", "too early"),
-        (
-            r#"{"errors":[{"code":"DENIED","message":"no"}]}"#,
-            "X: y",
-            "error",
-        ),
         ("\u{3}", "Content-Encoding: br", "the registry sent br"),
         (
             r#"{"tags":["a"]}"#,
@@ -373,6 +368,29 @@ fn a_list_that_is_not_whole_is_a_failure() {
             assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
             assert!(!outcome.stdout.ends_with("]}\n"), "{}", outcome.stdout);
         }
+    }
+}
+
+#[test]
+fn an_error_in_place_of_tags_is_shown_in_its_own_words() {
+    for (body, status, words) in [
+        (
+            r#"{"errors":[{"code":"DENIED","message":"not yours"}]}"#,
+            3,
+            "DENIED: not yours",
+        ),
+        (
+            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no such"}]}"#,
+            4,
+            "NAME_UNKNOWN: no such",
+        ),
+        ("this registry has moved", 5, "this registry has moved"),
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        registry.route(move |_| Some(Reply::new(200, body)));
+        let run = Run::pull(&dir, &registry.name("r")).arg("--tags");
+        run.fails(status, words);
+        assert_eq!(registry.seen().len(), 1);
     }
 }
 

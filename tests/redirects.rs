@@ -354,7 +354,9 @@ fn what_a_registry_behind_a_redirect_refuses_is_refused_at_once() {
             assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
             assert!(outcome.stderr.contains("localhost:"), "{}", outcome.stderr);
         }
-        assert_eq!(back.seen().len(), 2, "{status} {code}");
+        // Tags are asked for once more without a number, which may be what is bad about it.
+        let number = usize::from(status == 400);
+        assert_eq!(back.seen().len(), 2 + number, "{status} {code}");
     }
     // At the registry itself, even without a code.
     let ((front, _back), dir) = (front(false), Dir::new());

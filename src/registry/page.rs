@@ -12,6 +12,8 @@ const BUFFER: usize = 16 << 10;
 const KEPT: usize = 1 << 10;
 /// A text of more bytes is nothing that belongs into a list of tags.
 const TEXT: usize = 64 << 10;
+/// An error has no more bytes.
+const BEGIN: usize = 4 << 10;
 /// Levels of nesting.
 const DEPTH: u32 = 64;
 
@@ -49,6 +51,8 @@ pub(crate) struct Page<'a> {
     /// Entries that are no tags.
     pub left_out: u64,
     coding: Coding,
+    /// Its first bytes: an error in place of tags is short.
+    begin: Vec<u8>,
 }
 
 type Outcome<T> = std::result::Result<T, Failure>;
@@ -70,12 +74,19 @@ impl<'a> Page<'a> {
             errors: false,
             left_out: 0,
             coding: Coding::Identity,
+            begin: Vec::new(),
         }
     }
 
     /// What is no JSON is then blamed on the encoding.
     pub fn encoded(&mut self, coding: Coding) {
         self.coding = coding;
+    }
+
+    /// The document, where it is short and has no list of tags.
+    pub fn without_list(&self) -> Option<&[u8]> {
+        let plain = !matches!(self.coding, Coding::Other(_));
+        (plain && !self.listed && self.read <= BEGIN as u64).then_some(&self.begin)
     }
 
     /// Has the next entry come already?
@@ -264,6 +275,9 @@ impl<'a> Page<'a> {
             self.at = 0;
             self.buffer.truncate(*read.as_ref().unwrap_or(&0));
             self.read += read.map_err(|error| coding::failure(error, &self.host))? as u64;
+            let room = BEGIN.saturating_sub(self.begin.len());
+            self.begin
+                .extend_from_slice(&self.buffer[..room.min(self.buffer.len())]);
             if self.read > self.room {
                 return Err(self.malformed("goes on and on; it was cut off here"));
             }

@@ -2,7 +2,7 @@
 
 use super::coding::{self, Coding};
 use super::page::Page;
-use super::{Ask, Repository, link};
+use super::{Ask, Repository, answer, link};
 use crate::error::{Error, Result};
 use crate::net::failure::Failure;
 use crate::net::retry::Budget;
@@ -126,9 +126,19 @@ impl<'a> Tags<'a> {
                     self.compare(true)?;
                     self.turn()?;
                 }
-                Err(failure) => self.wait(failure)?,
+                Err(failure) => {
+                    let failure = self.disguised().unwrap_or(failure);
+                    self.wait(failure)?;
+                }
             }
         }
+    }
+
+    /// The registry's own words, where they came with status 200 in place of tags.
+    fn disguised(&self) -> Option<Failure> {
+        let said = self.page.as_ref()?.without_list()?;
+        let failure = answer::disguised(self.url.as_ref()?, 200, said, false)?;
+        Some(Failure::Status(Box::new(failure)))
     }
 
     /// A page that is read again after a broken connection has to begin as it did.
