@@ -384,7 +384,7 @@ fn an_error_in_place_of_tags_is_shown_in_its_own_words() {
             4,
             "NAME_UNKNOWN: no such",
         ),
-        ("this registry has moved", 5, "this registry has moved"),
+        ("this registry has moved", 1, "this registry has moved"),
     ] {
         let (registry, dir) = (Registry::start(), Dir::new());
         registry.route(move |_| Some(Reply::new(200, body)));
