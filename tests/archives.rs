@@ -134,10 +134,10 @@ fn bomb(blocks: usize, window: u8) -> Vec<u8> {
 fn an_archive_has_one_budget_for_what_its_layers_inflate_to() {
     let dir = Dir::new();
     let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["a","b","c"]}"#;
-    let within = vec![0; 200 << 17];
+    let within = vec![0; 100 << 17];
     let ids = [&within[..], &within, &within];
-    // 25 MiB each: within what every archive may have.
-    let small = bomb(200, 0x38);
+    // 12 MiB each: within what every archive may have.
+    let small = bomb(100, 0x38);
     let bytes = archive(
         &config(&ids),
         &[("a", &small), ("b", &small), ("c", &small)],
@@ -170,7 +170,7 @@ fn an_archive_has_one_budget_for_what_its_layers_inflate_to() {
         (0x70, "8M", 8),
         (0x70, "16M", 0),
     ] {
-        let bytes = archive(&config(&[&within]), &[("a", &bomb(200, window))], item);
+        let bytes = archive(&config(&[&within]), &[("a", &bomb(100, window))], item);
         dir.write("x.tar", bytes);
         let args = ["--verify", "x.tar", "--inflate-memory", memory];
         Run::new(&dir, &args).status(status);

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 /// What an archive may inflate to, all its layers together: this, and a hundred bytes for each of
 /// its own. More is not worth the time: three small layers can be made to inflate to gigabytes.
-const FREE: u64 = 256 << 20;
+const FREE: u64 = 64 << 20;
 const RATIO: u64 = 100;
 
 /// What one archive may cost.
