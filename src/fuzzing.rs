@@ -14,7 +14,7 @@ use crate::net::stream::{Socket, Stream};
 use crate::net::url::Url;
 use crate::reference::Reference;
 use crate::registry::page::Page;
-use crate::registry::{auth, credentials};
+use crate::registry::{auth, credentials, realm};
 use crate::{Findings, verify, verify_reader};
 use rustix::fs::MemfdFlags;
 use std::fs::File;
@@ -56,7 +56,7 @@ fn challenge(data: &[u8]) {
     let Ok(registry) = Url::parse("https://registry.example/") else {
         return;
     };
-    let challenger = auth::Challenger {
+    let challenger = realm::Challenger {
         origin: &registry.origin,
         loopback: false,
         password: true,

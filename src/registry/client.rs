@@ -1,8 +1,9 @@
 //! What all requests of a run share: connections, credentials, tokens, and the patience.
 
-use super::auth::{self, Authorization, Challenger, Plan};
+use super::auth::{self, Authorization, Plan};
 use super::credentials::{Credential, Credentials, Found};
 use super::mirror::{self, Mirror};
+use super::realm::{Challenger, is_loopback, literal};
 use super::{Repository, answer};
 use crate::error::{Error, Result};
 use crate::net::failure::Failure;
@@ -552,21 +553,21 @@ impl Client {
         )))
     }
 
-    /// Whoever sent a challenge, as far as [`auth`] has to know.
+    /// Whoever sent a challenge, as far as [`super::realm`] has to know.
     pub(super) fn challenger<'o>(&self, origin: &'o Origin, password: bool) -> Challenger<'o> {
         let addresses = self.addresses(origin).unwrap_or_default();
         Challenger {
             origin,
-            loopback: addresses.iter().any(|ip| auth::is_loopback(*ip)),
+            loopback: addresses.iter().any(|ip| is_loopback(*ip)),
             password,
         }
     }
 
     /// What a connection to an origin would be made to. Names behind a proxy are resolved there.
     fn addresses(&self, origin: &Origin) -> std::result::Result<Vec<IpAddr>, Failure> {
-        match auth::literal(&origin.host) {
+        match literal(&origin.host) {
             none if none.is_empty() => self.agent.addresses(origin),
-            literal => Ok(literal),
+            own => Ok(own),
         }
     }
 

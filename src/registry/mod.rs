@@ -21,6 +21,7 @@ mod mirror;
 mod named;
 pub(crate) mod page;
 mod platforms;
+pub(crate) mod realm;
 mod tags;
 
 pub use client::{Client, ClientBuilder};
