@@ -14,6 +14,7 @@ use keys::{Keys, Watch, split_string};
 use miniserde::de::{Map, Seq, Visitor};
 use miniserde::{Deserialize, make_place};
 use std::borrow::Cow;
+use std::cell::Cell;
 
 /// Levels of nesting: an index with annotations has five.
 const DEPTH: usize = 64;
@@ -21,6 +22,46 @@ const DEPTH: usize = 64;
 const CONTAINERS: usize = 16_384;
 /// Values in one document; a page of tags can have many.
 const VALUES: usize = 200_000;
+
+/// What the texts that are taken from a manifest, an index or a config may come to in bytes, with
+/// what it takes to hold each: less where the document itself is large.
+const KEPT: usize = 256 << 10;
+const LARGEST: usize = 4 << 20;
+/// What a text costs beside its bytes, and where it is missing.
+const TEXT: usize = 64;
+const NO_TEXT: usize = 96;
+
+thread_local! {
+    /// What is left of that for the document that is parsed on this thread.
+    static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Parses a manifest, an index or a config in little more memory than the document itself takes.
+pub(crate) fn parse_small<T: Deserialize>(
+    bytes: &[u8],
+    document: &str,
+    keys: &'static Keys,
+) -> Result<T> {
+    LEFT.set(KEPT + LARGEST.saturating_sub(bytes.len()) / 3);
+    let parsed = parse_strict(bytes, document, keys);
+    let left = LEFT.replace(usize::MAX);
+    if left == 0 {
+        return Err(Error::malformed(
+            document,
+            "has more, or longer, descriptors than are taken",
+        ));
+    }
+    parsed
+}
+
+/// Is there enough left for this?
+fn charge(cost: usize) -> bool {
+    let left = LEFT.get();
+    if left < usize::MAX {
+        LEFT.set(left.saturating_sub(cost));
+    }
+    left > cost
+}
 
 /// Parses a document, whose name stands in the messages.
 pub(crate) fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
@@ -90,6 +131,10 @@ fn shape(
         match c {
             b'"' => {
                 let (string, behind) = split_string(rest);
+                // It is copied to be read, which a document of this size leaves no memory for.
+                if string.len() + bytes.len() > LARGEST + KEPT && string.contains(&b'\\') {
+                    return Err("has a text with escapes that is too long".into());
+                }
                 watch.string(string, behind)?;
                 rest = behind;
                 continue;
@@ -191,6 +236,9 @@ impl Visitor for Place<Text> {
         Ok(())
     }
     fn string(&mut self, text: &str) -> miniserde::Result<()> {
+        if !charge(text.len() + TEXT) {
+            return Err(miniserde::Error);
+        }
         self.out = Some(Text(text.to_owned()));
         Ok(())
     }
@@ -310,6 +358,9 @@ pub(crate) fn beside(bytes: &[u8], (name, text): (&str, &str), wanted: &str) -> 
     let string = |object: &[u8], name: &str| {
         let value = &object[member(object, name.as_bytes())?..];
         let end = value.starts_with(b"\"").then(|| string_length(value))?;
+        if end > KEPT {
+            return None;
+        }
         miniserde::json::from_str::<String>(std::str::from_utf8(&value[..end]).ok()?).ok()
     };
     while at < bytes.len() {
@@ -382,6 +433,7 @@ impl Deserialize for Text {
         Place::new(out)
     }
     fn default() -> Option<Self> {
+        charge(NO_TEXT);
         Some(Text(String::new()))
     }
 }

@@ -8,6 +8,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, count, printable};
 use crate::json::{self, Loose, LooseTexts, Number, Text, keys};
 use crate::platform::Platform;
+use crate::registry::room::Lease;
 use miniserde::Deserialize;
 use std::sync::Arc;
 
@@ -15,8 +16,10 @@ use std::sync::Arc;
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
 /// The largest image config taken, in bytes.
 pub const CONFIG_LIMIT: u64 = 4 << 20;
-/// The most layers or index entries taken. The Docker Engine stops at 125 layers.
+/// The most layers or index entries that an archive's document may have.
 pub(crate) const ENTRIES: usize = 4096;
+/// The most of a registry's. The Docker Engine stops at 125 layers.
+pub(crate) const MOST: usize = 1024;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -73,6 +76,18 @@ pub struct Document {
     media_type: &'static str,
     content: Content,
     passed_over: Vec<PassedOver>,
+    /// The room that it takes, and its config.
+    leases: Vec<Arc<Lease>>,
+}
+
+impl Content {
+    /// How many descriptors it has.
+    pub(crate) fn descriptors(&self) -> usize {
+        match self {
+            Self::Index(entries) => entries.len(),
+            Self::Manifest { layers, .. } => layers.len() + 1,
+        }
+    }
 }
 
 impl Document {
@@ -113,7 +128,7 @@ impl Document {
                 found: digest.to_string(),
             });
         }
-        let wire: WireDocument = json::parse_strict(&bytes, what, &keys::DOCUMENT)?;
+        let wire: WireDocument = json::parse_small(&bytes, what, &keys::DOCUMENT)?;
         let kind = kind(&wire, media_type, expected.is_some(), what)?;
         let (media_type, (content, passed_over)) = match kind {
             Kind::Index(media_type) => (media_type, index(wire, what)?),
@@ -125,7 +140,13 @@ impl Document {
             media_type,
             content,
             passed_over,
+            leases: Vec::new(),
         })
+    }
+
+    /// Keeps a part of the room for documents while it is there.
+    pub(crate) fn hold(&mut self, lease: Arc<Lease>) {
+        self.leases.push(lease);
     }
 
     /// The bytes as they were served.
@@ -300,10 +321,10 @@ fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> 
 /// One entry that is wrong does not spoil the others: it is passed over.
 fn index(wire: WireDocument, what: &str) -> Result<(Content, Vec<PassedOver>)> {
     let entries = wire.manifests.unwrap_or_default();
-    if entries.len() > ENTRIES {
+    if entries.len() > MOST {
         return Err(Error::malformed(
             what,
-            format!("lists more than {ENTRIES} manifests"),
+            format!("lists more than {MOST} manifests"),
         ));
     }
     let (mut sound, mut passed_over) = (Vec::new(), Vec::new());
@@ -370,10 +391,10 @@ fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
         other => return Err(artifact(other)),
     }
     let layers = wire.layers.unwrap_or_default();
-    if layers.len() > ENTRIES {
+    if layers.len() > MOST {
         return Err(Error::malformed(
             what,
-            format!("lists more than {ENTRIES} layers"),
+            format!("lists more than {MOST} layers"),
         ));
     }
     let layers = layers.into_iter().enumerate().map(|(number, layer)| {
@@ -458,7 +479,7 @@ struct WireRootfs {
 
 impl Config {
     pub fn parse(bytes: &[u8], layers: usize, what: &str) -> Result<Self> {
-        let wire: WireConfig = json::parse_strict(bytes, what, &keys::CONFIG)?;
+        let wire: WireConfig = json::parse_small(bytes, what, &keys::CONFIG)?;
         let diff_ids = wire
             .rootfs
             .and_then(|rootfs| rootfs.diff_ids)

@@ -53,6 +53,8 @@ mod tls;
 mod transfer;
 // What proxies make of answers.
 mod proxied;
+// The largest of everything.
+mod memory;
 // Bytes that come, but bring nothing.
 mod waits;
 // Servers that mean harm.

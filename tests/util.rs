@@ -353,9 +353,14 @@ fn resident(process: u32) -> u64 {
     if runner().is_some() {
         return guest(process);
     }
+    // A child that is about to become the program has the memory of the tests.
+    let own = std::fs::read_link(format!("/proc/{process}/exe")).ok();
     let Ok(text) = std::fs::read_to_string(format!("/proc/{process}/status")) else {
         return 0;
     };
+    if own.is_none() || own == std::env::current_exe().ok() {
+        return 0;
+    }
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|line| line.trim().strip_suffix(" kB"))

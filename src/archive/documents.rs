@@ -3,7 +3,7 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::json::quoted;
+use crate::json::{keys::Keys, quoted};
 use crate::manifest::{Document, OCI_INDEX};
 use crate::reference::Reference;
 use crate::registry::Image;
@@ -96,12 +96,16 @@ pub(super) fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
     found
 }
 
+/// The objects and arrays, and the values, of a manifest that is written anew: as values it takes
+/// many times the memory of its bytes.
+const VALUES: (usize, usize) = (4096, 10_000);
+
 /// A manifest that names these layers, digest and size, in the place of its own, uncompressed;
 /// all else stays.
 pub(super) fn with_layers(manifest: &Document, layers: &[(Digest, u64)]) -> Result<Document> {
     let what = format!("manifest {}", manifest.digest());
     let wrong = || Error::malformed(what.clone(), "has layers that cannot be told apart");
-    let mut value: Value = crate::json::parse(manifest.bytes(), &what)?;
+    let mut value: Value = crate::json::parse_within(manifest.bytes(), &what, VALUES, &Keys::None)?;
     let Value::Object(object) = &mut value else {
         return Err(wrong());
     };

@@ -17,6 +17,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What the manifests of a run may have together in bytes that have to be written anew.
+const INFLATABLE: u64 = 512 << 10;
+
 /// A tar's unit.
 const BLOCK: u64 = 512;
 
@@ -151,6 +154,29 @@ impl Plan {
             }
         }
         builder.finish(images, options)
+    }
+
+    /// What of the archive is held in memory, in bytes.
+    pub(crate) fn documents_size(&self) -> u64 {
+        let known = self.entries.iter().filter(|entry| !entry.is_downloaded());
+        known.map(Entry::size).sum()
+    }
+
+    /// Are there manifests that are too large to be written anew, as [`Plan::inflated`] does?
+    pub(crate) fn check_inflatable(&self) -> Result<()> {
+        let mut left = INFLATABLE;
+        for image in &self.images {
+            let size = image.manifest.bytes().len() as u64;
+            left = left.checked_sub(size).ok_or_else(|| Error::TooLarge {
+                what: format!(
+                    "the manifest of {}, with --gunzip, alone or with those of the other images,",
+                    image.reference
+                ),
+                limit: INFLATABLE,
+            })?;
+            with_layers(&image.manifest, &[])?;
+        }
+        Ok(())
     }
 
     /// The plan of the same images with uncompressed layers, of which `inflated` gives the digest

@@ -10,6 +10,7 @@ use crate::json::{Object, array, ascii, document_for_terminal, document_in_ascii
 use crate::manifest::Kinds;
 use crate::secret::{LONG, redact};
 use crate::{Client, Content, Digest, Image, Plan, Platform, Repository};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -89,27 +90,59 @@ fn named(repository: &Repository<'_>, platform: Option<&Platform>) -> Object {
         .maybe("platform", platform.map(Platform::to_string).as_deref())
 }
 
+/// A document in pieces of some tens of KiB, cut where nothing is that would be left out.
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    const PIECE: usize = 64 << 10;
+    const AROUND: usize = 2 << 10;
+    let whole = |text: &str, mut at: usize| {
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    std::iter::from_fn(move || {
+        let good = |at: &usize| {
+            let around = &text[whole(text, at - AROUND)..whole(text, at + AROUND)];
+            redact(around, 0) == around
+        };
+        let cuts = (PIECE..text.len().saturating_sub(AROUND)).step_by(AROUND);
+        let cut = cuts.map(|at| whole(text, at)).find(good);
+        let (piece, rest) = text.split_at(cut.unwrap_or(text.len()));
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
     let platform = options.platform.as_ref();
     let document = match platform {
         None => repository.manifest()?,
         Some(platform) => repository.manifest_for(platform)?,
     };
+    // In pieces: a copy of the largest manifest would be half of the memory there is.
     let text = String::from_utf8_lossy(document.bytes());
     if !options.low.json {
         // A file or a program gets the registry's own bytes, whose digest can be computed.
-        let text = match std::io::stdout().is_terminal() {
-            true => document_for_terminal(text.trim_end()),
-            false => text.trim_end().to_owned(),
-        };
-        return print_bytes(redact(&(text + "\n"), LONG).as_bytes());
+        let terminal = std::io::stdout().is_terminal();
+        for piece in pieces(text.trim_end()) {
+            let shown = match terminal {
+                true => Cow::Owned(document_for_terminal(piece)),
+                false => Cow::Borrowed(piece),
+            };
+            print_bytes(redact(&shown, LONG).as_bytes())?;
+        }
+        return print("\n");
     }
     let object = named(repository, platform)
         .text("digest", &document.digest().to_string())
         .text("mediaType", document.media_type())
         .number("size", document.bytes().len() as u64)
-        .raw("manifest", &document_in_ascii(text.trim()));
-    print(&(object.finish() + "\n"))
+        .raw("manifest", "");
+    print(object.open())?;
+    for piece in pieces(text.trim()) {
+        print(&document_in_ascii(piece))?;
+    }
+    print("}\n")
 }
 
 /// A platform's manifest, and the bytes of its layers where the registry has it.

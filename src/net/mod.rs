@@ -354,6 +354,18 @@ pub(crate) struct Body<'a> {
     deadline: Option<Instant>,
 }
 
+/// The capacity for a large document, so that its memory goes back to the system with it. glibc
+/// gives only what is larger than 32 MiB pages of its own once others were freed (mallopt(3),
+/// M_MMAP_THRESHOLD); musl does so from 128 KiB on.
+fn alone(limit: u64) -> usize {
+    let least = if cfg!(target_env = "gnu") {
+        33 << 20
+    } else {
+        0
+    };
+    (limit as usize).max(least)
+}
+
 impl<'a> Body<'a> {
     fn new(agent: &'a Agent, connection: Connection, framing: Framing, keep: bool) -> Self {
         let mut body = Self {
@@ -479,6 +491,7 @@ impl<'a> Body<'a> {
         loop {
             let read = self.read(&mut part)?;
             if read == 0 {
+                bytes.shrink_to_fit();
                 return Ok(bytes);
             }
             if (bytes.len() + read) as u64 > limit {
@@ -487,7 +500,7 @@ impl<'a> Body<'a> {
             }
             if bytes.len() > 512 << 10 && bytes.capacity() < bytes.len() + read {
                 // Doubling would hold the old and the new one at once; untouched room costs nothing.
-                bytes.reserve_exact((limit as usize).saturating_sub(bytes.len()));
+                bytes.reserve_exact(alone(limit) - bytes.len());
             }
             bytes.extend_from_slice(&part[..read]);
         }
@@ -496,12 +509,16 @@ impl<'a> Body<'a> {
     /// The body, or its first `limit` bytes.
     pub fn at_most(&mut self, limit: u64) -> std::result::Result<Vec<u8>, Failure> {
         self.least = LEAST_RATE_OF_DOCUMENTS;
-        let mut bytes = Vec::with_capacity(limit as usize);
+        let large = limit > 512 << 10;
+        let mut bytes = Vec::with_capacity(if large { alone(limit) } else { limit as usize });
         let mut part = [0; 16 << 10];
         while (bytes.len() as u64) < limit {
             let most = (limit - bytes.len() as u64).min(part.len() as u64) as usize;
             match self.read(&mut part[..most])? {
-                0 => return Ok(bytes),
+                0 => {
+                    bytes.shrink_to_fit();
+                    return Ok(bytes);
+                }
                 read => bytes.extend_from_slice(&part[..read]),
             }
         }

@@ -61,8 +61,8 @@ impl<'c> Pull<'c> {
     pub fn new(client: &'c Client, plan: Plan) -> Self {
         Self {
             client,
+            jobs: 6.min(most_jobs(&plan)),
             plan,
-            jobs: 6,
             restart: false,
             inflate: None,
             xz: false,
@@ -74,7 +74,7 @@ impl<'c> Pull<'c> {
 
     /// The most connections at once (default 6).
     pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs.clamp(1, 64);
+        self.jobs = jobs.clamp(1, 64).min(most_jobs(&self.plan));
         self
     }
 
@@ -136,6 +136,7 @@ impl<'c> Pull<'c> {
     /// [`crate::Error::Input`] for an archive to be reused that cannot be,
     /// [`crate::Error::Interrupted`] after [`Client::cancel`].
     pub fn to_file(self, path: &Path) -> Result<Report> {
+        self.check()?;
         output::to_file(self, path)
     }
 
@@ -147,6 +148,7 @@ impl<'c> Pull<'c> {
     ///
     /// As [`Pull::to_file`].
     pub fn to_directory(self, path: &Path) -> Result<Report> {
+        self.check()?;
         output::to_directory(self, path)
     }
 
@@ -157,6 +159,25 @@ impl<'c> Pull<'c> {
     ///
     /// As [`Pull::to_file`]; [`crate::Error::Output`] where the writer fails.
     pub fn to_writer(self, out: &mut dyn std::io::Write) -> Result<Report> {
+        self.check()?;
         in_order::to_writer(self, out)
+    }
+
+    /// Can what is asked for be made of these images? Known before anything is downloaded.
+    fn check(&self) -> Result<()> {
+        match self.inflate {
+            Some(_) => self.plan.check_inflatable(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many connections there is memory for beside what the plan holds.
+fn most_jobs(plan: &Plan) -> usize {
+    const CONNECTION: u64 = 400 << 10;
+    const TOGETHER: u64 = 4800 << 10;
+    match plan.documents_size() {
+        held if held <= 2 << 20 => 64,
+        held => (TOGETHER.saturating_sub(held) / CONNECTION).max(1) as usize,
     }
 }

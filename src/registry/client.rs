@@ -4,6 +4,7 @@ use super::auth::{self, Authorization, Plan};
 use super::credentials::{Credential, Credentials, Found};
 use super::mirror::{self, Mirror};
 use super::realm::{Challenger, is_loopback, literal};
+use super::room::Room;
 use super::{Repository, answer};
 use crate::error::{Error, Result};
 use crate::net::failure::Failure;
@@ -185,6 +186,7 @@ impl ClientBuilder {
             retries: self.retries,
             tokens: Mutex::default(),
             codings: Mutex::default(),
+            room: Room::default(),
             log: self.log,
         })
     }
@@ -210,6 +212,7 @@ pub struct Client {
     tokens: Mutex<HashMap<(Origin, String), Known>>,
     /// Blobs that came in an encoding that is not undone here, and its name.
     codings: Mutex<HashMap<crate::Digest, String>>,
+    room: Room,
     log: Option<Log>,
 }
 
@@ -249,6 +252,11 @@ impl Client {
 
     pub(crate) fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// What is left for documents.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     pub(crate) fn insecure(&self) -> bool {

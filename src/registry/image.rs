@@ -5,10 +5,11 @@
 //! where no platform was asked for.
 
 use super::Repository;
+use super::room::Lease;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
-    CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds, PassedOver,
+    CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds, MOST, PassedOver,
 };
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -78,6 +79,8 @@ impl Image {
 pub(crate) struct Candidate {
     pub descriptor: Descriptor,
     pub platform: Option<Platform>,
+    /// The room it takes.
+    _lease: Arc<Lease>,
 }
 
 impl Repository<'_> {
@@ -191,7 +194,8 @@ impl Repository<'_> {
     pub(crate) fn candidates(&self, document: &Document) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
         let mut seen = vec![*document.digest()];
-        self.flatten(document, 1, &mut seen, &mut found)?;
+        let (mut total, depth) = (0, 1);
+        self.flatten(document, depth, &mut total, &mut seen, &mut found)?;
         Ok(found)
     }
 
@@ -199,12 +203,23 @@ impl Repository<'_> {
         &self,
         document: &Document,
         depth: usize,
+        total: &mut usize,
         seen: &mut Vec<Digest>,
         found: &mut Vec<Candidate>,
     ) -> Result<()> {
         let Content::Index(entries) = document.content() else {
             return Ok(());
         };
+        *total += entries.len();
+        if *total > MOST {
+            return Err(Error::malformed(
+                format!("the index of {}", self.reference),
+                format!("lists more than {MOST} manifests, those of nested indexes included"),
+            ));
+        }
+        // What is found outlives a nested index.
+        let what = format!("the index of {}", self.reference);
+        let lease = self.client.room().take(0, entries.len(), &what)?;
         for one in document.passed_over() {
             self.client.note(&format!(
                 "the index of {}: {}; passed over",
@@ -226,11 +241,12 @@ impl Repository<'_> {
                 }
                 seen.push(entry.descriptor.digest);
                 let nested = self.child(document, &entry.descriptor, Kinds::Images)?;
-                self.flatten(&nested, depth + 1, seen, found)?;
+                self.flatten(&nested, depth + 1, total, seen, found)?;
             } else if is_manifest(entry) {
                 found.push(Candidate {
                     descriptor: entry.descriptor.clone(),
                     platform: entry.platform.clone(),
+                    _lease: lease.clone(),
                 });
             }
         }
@@ -238,7 +254,7 @@ impl Repository<'_> {
     }
 
     /// A manifest with its config.
-    pub(crate) fn complete(&self, document: Document) -> Result<Image> {
+    pub(crate) fn complete(&self, mut document: Document) -> Result<Image> {
         let Content::Manifest { config, layers } = document.content().clone() else {
             return Err(Error::malformed(
                 format!("manifest {}", document.digest()),
@@ -252,6 +268,7 @@ impl Repository<'_> {
                 .ok_or(Error::NotFound { what, available })?,
             other => other?,
         };
+        document.hold(self.client.room().take(config.size, 0, &what)?);
         let parsed = Config::parse(&bytes, layers.len(), &what)?;
         Ok(Image {
             reference: self.reference.clone(),

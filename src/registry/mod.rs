@@ -22,6 +22,7 @@ mod named;
 pub(crate) mod page;
 mod platforms;
 pub(crate) mod realm;
+pub(crate) mod room;
 mod tags;
 
 pub use client::{Client, ClientBuilder};
@@ -165,10 +166,19 @@ impl<'a> Repository<'a> {
                 ..wanted
             };
             if let Some(document) = self.mirrored_document(stated)? {
-                return Ok(document);
+                return self.held(document, &what);
             }
         }
         self.fetch_document(wanted)
+    }
+
+    /// Takes a document's room for as long as somebody has it.
+    fn held(&self, mut document: Document, what: &str) -> Result<Document> {
+        let bytes = document.bytes().len() as u64;
+        let room = self.client.room();
+        let lease = room.take(bytes, document.content().descriptors(), what)?;
+        document.hold(lease);
+        Ok(document)
     }
 
     /// The index or manifest of an index's entry; its size and digest are checked.
@@ -192,7 +202,10 @@ impl<'a> Repository<'a> {
         let document = match self.fetch_document(wanted) {
             // The index may hold what the registry lacks.
             Err(Error::NotFound { what, available }) => match index.embedded(&descriptor.digest) {
-                Some(bytes) => wanted.read(bytes, Some(descriptor.media_type.clone()))?,
+                Some(bytes) => {
+                    let media_type = Some(descriptor.media_type.clone());
+                    self.held(wanted.read(bytes, media_type)?, wanted.what)?
+                }
                 None => {
                     let name = self.reference.to_string();
                     let what = format!(
@@ -215,10 +228,11 @@ impl<'a> Repository<'a> {
     }
 
     fn fetch_document(&self, wanted: Wanted<'_>) -> Result<Document> {
-        match self.mirrored_document(wanted)? {
-            Some(document) => Ok(document),
-            None => self.own_document(wanted),
-        }
+        let document = match self.mirrored_document(wanted)? {
+            Some(document) => document,
+            None => self.own_document(wanted)?,
+        };
+        self.held(document, wanted.what)
     }
 
     /// From the first mirror that has it.
@@ -290,7 +304,13 @@ impl<'a> Repository<'a> {
             response.status(),
             response.field("content-type").map(str::to_owned),
         );
-        let bytes = coding::document(response, MANIFEST_LIMIT, wanted.what)?;
+        let limit = self.client.room().limit(MANIFEST_LIMIT);
+        let bytes = match coding::document(response, limit, wanted.what) {
+            Err(Failure::Final(Error::TooLarge { .. })) if limit < MANIFEST_LIMIT => {
+                return Err(room::exhausted(wanted.what).into());
+            }
+            other => other?,
+        };
         let pinned = wanted.expected.is_some();
         if let Some(failure) = answer::disguised(url, status, &bytes, pinned) {
             return Err(Failure::Status(Box::new(failure)));
@@ -328,6 +348,9 @@ impl<'a> Repository<'a> {
                 what: what.to_owned(),
                 limit,
             });
+        }
+        if descriptor.size > self.client.room().limit(limit) {
+            return Err(room::exhausted(what));
         }
         let doing = format!("asking for {what}");
         let mut again = true;
