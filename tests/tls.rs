@@ -162,9 +162,11 @@ fn directories_of_certificates_belong_to_their_registry() {
     dir.write(&place("client.key"), key);
     run().archive();
     let other = Registry::start_tls(authority.server(&Leaf::default()));
-    let run =
-        Run::new(&dir, &["--retries", "0", &other.name("r")]).env("XDG_CONFIG_HOME", "config");
-    run.fails(1, "--cacert");
+    let run = Run::new(
+        &dir,
+        &["--retries", "0", "-o", "other.tar", &other.name("r")],
+    );
+    run.env("XDG_CONFIG_HOME", "config").fails(1, "--cacert");
 }
 
 #[test]

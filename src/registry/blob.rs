@@ -288,7 +288,8 @@ impl<'a> Reader<'a> {
         let (flow, skip) = match answer {
             Answer::Part(flow) => (flow, 0),
             Answer::Whole(flow) => {
-                self.ranges = false;
+                // A registry that ignores a range is asked for no other one.
+                self.ranges &= range.is_none();
                 (flow, self.at)
             }
             Answer::NoRange => {
