@@ -12,7 +12,7 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(300);
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-fn trickle(first: impl Into<Vec<u8>>, then: &str) -> Action {
+fn trickle(first: impl Into<Vec<u8>>, then: impl Into<Vec<u8>>) -> Action {
     Action::Trickle(first.into(), then.into(), PAUSE)
 }
 
@@ -61,7 +61,7 @@ fn what_surrounds_a_body_is_no_data() {
         ("HTTP/1.0 200 OK\r\n\r\n".to_owned(), " "),
     ];
     each(&cases, |(first, then)| {
-        let registry = answering("/r/", trickle(first.clone(), then));
+        let registry = answering("/r/", trickle(first.clone(), *then));
         let name = registry.name("r");
         let questions = [
             &["--metadata"][..],
@@ -87,7 +87,7 @@ fn what_surrounds_a_layer_is_no_data() {
         (CHUNKED.to_owned(), "1;extension=value\r\na\r\n"),
     ];
     each(&cases, |(first, then)| {
-        let registry = answering(&digest, trickle(first.clone(), then));
+        let registry = answering(&digest, trickle(first.clone(), *then));
         let name = registry.name("r");
         let outputs = [
             &["-o", "x.tar"][..],
@@ -108,6 +108,16 @@ fn what_surrounds_a_layer_is_no_data() {
     });
 }
 
+/// Blocks of deflate without a byte in them come fast, and nothing comes of them.
+#[test]
+fn gzip_that_comes_to_nothing_ends() {
+    let head = b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n";
+    let first = [&head[..], b"\x1f\x8b\x08\0\0\0\0\0\0\x03"].concat();
+    let blocks = [0, 0, 0, 0xff, 0xff].repeat(200_000);
+    let registry = answering("/manifests/", trickle(first, blocks));
+    ends(&Dir::new(), &["--insecure", &registry.name("r")], "gzip");
+}
+
 #[test]
 fn heads_and_interim_answers_have_one_end_together() {
     let cases = [
@@ -117,7 +127,7 @@ fn heads_and_interim_answers_have_one_end_together() {
         ("", "\r"),
     ];
     each(&cases, |(first, then)| {
-        let registry = answering("/manifests/", trickle(*first, then));
+        let registry = answering("/manifests/", trickle(*first, *then));
         let name = registry.name("r");
         each(&["--metadata", "--sha"], |question| {
             ends(&Dir::new(), &["--insecure", &name, question], "");

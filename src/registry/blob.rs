@@ -209,6 +209,8 @@ struct Open<'a> {
     /// proves that they are those.
     skip: u64,
     skipped: Option<Hasher>,
+    /// It answers a request for a range.
+    ranged: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -273,6 +275,11 @@ impl<'a> Reader<'a> {
             if let Some(skipped) = &mut open.skipped {
                 skipped.update(&buffer[..read]);
                 if open.skip == 0 && skipped.clone().finish() != self.hasher.clone().finish() {
+                    if open.ranged {
+                        // A part that was taken for the whole: without a range it is the whole.
+                        self.open = None;
+                        return self.some(buffer);
+                    }
                     return Err(Failure::Protocol {
                         host: self.repository.reference.registry(),
                         why: "sends other bytes than before".into(),
@@ -303,6 +310,7 @@ impl<'a> Reader<'a> {
             flow,
             mirrored,
             skip,
+            ranged: range.is_some(),
         })
     }
 

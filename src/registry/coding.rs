@@ -9,6 +9,8 @@ use std::io::{self, Read};
 
 /// The window that zstd data within an encoding may ask for; gzip has 32 KiB.
 const WINDOW: u64 = 1 << 20;
+/// What heads and blocks of gzip may take besides what they hold.
+const SLACK: u64 = 64 << 10;
 
 /// How a body is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +61,42 @@ pub(crate) fn unasked(what: &str, name: &str) -> Error {
 }
 
 /// A body as bytes to read; what fails is a [`Failure`], which [`failure`] finds again.
-pub(super) struct Reading<'a>(pub Body<'a>);
+pub(super) struct Reading<'a> {
+    body: Body<'a>,
+    /// How many bytes may still come.
+    left: u64,
+}
 
-impl Read for Reading<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(io::Error::other)
+impl<'a> Reading<'a> {
+    /// A body that is to hold at most `plain` bytes decoded. Blocks of deflate may be empty, so
+    /// what comes encoded has a limit of its own.
+    pub fn new(body: Body<'a>, plain: u64) -> Self {
+        let left = plain.saturating_mul(2).saturating_add(SLACK);
+        Self { body, left }
     }
 }
 
-/// An answer's body, decoded where it is gzip and says so.
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.body.read(buffer).map_err(io::Error::other)?;
+        let left = self.left.checked_sub(read as u64);
+        self.left = left.ok_or_else(|| io::Error::other("more came than it can hold"))?;
+        Ok(read)
+    }
+}
+
+/// An answer's body, decoded where it is gzip and says so, of about `limit` bytes at most.
 pub(super) fn reader<'a>(
     response: Response<'a>,
     coding: &Coding,
     limit: u64,
 ) -> io::Result<Box<dyn Read + 'a>> {
-    let body = Box::new(Reading(response.body));
+    let body = Box::new(Reading::new(response.body, limit));
     if *coding != Coding::Gzip {
         return Ok(body);
     }
     let limits = Limits {
-        output: limit,
+        output: u64::MAX,
         window: WINDOW,
     };
     decode::reader(body, limits).map(|(_, reader)| reader)
@@ -131,7 +149,7 @@ pub(super) fn at_most(
     }
     let host = response.body.host();
     let mut bytes = Vec::new();
-    reader(response, coding, u64::MAX)
+    reader(response, coding, limit)
         .and_then(|reader| reader.take(limit).read_to_end(&mut bytes))
         .map_err(|error| failure(error, &host))?;
     Ok(bytes)

@@ -62,7 +62,7 @@ impl<'a> Flow<'a> {
         let (socket, encrypted) = (response.body.socket(), response.body.is_encrypted());
         let host = response.body.host();
         let failed = |error| coding::failure(error, &host);
-        let mut body = Reading(response.body);
+        let mut body = Reading::new(response.body, descriptor.size);
         let mut begin = Vec::new();
         (&mut body)
             .take(LOOK)

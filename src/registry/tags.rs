@@ -184,7 +184,7 @@ impl<'a> Tags<'a> {
         let coding = Coding::of(&response.head);
         let host = answered.origin.to_string();
         let room = LIST_LIMIT.saturating_sub(self.read);
-        let reader = coding::reader(response, &coding, u64::MAX);
+        let reader = coding::reader(response, &coding, room);
         let reader = reader.map_err(|error| coding::failure(error, &host))?;
         let mut page = Page::new(reader, host, &self.what, room);
         page.encoded(coding);
