@@ -207,6 +207,22 @@ pub(crate) struct WireDocument {
     fs_layers: Option<Vec<Text>>,
 }
 
+impl WireDocument {
+    /// Is it of a schema that loaders still take?
+    pub fn check_schema(&self, what: &str) -> Result<()> {
+        match self.fs_layers.is_some() || self.schema == Number::Is(1) {
+            true => Err(schema_1(what)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn schema_1(what: &str) -> Error {
+    Error::unsupported(format!(
+        "{what} is a schema 1 manifest, which Docker gave up in 2023; push the image again with a current tool"
+    ))
+}
+
 #[derive(Deserialize)]
 pub(crate) struct WireDescriptor {
     #[serde(rename = "mediaType")]
@@ -269,13 +285,9 @@ pub(crate) fn known(media_type: &str) -> Option<&'static str> {
 /// refused: CVE-2021-41190.
 fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> Result<Kind> {
     let header_text = header.unwrap_or("");
-    if wire.fs_layers.is_some()
-        || wire.schema == Number::Is(1)
-        || header_text.contains("docker.distribution.manifest.v1+")
-    {
-        return Err(Error::unsupported(format!(
-            "{what} is a schema 1 manifest, which Docker gave up in 2023; push the image again with a current tool"
-        )));
+    wire.check_schema(what)?;
+    if header_text.contains("docker.distribution.manifest.v1+") {
+        return Err(schema_1(what));
     }
     if wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some()) {
         return Err(Error::malformed(what, "is both an index and a manifest"));

@@ -990,6 +990,25 @@ fn extended_headers_cannot_say_two_things() {
         "gives all entries one name",
     );
     is_told(&with(pax(b'L', b"../x\0")), "leads out of the archive");
+    for record in [
+        // libarchive leaves the holes out.
+        &b"22 SUN.holesdata= 0 1\n"[..],
+        // GNU tar passes over the blank, others make it part of the key.
+        b"15  path=manif\n",
+        b"18 uid=4294967296\n",
+    ] {
+        is_told(&with(pax(b'x', record)), "in different ways");
+    }
+    let last = [&bytes[..bytes.len() - 1024], &pax(b'x', b"").done()].concat();
+    is_told(&last, "which does not follow");
+    for id in [
+        b"        ",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x80\0\x01\0\0\0\0\0",
+    ] {
+        let odd = |h: &mut tar::Header| h.as_old_mut().uid.copy_from_slice(id);
+        is_told(&with(Tar::new().raw(b"x", b"", odd)), "that is no number");
+    }
     let large = |h: &mut tar::Header| {
         h.set_entry_type(tar::EntryType::XHeader);
         h.set_size(1 << 30);
@@ -1193,6 +1212,7 @@ fn documents_that_are_read_in_two_ways_are_told() {
             "\"Config\" twice",
         ),
         ("oci-layout", "{", r#"{"imageLayoutVersion":"0","#, "twice"),
+        ("index.json", "{", r#"{"fsLayers":[],"#, "schema 1"),
     ] {
         is_told(&changed(name, from, to), words);
     }

@@ -187,7 +187,12 @@ impl<'i> Walker<'i> {
         loop {
             let block = match self.block(tell)? {
                 Next::Header(block) => block,
-                Next::End => return Ok(None),
+                Next::End => {
+                    if self.strict && pax.is_any() {
+                        self.tell_header("is about an entry which does not follow", tell);
+                    }
+                    return Ok(None);
+                }
             };
             let header = Header(&block);
             let name = header.name();

@@ -126,7 +126,14 @@ impl<'b> Header<'b> {
         }
         let devices = if old { 0 } else { 2 };
         let numbers = [(100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8)];
-        let wrong = |(at, length): &(usize, usize)| !is_number(&self.0[*at..at + length]);
+        // GNU tar refuses blanks alone, except in a device, and an owner that is no u32.
+        let wrong = |(at, length): &(usize, usize)| {
+            let field = &self.0[*at..at + length];
+            let is_owner = matches!(at, 108 | 116);
+            !is_number(field)
+                || *at < 329 && field.iter().all(|byte| *byte == b' ')
+                || is_owner && (field[0] == 0xff || field[0] == 0x80 && !blank(&field[1..4]))
+        };
         if numbers[..4 + devices].iter().any(wrong) {
             return Some("has a mode, an owner, a time or a device that is no number");
         }
@@ -223,17 +230,21 @@ impl Pax {
                 b"path" => twice |= pax.name.replace(value.to_vec()).is_some(),
                 b"linkpath" => twice |= pax.link.replace(value.to_vec()).is_some(),
                 b"size" => twice |= pax.size.replace(decimal(value)?).is_some(),
-                b"uid" | b"gid" => pax.ambiguous |= decimal(value).is_none(),
+                b"uid" | b"gid" => {
+                    pax.ambiguous |= decimal(value).is_none_or(|id| id > u64::from(u32::MAX));
+                }
                 b"mtime" | b"atime" | b"ctime" => pax.ambiguous |= !is_time(value),
-                // star's size of a sparse file, which libarchive takes.
-                b"SCHILY.realsize" => pax.ambiguous = true,
+                // Sparse files of star and Solaris: libarchive alone knows them.
+                b"SCHILY.realsize" | b"SUN.holesdata" => pax.ambiguous = true,
                 _ if key.starts_with(b"GNU.sparse.") => pax.sparse = true,
                 _ => {}
             }
             // Go takes the header's value where a record has none, others take none.
             let text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
             pax.ambiguous |= text && (value.contains(&0) || value.is_empty());
-            pax.ambiguous |= key.is_empty() || key.contains(&0);
+            // GNU tar passes over blanks before a key.
+            let blank = key.starts_with(b" ") || key.starts_with(b"\t");
+            pax.ambiguous |= blank || key.is_empty() || key.contains(&0);
             bytes = &bytes[length..];
         }
         pax.ambiguous |= twice;

@@ -104,6 +104,7 @@ pub(crate) struct Child {
 impl Outline {
     pub fn parse(bytes: &[u8], what: &str) -> Result<Self> {
         let wire: WireDocument = json::parse_within(bytes, what, LIMITS, &keys::DOCUMENT)?;
+        wire.check_schema(what)?;
         let both = wire.manifests.is_some() && (wire.layers.is_some() || wire.config.is_some());
         if both || (wire.manifests.is_none() && wire.layers.is_none()) {
             let kind = if both {
