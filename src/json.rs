@@ -522,7 +522,8 @@ fn escaped(text: &str, which: fn(char) -> bool) -> String {
                 out.push_str(&format!("\\u{unit:04x}"));
             }
         } else {
-            out.push(c);
+            // A carriage return is a blank there, and would lead back over what a terminal shows.
+            out.push(if c == '\r' { ' ' } else { c });
         }
     }
     out
@@ -626,6 +627,8 @@ mod tests {
             document_in_ascii(document),
             "{\"a\":\n\"\\u00e4\\ud83d\\udce6\\u009b\\u007f\\u2028\"}"
         );
+        let over = "{\"a\":1,\r\n\r\"a\":2}";
+        assert_eq!(document_for_terminal(over), "{\"a\":1, \n \"a\":2}");
         assert_eq!(
             document_for_terminal(document),
             "{\"a\":\n\"\u{e4}\u{1f4e6}\\u009b\\u007f\\u2028\"}"

@@ -153,6 +153,21 @@ fn metadata_is_the_registrys_own_for_programs_and_ascii_in_json() {
     assert!(json.contains(r"\u009b2J\u202e\u007f\u00e4"), "{json}");
 }
 
+#[test]
+fn metadata_keeps_addresses_so_that_its_digest_holds() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let address = "https://git.example/a?ref=v1 git@git.example:a/b.git https://u@h/x";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[],"annotations":{{"a":"{address}"}}}}"#
+    );
+    registry.put("/v2/r/manifests/1", OCI_INDEX, bytes(&manifest));
+    let name = format!("{}:1", registry.name("r"));
+    let metadata = |flags: &[&str]| Run::pull(&dir, &name).args(flags).status(0).stdout;
+    assert_eq!(metadata(&["--metadata"]), manifest.clone() + "\n");
+    let json = metadata(&["--metadata", "--json"]);
+    assert!(json.contains(&manifest), "{json}");
+}
+
 const PASSWORD: &str = "s3cret-w/rd";
 const BASE64: &str = "bWU6czNjcmV0LXcvcmQ";
 

@@ -682,6 +682,28 @@ fn json_answers_have_the_members_that_the_readme_lists() {
 }
 
 #[test]
+fn json_stays_whole_with_a_path_that_looks_like_an_address() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    multi(&registry);
+    registry.put_tag("r", "latest");
+    for name in ["a@b.tar", "u:p@h.tar", "x://u@h?q.tar"] {
+        let path = dir
+            .path()
+            .join(name.replace('/', "_"))
+            .display()
+            .to_string();
+        for flags in [&["--dry-run"][..], &[]] {
+            let answer = Run::pull(&dir, &registry.name("r"))
+                .args(&["--json", "--platform", "linux/amd64", "-o", &path])
+                .args(flags)
+                .status(0);
+            let start = format!("{{\"path\":{:?},", path);
+            assert!(answer.stdout.starts_with(&start), "{}", answer.stdout);
+        }
+    }
+}
+
+#[test]
 fn progress_in_json_has_the_events_that_the_readme_lists() {
     let (registry, dir, _) = small();
     // One that says not for which platform it is, which is worth a note.

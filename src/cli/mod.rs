@@ -21,6 +21,7 @@ mod verify;
 
 use crate::Client;
 use crate::error::{Error, Result, STANDARD_OUTPUT, line, lines};
+use crate::secret::redact_known;
 use flags::{Help, Low, Mode};
 use options::Options;
 use progress::Progress;
@@ -177,6 +178,12 @@ fn watch(running: &Running) -> Option<Signals> {
 /// Lines for people, or JSON.
 fn print(text: &str) -> Result<()> {
     print_bytes(lines(text).as_bytes())
+}
+
+/// JSON is ASCII already, and often one word: what looks like the user of an address in it may be
+/// half of an object.
+fn print_json(text: &str) -> Result<()> {
+    print_bytes(redact_known(text).as_bytes())
 }
 
 fn print_path(path: &Path) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::flags::Mode;
 use super::options::{Options, Target};
 use super::outlet::{Stream, TERMINAL};
-use super::{Shown, lock, print, print_path, query};
+use super::{Shown, lock, print_json, print_path, query};
 use crate::error::{Error, Result, STANDARD_OUTPUT};
 use crate::{Client, Image, Plan, PlanOptions, Pull, Reference, Report};
 use std::fs::File;
@@ -58,7 +58,7 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
         let object = query::archive(&report.path, Some(report.size), &members)
             .number("downloaded", report.downloaded)
             .number("kept", report.kept);
-        return print(&(object.finish() + "\n"));
+        return print_json(&(object.finish() + "\n"));
     }
     print_path(&report.path)
 }

@@ -4,11 +4,11 @@
 use super::flags::Query;
 use super::options::{Options, Target};
 use super::progress::size;
-use super::{Shown, print, print_bytes};
+use super::{Shown, print, print_bytes, print_json};
 use crate::error::{Error, Result, printable};
 use crate::json::{Object, array, ascii, document_for_terminal, document_in_ascii};
 use crate::manifest::Kinds;
-use crate::secret::{LONG, redact};
+use crate::secret::redact_known;
 use crate::{Client, Content, Digest, Image, Plan, Platform, Repository};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -64,7 +64,10 @@ fn tags(repository: Repository<'_>, json: bool) -> Result<()> {
         } else if json && tag.is_none() {
             text.push_str("]}\n");
         }
-        print(&text)?;
+        match json {
+            true => print_json(&text)?,
+            false => print(&text)?,
+        }
         text.clear();
         match tag {
             Some(tag) => drop(tag?),
@@ -80,7 +83,7 @@ fn sha(repository: &Repository<'_>, options: &Options) -> Result<()> {
         return print(&format!("{digest}\n"));
     }
     let object = named(repository, platform).text("digest", &digest);
-    print(&(object.finish() + "\n"))
+    print_json(&(object.finish() + "\n"))
 }
 
 /// What was asked about.
@@ -103,7 +106,7 @@ fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let good = |at: &usize| {
             let around = &text[whole(text, at - AROUND)..whole(text, at + AROUND)];
-            redact(around, 0) == around
+            redact_known(around) == around
         };
         let cuts = (PIECE..text.len().saturating_sub(AROUND)).step_by(AROUND);
         let cut = cuts.map(|at| whole(text, at)).find(good);
@@ -129,7 +132,7 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
                 true => Cow::Owned(document_for_terminal(piece)),
                 false => Cow::Borrowed(piece),
             };
-            print_bytes(redact(&shown, LONG).as_bytes())?;
+            print_bytes(redact_known(&shown).as_bytes())?;
         }
         return print("\n");
     }
@@ -138,9 +141,9 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
         .text("mediaType", document.media_type())
         .number("size", document.bytes().len() as u64)
         .raw("manifest", "");
-    print(object.open())?;
+    print_json(object.open())?;
     for piece in pieces(text.trim()) {
-        print(&document_in_ascii(piece))?;
+        print_json(&document_in_ascii(piece))?;
     }
     print("}\n")
 }
@@ -192,7 +195,7 @@ fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
         .text("reference", &repository.reference().to_string())
         .text("digest", &digest.to_string())
         .raw("platforms", &array(&items));
-    print(&(object.finish() + "\n"))
+    print_json(&(object.finish() + "\n"))
 }
 
 /// The manifests of an index, each asked for once; artifacts among them are no images.
@@ -288,7 +291,7 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
             .number("download", left)
             .number("here", kept)
             .raw("layers", &array(&layers));
-        return print(&(object.finish() + "\n"));
+        return print_json(&(object.finish() + "\n"));
     }
     let mut text = String::new();
     let mut blobs = here.iter();

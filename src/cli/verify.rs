@@ -1,6 +1,6 @@
 //! `--verify`: what is wrong with an archive, a line for each, or that it is sound.
 
-use super::print;
+use super::{print, print_json};
 use crate::error::{Error, Result, count, printable};
 use crate::json::{Object, array, ascii};
 use crate::{Findings, verify_reader_within, verify_within};
@@ -23,10 +23,10 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
         let findings = verify_within(path, window).map_err(|error| missing(error, path, &name))?;
         (findings, name)
     };
-    print(&match json {
-        true => object(&findings, &name),
-        false => lines(&findings, &name),
-    })?;
+    match json {
+        true => print_json(&object(&findings, &name))?,
+        false => print(&lines(&findings, &name))?,
+    }
     match findings.defects.len() {
         0 if findings.is_sound() && findings.compressed > 0 => Err(Error::Uninflated {
             archive: name,
