@@ -35,19 +35,23 @@ impl Secret {
     /// A secret alone, such as a token.
     pub fn new(text: impl Into<String>) -> Self {
         let secret = Self(text.into());
-        learn(&[secret.0.as_bytes()]);
+        secret.learn(None);
         secret
     }
 
     /// A password, which Basic sends together with its user.
     pub fn of_user(user: &str, password: impl Into<String>) -> Self {
         let secret = Self(password.into());
-        let inner = aligned(secret.0.as_bytes());
-        let mut forms: Vec<&[u8]> = inner.iter().map(Vec::as_slice).collect();
-        let whole = BASE64.encode(format!("{user}:{}", secret.0));
-        forms.extend([secret.0.as_bytes(), whole.as_bytes()]);
-        learn(&forms);
+        secret.learn(Some(user));
         secret
+    }
+
+    fn learn(&self, user: Option<&str>) {
+        let bytes = self.0.as_bytes();
+        let mut forms = aligned(bytes);
+        forms.extend([bytes.to_vec(), in_hex(bytes)]);
+        forms.extend(user.map(|user| BASE64.encode(format!("{user}:{}", self.0)).into_bytes()));
+        learn(&forms);
     }
 
     /// A field that is sent, whose secret part is known already.
@@ -85,11 +89,17 @@ fn aligned(secret: &[u8]) -> Vec<Vec<u8>> {
     forms.filter(|form| form.len() >= LONG).collect()
 }
 
-fn learn(forms: &[&[u8]]) {
+fn in_hex(secret: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|half| DIGITS[usize::from(half)]);
+    secret.iter().flat_map(digits).collect()
+}
+
+fn learn(forms: &[Vec<u8>]) {
     let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
     for form in forms.iter().filter(|form| form.len() >= SHORTEST) {
         if !known.iter().any(|old| **old == **form) {
-            known.push((*form).into());
+            known.push(form.as_slice().into());
         }
     }
     while known.len() > MOST {
@@ -147,14 +157,35 @@ fn without_known(text: &str, shortest: usize) -> Cow<'_, str> {
 }
 
 /// The length of a secret's echo that the text begins with: each byte as it is, in either case
-/// (hosts are written in lower case), or as `%2f`, `\u002f`, `\/`; base64's two alphabets are one.
+/// (hosts are written in lower case), or as `%2f`, `%252f`, `\u002f`, `\x2f`, `\/`; base64's two
+/// alphabets are one. Line ends and what cannot be seen may stand in it.
 fn echoed(text: &[u8], secret: &[u8]) -> Option<usize> {
     let mut at = 0;
     for byte in secret {
         let rest = text.get(at..)?;
-        at += one(rest, *byte)?;
+        at += match one(rest, *byte) {
+            Some(length) => length,
+            None if at > 0 => {
+                let unseen = unseen(rest);
+                unseen + one(&rest[unseen..], *byte)?
+            }
+            None => return None,
+        };
     }
     Some(at)
+}
+
+/// How many bytes at the beginning of a text nobody sees.
+fn unseen(text: &[u8]) -> usize {
+    // A few at most: they are looked at once for each place in a text.
+    let text = &text[..text.len().min(16)];
+    let end = match std::str::from_utf8(text) {
+        Ok(_) => text.len(),
+        Err(error) => error.valid_up_to(),
+    };
+    let text = std::str::from_utf8(&text[..end]).unwrap_or_default();
+    let seen = text.find(|c| !crate::error::is_hidden(c));
+    seen.unwrap_or(text.len())
 }
 
 fn one(text: &[u8], byte: u8) -> Option<usize> {
@@ -169,7 +200,9 @@ fn one(text: &[u8], byte: u8) -> Option<usize> {
     };
     match text {
         [c, ..] if same(*c) => Some(1),
+        [b'%', b'2', b'5', ..] if byte != b'%' => (hex(3, 5)? == byte).then_some(5),
         [b'%', ..] => (hex(1, 3)? == byte).then_some(3),
+        [b'\\', b'x', ..] => (hex(2, 4)? == byte).then_some(4),
         [b'\\', b'u', ..] => (hex(2, 6)? == byte).then_some(6),
         [b'\\', c, ..] => (*c == byte).then_some(2),
         _ => None,
@@ -248,14 +281,14 @@ pub(crate) fn without_user(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}{STARS}{}", &rest[end..]))
 }
 
-/// `sha256:` and many digits.
+/// `sha256:` and many digits, or the dots that stand for them in our own texts.
 fn is_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
         let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         !algorithm.is_empty()
             && algorithm.bytes().all(plain)
-            && hex.len() >= 32
-            && hex.bytes().take(32).all(|c| c.is_ascii_hexdigit())
+            && (hex.starts_with("...")
+                || hex.len() >= 32 && hex.bytes().take(32).all(|c| c.is_ascii_hexdigit()))
     })
 }
 
@@ -280,6 +313,16 @@ mod tests {
             let text = format!("bad field: \"{echo}\"!");
             assert_eq!(redact(&text, LONG), "bad field: \"***\"!", "{echo}");
         }
+        for echo in [
+            "63307272656374 20686f7273652f622b74".replace(' ', ""),
+            "C0RRECT%2520horse%252Fb%252bt".to_owned(),
+            r"c0rrect\x20horse\x2fb\x2Bt".to_owned(),
+            "c0rr\nect ho\u{200b}rse/b\u{ad}+t".to_owned(),
+        ] {
+            assert_eq!(redact(&format!("<{echo}>"), LONG), "<***>", "{echo}");
+        }
+        let _ = Secret::new("tok.EN_123456");
+        assert!(!redact("dG9rLkVOXzEyMzQ1Ng==", LONG).contains("dG9rLkVO"));
         for before in ["", "x", "xy", "xyz:"] {
             let echo = BASE64.encode(format!("{before}c0rrect horse/b+t:more"));
             let shown = redact(&echo, LONG).into_owned();
@@ -315,6 +358,7 @@ mod tests {
         for kept in [
             format!("h:5000/app@sha256:{hex}"),
             format!("debian:12@sha256:{hex} is"),
+            "debian:12@sha256:... is".to_owned(),
         ] {
             assert_eq!(redact(&kept, LONG), kept);
         }
