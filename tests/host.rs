@@ -208,6 +208,7 @@ fn next_pages_are_found_in_every_form() {
         &["/v2/r/tags/list?next_page=gAAA%3D%3D&n=50"],
         &["</v2/r/tags/list?next_page=gAAA%3D%3D&n=50>"],
         &["</v2/r/tags/list?next_page=gAAA%3D%3D&n=50>; rel=\"next last\""],
+        &["</v2/r/tags/list?next_page=gAAA%3D%3D&n=50>; rel='next'"],
         &["</v2/r/tags/list>; rel=first, <?next_page=gAAA%3D%3D&n=50>; title=\"a, b\"; REL = Next"],
         &[
             "</v2/r/tags/list>; rel=\"first\"",
@@ -217,6 +218,18 @@ fn next_pages_are_found_in_every_form() {
         let registry = paged(&[(FIRST, r#"["v1"]"#, links), (SECOND, r#"["v2"]"#, &[])]);
         lists(&registry, &["v1", "v2"]);
         assert_eq!(registry.seen().len(), 4, "{links:?}");
+    }
+}
+
+#[test]
+fn a_later_page_that_fails_once_is_asked_for_again() {
+    for action in [Action::Reply(Reply::new(503, "")), Action::Reset(5)] {
+        let registry = paged(&[
+            (FIRST, r#"["v1","v2"]"#, &["<?last=v2>; rel=next"]),
+            ("/v2/r/tags/list?last=v2", r#"["v3"]"#, &[]),
+        ]);
+        registry.fault("last=v2", action);
+        lists(&registry, &["v1", "v2", "v3"]);
     }
 }
 

@@ -70,7 +70,7 @@ struct Said {
 
 /// Members that hold words: the registry's own form, OAuth's, Docker Hub's, RFC 9457's and those of
 /// frameworks. Each may be a text, an object or a list of them.
-const WORDS: [&str; 13] = [
+pub(super) const WORDS: [&str; 13] = [
     "errors",
     "error",
     "message",

@@ -1,5 +1,5 @@
 //! The next page in Link fields (RFC 8288), also in the forms that registries have sent instead:
-//! without angle brackets, without a relation, with several relations in one.
+//! without angle brackets, without a relation, in single quotation marks, with several relations in one.
 
 /// The target of the link to the next page; of links without any relation, the first.
 pub(super) fn next<'f>(fields: impl Iterator<Item = &'f str>) -> Option<String> {
@@ -41,7 +41,7 @@ fn first(field: &str) -> Option<(&str, Option<&str>, &str)> {
             && name.trim().eq_ignore_ascii_case("rel")
             && relation.is_none()
         {
-            relation = Some(value.trim().trim_matches('"'));
+            relation = Some(value.trim().trim_matches(['"', '\'']));
         }
     }
     // What is neither a parameter nor a further link belongs to nothing.
@@ -89,6 +89,7 @@ mod tests {
             (&["<a,b>; rel=next"], Some("a,b")),
             (&["a?x=1,2; rel=next, <c>; rel=last"], Some("a?x=1,2")),
             (&["<a>; rel=nextish; rel=next"], None),
+            (&["<a>; rel='prev next'"], Some("a")),
             (&["<a>; rel=\"prev\""], None),
             (&["<a>; rel=preload; as=style", "</x>; rel=first"], None),
             (&["<>; rel=next"], Some("")),

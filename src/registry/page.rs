@@ -1,5 +1,6 @@
 //! A page of tags, read as it comes: it may be of any size, as some registries know no pages.
 
+use super::answer::WORDS;
 use super::coding::{self, Coding};
 use crate::error::Error;
 use crate::net::failure::Failure;
@@ -162,7 +163,9 @@ impl<'a> Page<'a> {
         }
         self.string()?;
         let tags = self.text == b"\"tags\"";
-        self.errors |= matches!(&self.text[..], b"\"errors\"" | b"\"error\"");
+        self.errors |= WORDS
+            .iter()
+            .any(|word| self.text[1..].strip_suffix(b"\"") == Some(word.as_bytes()));
         if self.token()? != b':' {
             return Err(self.not_json());
         }
@@ -375,6 +378,7 @@ mod tests {
             (r#"{"tags":"a"}"#, "no list"),
             (r#"{"tags":["a"]} {}"#, "behind its end"),
             (r#"{"errors":[{"code":"DENIED"}]}"#, "an error"),
+            (r#"{"name":"r","detail":"Not Found"}"#, "an error"),
         ] {
             let found = read(text.as_bytes()).1.unwrap_err();
             assert!(found.contains(why), "{text}: {found}");

@@ -205,7 +205,8 @@ impl<'a> Tags<'a> {
         if let Some(url) = self.url.take() {
             self.visited.insert(hash(url));
         }
-        self.before = Had::default();
+        // Neither is the next page's.
+        (self.had, self.before) = (Had::default(), Had::default());
         self.budget = self.repository.client.budget();
         let next = std::mem::replace(&mut self.following, Ok(None))?;
         // A cursor that comes again is the end: what follows it was read.
