@@ -159,6 +159,31 @@ fn a_part_that_is_another_one_is_fetched_again_whole() {
 }
 
 #[test]
+fn ranges_that_are_refused_are_not_needed() {
+    for (status, behind) in [
+        (400, false),
+        (405, false),
+        (501, false),
+        (405, true),
+        (416, true),
+    ] {
+        comes_through(|| {
+            let store = Registry::start().lenient();
+            store.route(move |_| Some(Reply::new(status, "")));
+            let to = format!("http://localhost:{}/", store.address.port());
+            ranged(&[], move |_, _, _| {
+                // It lives as long as the registry that leads to it.
+                let _ = &store;
+                match behind {
+                    true => Reply::redirect(307, &to),
+                    false => Reply::new(status, ""),
+                }
+            })
+        });
+    }
+}
+
+#[test]
 fn pieces_that_are_called_the_whole() {
     let registry = Registry::start();
     let image = Image::new(vec![Blob::layer(44, 24 << 20)]);

@@ -31,10 +31,13 @@ impl<'a> Repository<'a> {
         range: Option<(u64, u64)>,
         second: bool,
     ) -> std::result::Result<(Answer<'a>, bool), Failure> {
-        let (response, mirrored) = match self.blob(descriptor, range) {
-            // Some registries answer 400 or 416 to ranges: then once without.
+        let (mut response, mirrored) = match self.blob(descriptor, range) {
+            // Some registries and stores refuse ranges: then once without. A store's 400 may mean
+            // that its signed address has ended.
             Err(Failure::Status(status))
-                if range.is_some() && matches!(status.status, 400 | 416) && !status.redirected =>
+                if range.is_some()
+                    && (matches!(status.status, 405 | 416 | 501)
+                        || status.status == 400 && !status.redirected) =>
             {
                 return Ok((Answer::NoRange, false));
             }
