@@ -332,6 +332,48 @@ fn documents_are_decoded_or_their_encoding_is_named() {
 }
 
 #[test]
+fn errors_and_tokens_are_decoded_too() {
+    let error = r#"{"errors":[{"code":"DENIED","message":"pay first"}]}"#;
+    for (coding, body, words) in [
+        ("gzip", image::gzip(error.as_bytes()), "DENIED: pay first"),
+        ("gzip", error.into(), "DENIED: pay first"),
+        ("br", error.into(), "DENIED: pay first"),
+        (
+            "br",
+            image::noise(2, 90),
+            "refused: HTTP 403, it wants credentials",
+        ),
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let reply = Reply::new(403, body).with(format!("Content-Encoding: {coding}"));
+        registry.route(move |_| Some(reply.clone()));
+        Run::pull(&dir, &registry.name("r")).fails(3, words);
+    }
+    for (coding, body, status) in [
+        ("x-gzip", image::gzip(br#"{"token":"t1"}"#), 0),
+        ("gzip", br#"{"token":"t1"}"#.to_vec(), 0),
+        ("br", image::noise(3, 90), 1),
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        Image::small(67).push(&registry, "r", "latest");
+        let address = registry.address;
+        let reply = Reply::new(200, body).with(format!("Content-Encoding: {coding}"));
+        registry.route(move |seen| {
+            if seen.target.starts_with("/token") {
+                return Some(reply.clone());
+            }
+            (seen.header("authorization") != Some("Bearer t1"))
+                .then(|| Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)))
+        });
+        let run = Run::pull(&dir, &registry.name("r"));
+        match status {
+            0 => drop(run.archive()),
+            _ => drop(run.fails(1, "the registry sent br")),
+        }
+    }
+}
+
+#[test]
 fn gzip_that_grows_without_end_is_bounded() {
     let bomb = image::gzip(&vec![b' '; 64 << 20]);
     for target in ["/manifests/latest", "/blobs/", "/tags/"] {

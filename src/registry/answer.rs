@@ -1,5 +1,6 @@
 //! What a registry says when it says no: its error codes, its words, its limits.
 
+use super::coding::{self, Coding};
 use super::limits;
 use crate::error::printable;
 use crate::json;
@@ -14,7 +15,8 @@ const LIMIT: usize = 64 << 10;
 /// Reads what is worth telling of an answer that is no success.
 pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) -> StatusFailure {
     let status = response.status();
-    let body = response.body.excerpt(LIMIT);
+    let coding = Coding::of(&response.head);
+    let body = coding::excerpt(response.body.excerpt(LIMIT), &coding, LIMIT);
     let (codes, message) = words(&body);
     let limits = limits::read(response);
     StatusFailure {

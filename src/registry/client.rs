@@ -1,6 +1,7 @@
 //! What all requests of a run share: connections, credentials, tokens, and the patience.
 
 use super::auth::{self, Authorization, Plan};
+use super::coding;
 use super::credentials::{Credential, Credentials, Found};
 use super::mirror::{self, Mirror};
 use super::realm::{Challenger, is_loopback, literal};
@@ -609,9 +610,8 @@ impl Client {
         let host = url.origin.to_string();
         match response.status() {
             200..=299 => {
-                let bytes = response
-                    .body
-                    .document(auth::TOKEN_LIMIT, &format!("the token from {host}"))?;
+                let what = format!("the token from {host}");
+                let bytes = coding::document(response, auth::TOKEN_LIMIT, &what)?;
                 Ok(auth::read_token(&bytes, &host, source.cloned())?)
             }
             status => {

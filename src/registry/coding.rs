@@ -112,6 +112,27 @@ pub(super) fn failure(error: io::Error, host: &str) -> Failure {
         })
 }
 
+/// The beginning of an error's body as text: nothing where it is in an encoding that is not undone
+/// here, and whatever can be had of one that was cut off.
+pub(super) fn excerpt(bytes: Vec<u8>, coding: &Coding, limit: usize) -> Vec<u8> {
+    let text = std::str::from_utf8(&bytes).is_ok();
+    match coding {
+        Coding::Gzip if !text => {
+            let limits = Limits {
+                output: u64::MAX,
+                window: WINDOW,
+            };
+            let mut decoded = Vec::new();
+            if let Ok((_, reader)) = decode::reader(Box::new(&bytes[..]), limits) {
+                let _ = reader.take(limit as u64).read_to_end(&mut decoded);
+            }
+            decoded
+        }
+        Coding::Other(_) if !text => Vec::new(),
+        _ => bytes,
+    }
+}
+
 /// A document, of at most `limit` bytes, decoded where it is gzip and says so. No document begins
 /// as gzip does, so that there is nothing to try.
 pub(super) fn document(
