@@ -104,9 +104,14 @@ fn helpers_of_all_kinds() {
     for config in [
         format!(r#"{{"credHelpers":{{"{host}":"good"}},"credsStore":"bad"}}"#),
         r#"{"credsStore":"good"}"#.to_owned(),
+        // Docker reads a helper's answer in any case, too.
+        r#"{"credsStore":"low"}"#.to_owned(),
     ] {
         let dir = Dir::new();
         script(&dir, "docker-credential-good", answer);
+        let low = answer.replace("Username", "username");
+        let low = low.replace("Secret", "SECRET");
+        script(&dir, "docker-credential-low", &low);
         dir.write(".docker/config.json", config);
         Run::pull(&dir, &registry.name("ns/r"))
             .env("PATH", &path(&dir))

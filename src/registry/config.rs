@@ -19,7 +19,7 @@ pub(super) struct ConfigFile {
     pub store: Text,
 }
 
-/// A registry's entry.
+/// A registry's entry, or a helper's answer.
 #[derive(Default)]
 pub(super) struct Entry {
     pub auth: Text,
@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub password: Text,
     pub identity: Text,
     pub token: Text,
+    /// What a helper calls the password.
+    pub secret: Text,
 }
 
 /// As Go's encoding/json compares keys: without regard to case, by Unicode's simple folding.
@@ -97,15 +99,16 @@ impl Deserialize for ConfigFile {
 
 struct EntryBuilder<'o> {
     out: &'o mut Option<Entry>,
-    texts: [Option<Text>; 5],
+    texts: [Option<Text>; 6],
 }
 
-const MEMBERS: [&str; 5] = [
+const MEMBERS: [&str; 6] = [
     "auth",
     "username",
     "password",
     "identitytoken",
     "registrytoken",
+    "secret",
 ];
 
 impl Map for EntryBuilder<'_> {
@@ -118,7 +121,7 @@ impl Map for EntryBuilder<'_> {
     }
 
     fn finish(&mut self) -> Result<()> {
-        let [auth, username, password, identity, token] =
+        let [auth, username, password, identity, token, secret] =
             std::mem::take(&mut self.texts).map(Option::unwrap_or_default);
         *self.out = Some(Entry {
             auth,
@@ -126,6 +129,7 @@ impl Map for EntryBuilder<'_> {
             password,
             identity,
             token,
+            secret,
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Credential helpers: `docker-credential-NAME get`, with a limit on its time and its output.
 
-use crate::json::{self, Text};
-use miniserde::Deserialize;
+use super::config::Entry;
+use crate::json;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -11,14 +11,6 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The most of its output that is read, in bytes.
 const OUTPUT: u64 = 256 << 10;
-
-#[derive(Deserialize)]
-struct WireAnswer {
-    #[serde(rename = "Username")]
-    user: Text,
-    #[serde(rename = "Secret")]
-    secret: Text,
-}
 
 /// What a helper says is shown where it is a sentence of plain words: any other may be, or hold, the
 /// very secret that it was asked for.
@@ -102,7 +94,6 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
         }
         return Err(format!("failed ({status}){}", reason(&text)));
     }
-    let answer: WireAnswer =
-        json::parse(&bytes, "its answer").map_err(|error| error.to_string())?;
-    Ok((!answer.secret.0.is_empty()).then_some((answer.user.0, answer.secret.0)))
+    let answer: Entry = json::parse(&bytes, "its answer").map_err(|error| error.to_string())?;
+    Ok((!answer.secret.0.is_empty()).then_some((answer.username.0, answer.secret.0)))
 }
