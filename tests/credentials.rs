@@ -275,6 +275,42 @@ fn row_28_identity_tokens() {
 }
 
 #[test]
+fn an_identity_token_follows_its_endpoint_to_where_it_is_safe() {
+    for (location, works) in [
+        ("/token/new", true),
+        ("http://localhost:PORT/token/new", false),
+    ] {
+        let registry = Registry::start();
+        Image::small(1).push(&registry, "r", "latest");
+        let address = registry.address;
+        let location = location.replace("PORT", &address.port().to_string());
+        registry.route(move |seen| {
+            let moved = seen.target == "/token/new";
+            if moved || seen.target == "/token" {
+                let sent = seen.method == "POST" && seen.body.contains("refresh_token=secret");
+                return Some(match (moved, sent) {
+                    (true, true) => Reply::new(200, r#"{"access_token":"good"}"#),
+                    (true, false) => Reply::new(401, ""),
+                    _ => Reply::redirect(308, &location),
+                });
+            }
+            (seen.header("authorization") != Some("Bearer good"))
+                .then(|| Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)))
+        });
+        let dir = Dir::new();
+        let config = format!(r#"{{"auths":{{"{address}":{{"identitytoken":"secret"}}}}}}"#);
+        dir.write(".docker/config.json", config);
+        let run = Run::pull(&dir, &registry.name("r"));
+        match works {
+            true => drop(run.archive()),
+            false => drop(run.fails(1, "another host")),
+        }
+        let told = registry.count("/token/new");
+        assert_eq!(told, usize::from(works));
+    }
+}
+
+#[test]
 fn row_32_stale_credentials_are_named_by_their_file() {
     let registry = with_tokens(|seen| {
         if seen.header("authorization").is_some() {

@@ -492,41 +492,17 @@ impl Client {
         scopes: &[String],
         credential: Option<&Found>,
     ) -> std::result::Result<Authorization, Failure> {
-        if let Some(Found {
-            credential:
-                Credential::IdentityToken {
-                    token: identity,
-                    password,
-                },
-            source,
-        }) = credential
-        {
-            self.check_realm(challenger, &realm.origin)?;
-            let mut request = Request::get(realm);
-            request.method = "POST";
-            request.form = Some(auth::token_form(identity.expose(), service, scopes));
-            match self.read_token(&request, realm, Some(source)) {
-                // GCR, ACR and Artifactory do not know the form, each with a status of its own:
-                // then the password beside the token; ACR takes the token as nobody's.
-                Err(Failure::Status(status)) if matches!(status.status, 400 | 401 | 404 | 405) => {
-                    let (user, password) = password.clone().unwrap_or_else(|| {
-                        let nobody = "00000000-0000-0000-0000-000000000000";
-                        (nobody.to_owned(), identity.clone())
-                    });
-                    let found = Found {
-                        credential: Credential::Password { user, password },
-                        source: source.clone(),
-                    };
-                    return self.token(challenger, realm, service, scopes, Some(&found));
-                }
-                other => return other,
+        let source = credential.map(|found| &found.source);
+        let (mut url, form) = match credential.map(|found| &found.credential) {
+            Some(Credential::IdentityToken { token, .. }) => {
+                let form = auth::token_form(token.expose(), service, scopes);
+                (realm.clone(), Some(form))
             }
-        }
-        let user = match credential.map(|found| &found.credential) {
-            Some(Credential::Password { user, .. }) => Some(user.as_str()),
-            _ => None,
+            Some(Credential::Password { user, .. }) => {
+                (auth::token_url(realm, service, scopes, Some(user)), None)
+            }
+            _ => (auth::token_url(realm, service, scopes, None), None),
         };
-        let mut url = auth::token_url(realm, service, scopes, user);
         let field = auth::password_field(credential);
         let deadline = Some(self.agent.deadline());
         // A realm may move. Credentials follow within its origin, or to https on its host; a request
@@ -538,10 +514,23 @@ impl Client {
             if let Some(field) = &field {
                 request = request.field("Authorization", field);
             }
+            if form.is_some() {
+                request.method = "POST";
+                request.form = form.clone();
+            }
             let response = self.agent.send(&request)?;
-            self.note_answer("GET", &url, None, &response);
+            self.note_answer(request.method, &url, None, &response);
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
-                return self.take_token(response, &url, credential.map(|found| &found.source));
+                return match self.take_token(response, &url, source) {
+                    // GCR, ACR and Artifactory do not know the form, each with a status of its own.
+                    Err(Failure::Status(status))
+                        if form.is_some() && matches!(status.status, 400 | 401 | 404 | 405) =>
+                    {
+                        let beside = credential.and_then(Found::beside_token);
+                        self.token(challenger, realm, service, scopes, beside.as_ref())
+                    }
+                    other => other,
+                };
             }
             let next = response
                 .field("location")
@@ -549,7 +538,7 @@ impl Client {
             response.body.drain();
             let safe = |next: &Origin| {
                 let upgraded = next.secure && !url.origin.secure && next.host == url.origin.host;
-                field.is_none() || *next == url.origin || upgraded
+                field.is_none() && form.is_none() || *next == url.origin || upgraded
             };
             match next.filter(|next| safe(&next.origin)) {
                 Some(next) => url = next,
@@ -588,17 +577,6 @@ impl Client {
         realm: &Origin,
     ) -> std::result::Result<(), Failure> {
         Ok(challenger.check(realm, &self.addresses(realm)?)?)
-    }
-
-    fn read_token(
-        &self,
-        request: &Request<'_>,
-        url: &Url,
-        source: Option<&String>,
-    ) -> std::result::Result<Authorization, Failure> {
-        let response = self.agent.send(request)?;
-        self.note_answer(request.method, url, None, &response);
-        self.take_token(response, url, source)
     }
 
     fn take_token(

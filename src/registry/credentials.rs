@@ -54,6 +54,24 @@ pub(crate) struct Found {
     pub source: String,
 }
 
+impl Found {
+    /// What there is for a server that takes no identity token by POST: the password beside it; ACR
+    /// takes the token as nobody's.
+    pub fn beside_token(&self) -> Option<Self> {
+        let Credential::IdentityToken { token, password } = &self.credential else {
+            return None;
+        };
+        let (user, password) = password.clone().unwrap_or_else(|| {
+            let nobody = "00000000-0000-0000-0000-000000000000";
+            (nobody.to_owned(), token.clone())
+        });
+        Some(Self {
+            credential: Credential::Password { user, password },
+            source: self.source.clone(),
+        })
+    }
+}
+
 type Known = BTreeMap<(String, String), Option<Found>>;
 
 /// The sources, asked in order, each registry once.
