@@ -173,6 +173,59 @@ fn artifacts_in_an_index_are_passed_over() {
 }
 
 #[test]
+fn a_nested_index_that_nobody_can_have_is_passed_over() {
+    let registry = Registry::start();
+    let (image, ours) = amd64(1);
+    image.push_untagged(&registry, "r");
+    let broken = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}"}}"#);
+    let digest = sha256(broken.as_bytes());
+    put_manifest(&registry, "r", &digest, OCI_INDEX, &broken);
+    let entry = |digest: &str, size: usize| {
+        format!(r#"{{"mediaType":"{OCI_INDEX}","digest":"{digest}","size":{size}}}"#)
+    };
+    for (other, status, why) in [
+        (entry(&sha256(b"gone"), 4), 4, sha256(b"gone")),
+        (entry(&digest, broken.len()), 1, "no manifests".to_owned()),
+    ] {
+        let dir = Dir::new();
+        let entries = [other.clone(), ours.clone()];
+        push_index(&registry, "r", "latest", OCI_INDEX, &entries);
+        let archive = pull(&dir, &registry).arg("-v").archive();
+        archive.holds(&image, Some(&registry.name("r:latest")));
+        assert!(archive.outcome.stderr.contains(&why));
+        let listed = Run::pull(&dir, &registry.name("r"))
+            .arg("--platforms")
+            .status(0);
+        assert_eq!(listed.stdout.lines().count(), 1, "{}", listed.stdout);
+        // It may have held what is wanted.
+        Run::pull(&dir, &registry.name("r"))
+            .args(&["--platform", "linux/s390x"])
+            .fails(status, &why);
+        push_index(&registry, "r", "latest", OCI_INDEX, &[other]);
+        pull(&dir, &registry).fails(status, &why);
+    }
+}
+
+#[test]
+fn platforms_are_listed_whatever_one_of_them_is() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let (image, ours) = amd64(1);
+    image.push_untagged(&registry, "r");
+    let broken = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}"}}"#);
+    let digest = sha256(broken.as_bytes());
+    put_manifest(&registry, "r", &digest, OCI_MANIFEST, &broken);
+    let other = format!(
+        r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{},"platform":{}}}"#,
+        broken.len(),
+        platform("linux", "s390x", "")
+    );
+    push_index(&registry, "r", "latest", OCI_INDEX, &[other, ours]);
+    let listed = Run::pull(&dir, &registry.name("r")).arg("--platforms");
+    let listed = listed.status(0).stdout;
+    assert!(listed.contains("linux/s390x") && listed.contains("linux/amd64"));
+}
+
+#[test]
 fn a_missing_child_of_an_index_hints_at_platforms() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (_, entry) = amd64(1);

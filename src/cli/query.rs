@@ -208,8 +208,8 @@ fn children(repository: &Repository<'_>, index: &crate::Document) -> Result<Vec<
             Some(known) => known.size,
             None => match repository.child(index, &candidate.descriptor, Kinds::Images) {
                 Ok(child) => Some(total(child.content())),
-                // Mirrors may hold some platforms only.
-                Err(Error::NotFound { .. }) => None,
+                // Mirrors may hold some platforms only, and one that is wrong spoils no other.
+                Err(Error::NotFound { .. } | Error::Malformed { .. }) => None,
                 Err(Error::Unsupported { .. }) => continue,
                 Err(error) => return Err(error),
             },

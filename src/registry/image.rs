@@ -106,7 +106,7 @@ impl Repository<'_> {
             self.judge_single(&mut image, &wanted, platform.is_some())?;
             return Ok(image);
         }
-        let candidates = self.candidates(&document)?;
+        let (candidates, lost) = self.found_in(&document)?;
         let mut ranked: Vec<(u32, &Candidate)> = candidates
             .iter()
             .filter_map(|one| Some((wanted.rank(one.platform.as_ref()?)?, one)))
@@ -129,7 +129,11 @@ impl Repository<'_> {
         }
         match unsupported {
             Some(error) => Err(error),
-            None => self.unnamed(&document, &candidates, &wanted),
+            None => match (self.unnamed(&document, &candidates, &wanted), lost) {
+                // It may have held what is wanted.
+                (Err(Error::NotFound { .. }), Some(error)) => Err(error),
+                (other, _) => other,
+            },
         }
     }
 
@@ -158,11 +162,7 @@ impl Repository<'_> {
                     Some(platform) => available.push(platform.to_string()),
                     None => {}
                 },
-                Err(
-                    error @ (Error::Unsupported { .. }
-                    | Error::Malformed { .. }
-                    | Error::NotFound { .. }),
-                ) => {
+                Err(error) if is_of_one_entry(&error) => {
                     self.client.note(&format!("{error}; passed over"));
                     failed.get_or_insert(error);
                 }
@@ -192,11 +192,21 @@ impl Repository<'_> {
 
     /// The manifests of an index and of those nested in it, in order.
     pub(crate) fn candidates(&self, document: &Document) -> Result<Vec<Candidate>> {
-        let mut found = Vec::new();
+        match self.found_in(document)? {
+            (found, Some(error)) if found.is_empty() => Err(error),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The same, and why a nested index was passed over.
+    fn found_in(&self, document: &Document) -> Result<(Vec<Candidate>, Option<Error>)> {
+        let (mut found, mut lost) = (Vec::new(), None);
         let mut seen = vec![*document.digest()];
         let (mut total, depth) = (0, 1);
-        self.flatten(document, depth, &mut total, &mut seen, &mut found)?;
-        Ok(found)
+        self.flatten(
+            document, depth, &mut total, &mut seen, &mut found, &mut lost,
+        )?;
+        Ok((found, lost))
     }
 
     fn flatten(
@@ -229,6 +239,7 @@ impl Repository<'_> {
         for entry in entries.iter().filter(|entry| !entry.companion) {
             if is_index(entry) {
                 if seen.contains(&entry.descriptor.digest) {
+        lost: &mut Option<Error>,
                     continue;
                 }
                 if depth >= DEPTH || seen.len() >= FETCHES {
@@ -240,8 +251,14 @@ impl Repository<'_> {
                     ));
                 }
                 seen.push(entry.descriptor.digest);
-                let nested = self.child(document, &entry.descriptor, Kinds::Images)?;
-                self.flatten(&nested, depth + 1, total, seen, found)?;
+                match self.child(document, &entry.descriptor, Kinds::Images) {
+                    Ok(nested) => self.flatten(&nested, depth + 1, total, seen, found, lost)?,
+                    Err(error) if is_of_one_entry(&error) => {
+                        self.client.note(&format!("{error}; passed over"));
+                        lost.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                }
             } else if is_manifest(entry) {
                 found.push(Candidate {
                     descriptor: entry.descriptor.clone(),
@@ -343,6 +360,14 @@ fn bare(entry: &IndexEntry) -> &str {
 pub(super) fn is_index(entry: &IndexEntry) -> bool {
     matches!(
         bare(entry),
+/// Is this wrong with one entry of an index, which spoils no other?
+fn is_of_one_entry(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unsupported { .. } | Error::Malformed { .. } | Error::NotFound { .. }
+    )
+}
+
         crate::manifest::OCI_INDEX | crate::manifest::DOCKER_LIST
     )
 }
