@@ -377,6 +377,33 @@ fn a_token_servers_own_words_are_shown() {
                 false => Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)),
             })
         });
+#[test]
+fn words_in_place_of_a_blob_are_shown() {
+    for body in [
+        r#"{"errors":[{"code":"DENIED","message":"out of order"}]}"#,
+        r#"{"detail":"out of order"}"#,
+        "out of order\n",
+    ] {
+        for layer in [false, true] {
+            let (registry, dir) = (Registry::start(), Dir::new());
+            let image = amd64(1).0;
+            image.push(&registry, "r", "latest");
+            let blob = if layer {
+                &image.layers[0]
+            } else {
+                &image.config
+            };
+            let digest = blob.digest.clone();
+            registry.route(move |seen| {
+                let own = seen.target.ends_with(&digest);
+                own.then(|| Reply::new(200, body))
+            });
+            let outcome = pull(&dir, &registry).arg("-q").fails(6, "out of order");
+            assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        }
+    }
+}
+
         Run::pull(&dir, &registry.name("r")).fails(1, "out of order");
     }
 }

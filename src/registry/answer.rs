@@ -10,7 +10,7 @@ use crate::net::url::Url;
 use miniserde::json::Value;
 
 /// The most of an error's body that is read, in bytes.
-const LIMIT: usize = 64 << 10;
+pub(super) const LIMIT: usize = 64 << 10;
 
 /// Reads what is worth telling of an answer that is no success.
 pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) -> StatusFailure {
@@ -133,6 +133,11 @@ pub(crate) fn said(body: &[u8]) -> Option<String> {
     Some(codes.join(": "))
 }
 
+/// The same of what came in place of a blob, to be put behind its length.
+pub(super) fn in_place(body: &[u8]) -> String {
+    said(body).map_or(String::new(), |said| format!(": {said}"))
+}
+
 /// The same, apart.
 fn error_in(body: &[u8]) -> Option<(Vec<String>, String)> {
     if body.len() > LIMIT {
@@ -150,7 +155,10 @@ fn error_in(body: &[u8]) -> Option<(Vec<String>, String)> {
         ]
         .iter()
         .any(|name| text.contains(name)),
-        false => text.len() <= 300 && !text.contains(['<', '[', '{']),
+        false => {
+            let binary = |c: char| c.is_control() && !c.is_whitespace();
+            text.len() <= 300 && !text.contains(['<', '[', '{']) && !text.contains(binary)
+        }
     };
     let (codes, message) = is_error.then(|| words(body))?;
     (!codes.is_empty() || !message.is_empty()).then_some((codes, message))

@@ -319,7 +319,7 @@ pub(crate) fn read_token(
         &wire.access_token.0
     };
     if token.is_empty() {
-        let said = super::answer::said(bytes).map_or(String::new(), |said| format!(": {said}"));
+        let said = super::answer::in_place(bytes);
         return Err(Error::malformed(
             what,
             format!("is missing in the answer{said}"),

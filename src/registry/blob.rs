@@ -3,7 +3,7 @@
 
 use super::coding::Coding;
 use super::flow::Flow;
-use super::{Ask, Client, Repository};
+use super::{Ask, Client, Repository, answer};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::manifest::Descriptor;
@@ -48,7 +48,7 @@ impl<'a> Repository<'a> {
             self.client.note_coding(&descriptor.digest, name);
         }
         let plain = coding == Coding::Identity;
-        let answer = match (range, holds(&response, range, descriptor.size)) {
+        let held = match (range, holds(&response, range, descriptor.size)) {
             (Some(_), Holds::Part { proven }) if plain || proven => {
                 Answer::Part(Flow::plain(response, coding))
             }
@@ -65,9 +65,15 @@ impl<'a> Repository<'a> {
                 Answer::Whole(Flow::encoded(response, coding, descriptor, second)?)
             }
             (None, Holds::Whole) => Answer::Whole(Flow::plain(response, coding)),
-            (None, Holds::Neither(length)) => return Err(wrong_size(descriptor, length)),
+            (None, Holds::Neither(length)) => {
+                let body = match length <= answer::LIMIT as u64 {
+                    true => response.body.excerpt(answer::LIMIT),
+                    false => Vec::new(),
+                };
+                return Err(wrong_size(descriptor, length, &answer::in_place(&body)));
+            }
         };
-        Ok((answer, mirrored))
+        Ok((held, mirrored))
     }
 
     /// One try at a blob or a closed range of it, and whether a mirror answered. A range is always
@@ -401,11 +407,12 @@ fn total_of(field: &str, first: u64, last: u64) -> Option<Option<u64>> {
     }
 }
 
-pub(crate) fn wrong_size(descriptor: &Descriptor, found: u64) -> Failure {
+/// `said`: the words that came instead.
+pub(crate) fn wrong_size(descriptor: &Descriptor, found: u64, said: &str) -> Failure {
     let more = if found == descriptor.size + 1 {
         "more".to_owned()
     } else {
-        format!("{found} bytes")
+        format!("{found} bytes{said}")
     };
     Failure::Final(Error::Mismatch {
         blob: format!("layer {}", descriptor.digest),

@@ -139,7 +139,7 @@ impl<'a> Flow<'a> {
 
     /// They go on behind the blob's end.
     pub fn long(&self, descriptor: &Descriptor) -> Failure {
-        let wrong = || super::blob::wrong_size(descriptor, descriptor.size + 1);
+        let wrong = || super::blob::wrong_size(descriptor, descriptor.size + 1, "");
         self.unasked(descriptor).unwrap_or_else(wrong)
     }
 

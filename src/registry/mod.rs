@@ -382,9 +382,10 @@ impl<'a> Repository<'a> {
                     blob: what.to_owned(),
                     expected: format!("{} ({} bytes)", descriptor.digest, descriptor.size),
                     found: format!(
-                        "{} ({} bytes)",
+                        "{} ({} bytes){}",
                         crate::Digest::of(descriptor.digest.algorithm(), &bytes),
-                        bytes.len()
+                        bytes.len(),
+                        answer::in_place(&bytes)
                     ),
                 }));
             }
