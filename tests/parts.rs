@@ -267,6 +267,21 @@ fn embedded_data_serves_where_the_registry_lacks_it() {
             false => drop(run.status(4)),
         }
     }
+    let layer = image.layers[0].descriptor();
+    let with_data = manifest.replace(&layer, &embed(&layer, &image.layers[0].data()));
+    let false_data = manifest.replace(&layer, &embed(&layer, b"{}"));
+    for (text, works) in [(&with_data, true), (&false_data, false)] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        image.push_untagged(&registry, "r");
+        put_manifest(&registry, "r", "latest", OCI_MANIFEST, text);
+        let digest = image.layers[0].digest.clone();
+        registry.route(move |seen| seen.target.ends_with(&digest).then(|| Reply::new(404, "")));
+        for stream in [&[][..], &["-o", "-"]] {
+            let run = pull(&dir, &registry).args(stream);
+            let run = run.within("exec \"$@\" >stdout");
+            run.status(if works { 0 } else { 4 });
+        }
+    }
     for (data, works) in [(manifest.as_bytes(), true), (b"{}", false)] {
         let (registry, dir) = (Registry::start(), Dir::new());
         image.push_untagged(&registry, "r");
@@ -363,21 +378,6 @@ fn a_registrys_own_words_are_shown_wherever_they_are() {
 }
 
 #[test]
-fn a_token_servers_own_words_are_shown() {
-    for body in [
-        r#"{"errors":[{"code":"X","message":"out of order"}]}"#,
-        r#"{"error":"x","error_description":"out of order"}"#,
-        r#"{"detail":"out of order"}"#,
-    ] {
-        let (registry, dir) = (Registry::start(), Dir::new());
-        let address = registry.address;
-        registry.route(move |seen| {
-            Some(match seen.target.starts_with("/token") {
-                true => Reply::new(200, body),
-                false => Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)),
-            })
-        });
-#[test]
 fn words_in_place_of_a_blob_are_shown() {
     for body in [
         r#"{"errors":[{"code":"DENIED","message":"out of order"}]}"#,
@@ -404,6 +404,21 @@ fn words_in_place_of_a_blob_are_shown() {
     }
 }
 
+#[test]
+fn a_token_servers_own_words_are_shown() {
+    for body in [
+        r#"{"errors":[{"code":"X","message":"out of order"}]}"#,
+        r#"{"error":"x","error_description":"out of order"}"#,
+        r#"{"detail":"out of order"}"#,
+    ] {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        let address = registry.address;
+        registry.route(move |seen| {
+            Some(match seen.target.starts_with("/token") {
+                true => Reply::new(200, body),
+                false => Reply::unauthorized(&format!(r#"Bearer realm="http://{address}/token""#)),
+            })
+        });
         Run::pull(&dir, &registry.name("r")).fails(1, "out of order");
     }
 }

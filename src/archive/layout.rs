@@ -234,7 +234,12 @@ impl Plan {
 
     /// The reference that a blob is asked for by.
     pub(crate) fn reference(&self, blob: usize) -> &Reference {
-        &self.images[self.blobs[blob].image].reference
+        &self.image(blob).reference
+    }
+
+    /// The image that a blob is of.
+    pub(crate) fn image(&self, blob: usize) -> &Image {
+        &self.images[self.blobs[blob].image]
     }
 
     /// What tells this plan from any other: two plans of the same digest give the same archive.

@@ -12,6 +12,7 @@ use crate::archive::read::Place;
 use crate::archive::stream::Layers;
 use crate::counter::Counter;
 use crate::error::{Error, Result, STANDARD_OUTPUT};
+use crate::registry::Repository;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
@@ -86,7 +87,7 @@ impl Pull<'_> {
         let mut distant = Vec::new();
         for number in wanted.iter().filter(|number| here.is_missing(**number)) {
             distant.push(Wanted {
-                repository: self.client.repository(self.plan.reference(*number))?,
+                repository: Repository::of_image(self.client, self.plan.image(*number))?,
                 descriptor: &self.plan.blobs()[*number].descriptor,
             });
         }

@@ -265,7 +265,7 @@ impl<'p> Shared<'p> {
     }
 
     pub fn repository(&self, blob: usize) -> Result<Repository<'p>> {
-        self.client.repository(self.reference(blob))
+        Repository::of_image(self.client, self.plan.image(blob))
     }
 
     pub fn host(&self, blob: usize) -> String {

@@ -41,6 +41,13 @@ impl<'a> Repository<'a> {
             {
                 return Ok((Answer::NoRange, false));
             }
+            // A document that refers to it may hold it, too.
+            Err(Failure::Status(status)) if status.status == 404 => {
+                return match self.image.and_then(|image| image.embedded(descriptor)) {
+                    Some(bytes) => Ok((Answer::Whole(Flow::embedded(bytes)), false)),
+                    None => Err(Failure::Status(status)),
+                };
+            }
             other => other?,
         };
         let coding = Coding::of(&response.head);

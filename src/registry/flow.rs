@@ -42,6 +42,19 @@ impl<'a> Flow<'a> {
         }
     }
 
+    /// Of a document that embeds them.
+    pub fn embedded(bytes: Vec<u8>) -> Self {
+        Self {
+            source: Source::Read {
+                reader: Box::new(Cursor::new(bytes)),
+                socket: None,
+                encrypted: false,
+                host: String::new(),
+            },
+            coding: Coding::Identity,
+        }
+    }
+
     /// Of an answer that says it is encoded; `second`: what an earlier one came to was wrong.
     pub fn encoded(
         mut response: Response<'a>,

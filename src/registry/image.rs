@@ -68,6 +68,13 @@ impl Image {
         &self.diff_ids
     }
 
+    /// A blob that a descriptor of its documents embeds.
+    pub(crate) fn embedded(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
+        let documents = std::iter::once(&self.manifest).chain(&self.documents);
+        let mut found = documents.filter_map(|one| one.embedded(&descriptor.digest));
+        found.next()
+    }
+
     /// What a person should know about the choice that was made.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -216,6 +223,7 @@ impl Repository<'_> {
         total: &mut usize,
         seen: &mut Vec<Digest>,
         found: &mut Vec<Candidate>,
+        lost: &mut Option<Error>,
     ) -> Result<()> {
         let Content::Index(entries) = document.content() else {
             return Ok(());
@@ -239,7 +247,6 @@ impl Repository<'_> {
         for entry in entries.iter().filter(|entry| !entry.companion) {
             if is_index(entry) {
                 if seen.contains(&entry.descriptor.digest) {
-        lost: &mut Option<Error>,
                     continue;
                 }
                 if depth >= DEPTH || seen.len() >= FETCHES {
@@ -347,6 +354,14 @@ pub(super) fn best<'c>(candidates: &'c [Candidate], wanted: &Platform) -> Option
         .map(|(_, candidate)| candidate)
 }
 
+/// Is this wrong with one entry of an index, which spoils no other?
+fn is_of_one_entry(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unsupported { .. } | Error::Malformed { .. } | Error::NotFound { .. }
+    )
+}
+
 fn bare(entry: &IndexEntry) -> &str {
     entry
         .descriptor
@@ -360,14 +375,6 @@ fn bare(entry: &IndexEntry) -> &str {
 pub(super) fn is_index(entry: &IndexEntry) -> bool {
     matches!(
         bare(entry),
-/// Is this wrong with one entry of an index, which spoils no other?
-fn is_of_one_entry(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unsupported { .. } | Error::Malformed { .. } | Error::NotFound { .. }
-    )
-}
-
         crate::manifest::OCI_INDEX | crate::manifest::DOCKER_LIST
     )
 }

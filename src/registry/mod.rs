@@ -53,6 +53,8 @@ pub struct Repository<'a> {
     mirror: bool,
     /// What a mirror's addresses end with.
     query: String,
+    /// The image whose blobs are asked for: its documents may embed what the registry lacks.
+    image: Option<&'a Image>,
 }
 
 /// What a request asks for, beside its address.
@@ -88,7 +90,15 @@ impl<'a> Repository<'a> {
             scope,
             mirror: false,
             query: String::new(),
+            image: None,
         })
+    }
+
+    /// For the blobs of an image.
+    pub(crate) fn of_image(client: &'a Client, image: &'a Image) -> Result<Self> {
+        let mut own = Self::new(client, &image.reference)?;
+        own.image = Some(image);
+        Ok(own)
     }
 
     /// A try at a mirror. One that does not know what is asked for may have to be told whose it is.
@@ -123,6 +133,7 @@ impl<'a> Repository<'a> {
                 true => format!("?ns={}", self.reference.domain()),
                 false => String::new(),
             },
+            image: None,
         }
     }
 
