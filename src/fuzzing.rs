@@ -2,9 +2,9 @@
 //!
 //! A target fails by panicking, by looping, or by taking memory without end.
 
-use crate::archive::decode::{self, Limits};
-use crate::archive::journal::{self, Chunks, claimed};
-use crate::archive::read::Existing;
+use crate::archive::codec::inflate::{self, Limits};
+use crate::archive::sink::journal::{self, Chunks, claimed};
+use crate::archive::source::Existing;
 use crate::digest::{Algorithm, Digest};
 use crate::json::Strings;
 use crate::json::keys::Keys;
@@ -13,8 +13,8 @@ use crate::net::http::Connection;
 use crate::net::stream::{Socket, Stream};
 use crate::net::url::Url;
 use crate::reference::Reference;
-use crate::registry::page::Page;
-use crate::registry::{auth, credentials, realm};
+use crate::registry::auth::{challenge, credentials, realm};
+use crate::registry::tags::page::Page;
 use crate::{Findings, verify, verify_reader};
 use rustix::fs::MemfdFlags;
 use std::fs::File;
@@ -52,7 +52,7 @@ pub fn run(name: &str, data: &[u8]) -> bool {
 
 fn challenge(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let challenges = auth::challenges(text.lines());
+    let challenges = challenge::challenges(text.lines());
     let Ok(registry) = Url::parse("https://registry.example/") else {
         return;
     };
@@ -61,18 +61,18 @@ fn challenge(data: &[u8]) {
         loopback: false,
         password: true,
     };
-    let plan = auth::choose(&challenges, challenger, "repository:a:pull", true);
-    if let Ok(Some(auth::Plan::Bearer {
+    let plan = challenge::choose(&challenges, challenger, "repository:a:pull", true);
+    if let Ok(Some(challenge::Plan::Bearer {
         realm,
         service,
         scopes,
     })) = plan
     {
         assert!(realm.origin.secure);
-        let url = auth::token_url(&realm, &service, &scopes, Some("user"));
+        let url = challenge::token_url(&realm, &service, &scopes, Some("user"));
         assert!(url.target.bytes().all(|c| c.is_ascii_graphic()));
     }
-    if let Ok(token) = auth::read_token(data, "registry.example", None) {
+    if let Ok(token) = challenge::read_token(data, "registry.example", None) {
         assert!(!token.field.expose().contains(['\r', '\n']));
     }
 }
@@ -114,14 +114,14 @@ fn decode(data: &[u8]) {
         window: 128 << 10,
     };
     let inflate = |input: Box<dyn Read + '_>, step: usize| {
-        let (compression, mut reader) = decode::reader(input, limits).ok()?;
+        let (compression, mut reader) = inflate::reader(input, limits).ok()?;
         let (mut found, mut buffer) = (Vec::new(), vec![0; step]);
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return Some((compression, found)),
                 Ok(read) => found.extend_from_slice(&buffer[..read]),
                 Err(error) => {
-                    assert!(decode::Defect::of(&error).is_some(), "{error}");
+                    assert!(inflate::Defect::of(&error).is_some(), "{error}");
                     return None;
                 }
             }

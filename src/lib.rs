@@ -61,6 +61,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
+mod budget;
 mod cli;
 mod counter;
 mod digest;
@@ -79,11 +80,11 @@ mod registry;
 mod secret;
 mod time;
 
+pub use crate::archive::plan::{Entry, Format, Plan, PlanOptions};
+use crate::archive::sink::directory::check_target as check_directory;
+use crate::archive::sink::file::{check_target, claimed, partial_path};
+use crate::archive::sink::fs::{sync as synced, with_suffix};
 pub use archive::defect::Defect;
-use archive::directory::check_target as check_directory;
-use archive::disk::{sync as synced, with_suffix};
-use archive::file::{check_target, claimed, partial_path};
-pub use archive::layout::{Entry, Format, Plan, PlanOptions};
 pub use archive::verify::{
     Findings, WINDOW, verify, verify_reader, verify_reader_within, verify_within,
 };

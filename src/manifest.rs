@@ -4,11 +4,11 @@
 //! Every number is checked and every size bounded here; what a document refers to is fetched
 //! elsewhere.
 
+use crate::budget::Lease;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result, count, printable};
 use crate::json::{self, Loose, LooseTexts, Number, Text, keys};
 use crate::platform::Platform;
-use crate::registry::room::Lease;
 use miniserde::Deserialize;
 use std::sync::Arc;
 

@@ -119,7 +119,7 @@ impl Options {
         let domain = references[0].domain();
         let other = references
             .iter()
-            .find(|one| !crate::registry::credentials::same_registry(domain, one.domain()));
+            .find(|one| !crate::registry::auth::credentials::same_registry(domain, one.domain()));
         if let Some(other) = other
             && (low.user.is_some() || low.ilogin)
         {

@@ -3,7 +3,7 @@
 //! A dead address costs a quarter of a second: the next is tried beside it, as RFC 8305 has it.
 //! `localhost` needs no name server. TLS and HTTP come after.
 
-use super::failure::Failure;
+use super::error::Failure;
 use super::url::Origin;
 use crate::error::plain;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

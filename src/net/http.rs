@@ -1,7 +1,7 @@
 //! HTTP/1.1 on one connection: a request out, an answer's head in, its body by its framing
 //! (RFC 9112). Whose connection, and what an answer means, is decided above.
 
-use super::failure::Failure;
+use super::error::Failure;
 use super::stream::Stream;
 use super::url::Origin;
 use std::io;

@@ -7,7 +7,7 @@
 mod certificate;
 pub(crate) mod clock;
 mod connect;
-pub(crate) mod failure;
+pub(crate) mod error;
 pub(crate) mod http;
 mod limit;
 pub(crate) mod proxy;
@@ -18,7 +18,7 @@ pub(crate) mod url;
 
 use crate::error::{Error, Result};
 use connect::Resolver;
-use failure::Failure;
+use error::Failure;
 pub(crate) use http::Head;
 use http::{Connection, Framing};
 use limit::Limit;

@@ -3,7 +3,7 @@
 //! `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, both spellings, lower case first. Names
 //! behind a proxy are resolved there.
 
-use super::failure::{Failure, StatusFailure};
+use super::error::{Failure, StatusFailure};
 use super::http::Connection;
 use super::url::{Origin, Url};
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@
 //! blob's reader), never twice for the same failure. Attempts are counted between signs of
 //! progress: a link that brings something each time is never given up.
 
-use super::failure::Failure;
+use super::error::Failure;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -183,9 +183,9 @@ pub(crate) fn retry_after(text: &str, now: u64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::failure::StatusFailure;
     use super::super::url::Url;
     use super::*;
+    use crate::net::error::StatusFailure;
 
     fn status(status: u16, redirected: bool, retry_after: Option<u64>) -> Failure {
         Failure::Status(Box::new(StatusFailure {

@@ -3,7 +3,7 @@
 //! Both are read straight into the caller's buffer; TLS records are decrypted in place in a buffer
 //! that takes several of them, so that one system call brings up to 64 KiB.
 
-use super::failure::Failure;
+use super::error::Failure;
 use super::tls;
 use rustls::client::UnbufferedClientConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};

@@ -4,7 +4,7 @@
 //! They are only put together when the first TLS connection is made.
 
 use super::clock::Clock;
-use super::failure::Failure;
+use super::error::Failure;
 use super::url::Origin;
 use crate::error::{Error, Result, printable};
 use rustls::InconsistentKeys;

@@ -2,29 +2,28 @@
 //! in [`output`] and [`in_order`], the workers that fill one in place in [`worker`] and [`queue`],
 //! what reads ahead for one in order in [`ahead`].
 
-mod ahead;
-mod convert;
+mod checkpoint;
 mod event;
-mod in_order;
-mod keep;
-mod output;
+mod inflate;
+mod prefetch;
 mod progress;
-mod queue;
 mod reuse;
-mod segment;
-mod shape;
-mod shared;
+mod schedule;
+mod state;
 mod teller;
+mod to_file;
+mod to_writer;
 mod transfer;
+mod transform;
 mod worker;
 
 pub use event::{Event, LayerProgress};
 pub(crate) use reuse::{claims as reused, names, open as reusable};
 
-use crate::archive::layout::Plan;
+use crate::archive::plan::Plan;
 use crate::error::Result;
 use crate::registry::Client;
-use convert::Inflate;
+use inflate::Inflate;
 use std::path::{Path, PathBuf};
 
 type Observer<'c> = Box<dyn FnMut(&Event) + 'c>;
@@ -137,7 +136,7 @@ impl<'c> Pull<'c> {
     /// [`crate::Error::Interrupted`] after [`Client::cancel`].
     pub fn to_file(self, path: &Path) -> Result<Report> {
         self.check()?;
-        output::to_file(self, path)
+        to_file::to_file(self, path)
     }
 
     /// Makes the directory: an OCI layout, with `manifest.json` unless the plan leaves it out. It
@@ -149,7 +148,7 @@ impl<'c> Pull<'c> {
     /// As [`Pull::to_file`].
     pub fn to_directory(self, path: &Path) -> Result<Report> {
         self.check()?;
-        output::to_directory(self, path)
+        to_file::to_directory(self, path)
     }
 
     /// Writes the archive in order, the same bytes as in the file. Nothing is kept: what was
@@ -160,7 +159,7 @@ impl<'c> Pull<'c> {
     /// As [`Pull::to_file`]; [`crate::Error::Output`] where the writer fails.
     pub fn to_writer(self, out: &mut dyn std::io::Write) -> Result<Report> {
         self.check()?;
-        in_order::to_writer(self, out)
+        to_writer::to_writer(self, out)
     }
 
     /// Can what is asked for be made of these images? Known before anything is downloaded.

@@ -1,9 +1,9 @@
 //! Blobs that are here already, in an archive or a directory: found by digest, and hashed before
 //! they are taken.
 
-use super::convert::diff_id;
-use crate::archive::layout::{Blob, Plan};
-use crate::archive::read::{Existing, Place};
+use super::inflate::diff_id;
+use crate::archive::plan::{Blob, Plan};
+use crate::archive::source::{Existing, Place};
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;
 use crate::registry::Client;

@@ -1,8 +1,8 @@
 //! Tells the observer how far an output in order has come, on the thread that writes it.
 
 use super::event::{Event, LayerProgress};
-use super::shared::TICK;
-use crate::archive::layout::Plan;
+use super::state::TICK;
+use crate::archive::plan::Plan;
 use crate::counter::Counter;
 use std::cell::{Cell, RefCell};
 use std::time::Instant;

@@ -3,16 +3,16 @@
 //! A transfer goes on at the byte where a connection broke, with its checksum and hash kept. What
 //! a blob's hash comes to is judged in [`super::worker`].
 
-use super::keep::place;
-use super::segment::{Part, Segment};
-use super::shared::Shared;
+use super::checkpoint::place;
+use super::schedule::segment::{Part, Segment};
+use super::state::Shared;
 use super::worker::{BUFFER, Front, Worker};
-use crate::archive::journal::{Chunks, Claim};
+use crate::archive::sink::journal::{Chunks, Claim};
 use crate::digest::Hasher;
 use crate::error::Result;
-use crate::net::failure::Failure;
+use crate::net::error::Failure;
+use crate::registry::blob::body::Flow;
 use crate::registry::blob::{Answer, Tries};
-use crate::registry::flow::Flow;
 use std::sync::{Arc, MutexGuard};
 
 /// How much of a body that nobody wants is read so that its connection can be kept.

@@ -5,13 +5,13 @@
 //! hashes what it receives; what others write further back is read again (from the page cache)
 //! when the front comes to it, and so is what comes faster than one worker can receive and hash. Nothing counts that was not hashed in this run.
 
+use super::checkpoint::Noted;
 use super::event::Event;
-use super::keep::Noted;
-use super::queue::Task;
-use super::segment::{Part, Segment};
-use super::shared::Shared;
-use crate::archive::journal::{Claim, Record, claimed};
-use crate::archive::read::Place;
+use super::schedule::Task;
+use super::schedule::segment::{Part, Segment};
+use super::state::Shared;
+use crate::archive::sink::journal::{Claim, Record, claimed};
+use crate::archive::source::Place;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;

@@ -1,14 +1,14 @@
 //! What all requests of a run share: connections, credentials, tokens, and the patience.
 
-use super::auth::{self, Authorization, Plan};
-use super::coding;
-use super::credentials::{Credential, Credentials, Found};
+use super::auth::challenge::{self, Authorization, Plan};
+use super::auth::credentials::{Credential, Credentials, Found};
+use super::auth::realm::{Challenger, is_loopback, literal};
+use super::content_encoding;
 use super::mirror::{self, Mirror};
-use super::realm::{Challenger, is_loopback, literal};
-use super::room::Room;
-use super::{Repository, answer};
+use super::{Repository, error};
+use crate::budget::Room;
 use crate::error::{Error, Result};
-use crate::net::failure::Failure;
+use crate::net::error::Failure;
 use crate::net::proxy::Proxies;
 use crate::net::retry::Budget;
 use crate::net::tls::{Trust, TrustOptions};
@@ -325,7 +325,7 @@ impl Client {
     pub(crate) fn blame_coding(&self, digest: &crate::Digest, error: Error) -> Error {
         let codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
         match codings.get(digest) {
-            Some(name) => super::coding::unasked(&format!("layer {digest}"), name),
+            Some(name) => super::content_encoding::unasked(&format!("layer {digest}"), name),
             None => error,
         }
     }
@@ -495,15 +495,16 @@ impl Client {
         let source = credential.map(|found| &found.source);
         let (mut url, form) = match credential.map(|found| &found.credential) {
             Some(Credential::IdentityToken { token, .. }) => {
-                let form = auth::token_form(token.expose(), service, scopes);
+                let form = challenge::token_form(token.expose(), service, scopes);
                 (realm.clone(), Some(form))
             }
-            Some(Credential::Password { user, .. }) => {
-                (auth::token_url(realm, service, scopes, Some(user)), None)
-            }
-            _ => (auth::token_url(realm, service, scopes, None), None),
+            Some(Credential::Password { user, .. }) => (
+                challenge::token_url(realm, service, scopes, Some(user)),
+                None,
+            ),
+            _ => (challenge::token_url(realm, service, scopes, None), None),
         };
-        let field = auth::password_field(credential);
+        let field = challenge::password_field(credential);
         let deadline = Some(self.agent.deadline());
         // A realm may move. Credentials follow within its origin, or to https on its host; a request
         // without any has nothing to tell.
@@ -551,7 +552,7 @@ impl Client {
         )))
     }
 
-    /// Whoever sent a challenge, as far as [`super::realm`] has to know.
+    /// Whoever sent a challenge, as far as [`super::auth::realm`] has to know.
     pub(super) fn challenger<'o>(&self, origin: &'o Origin, password: bool) -> Challenger<'o> {
         let addresses = self.addresses(origin).unwrap_or_default();
         Challenger {
@@ -589,11 +590,11 @@ impl Client {
         match response.status() {
             200..=299 => {
                 let what = format!("the token from {host}");
-                let bytes = coding::document(response, auth::TOKEN_LIMIT, &what)?;
-                Ok(auth::read_token(&bytes, &host, source.cloned())?)
+                let bytes = content_encoding::document(response, challenge::TOKEN_LIMIT, &what)?;
+                Ok(challenge::read_token(&bytes, &host, source.cloned())?)
             }
             status => {
-                let mut failure = answer::failure(url, &mut response, false);
+                let mut failure = error::failure(url, &mut response, false);
                 failure.credentials = source.cloned();
                 if (400..404).contains(&status) {
                     // Whatever the number, the endpoint has looked at who asks, and will not.

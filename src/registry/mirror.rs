@@ -4,7 +4,7 @@
 //! Which requests may go to a mirror is decided in [`super::Repository`].
 
 use crate::digest::Digest;
-use crate::net::failure::Failure;
+use crate::net::error::Failure;
 use crate::net::url::Url;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};

@@ -4,43 +4,34 @@
 //! registry sends us to gets none. A request begins without a ping, a HEAD or a token; what the
 //! registry then asks for is remembered for the next request.
 
-pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod blob;
 mod client;
-pub(crate) mod coding;
-mod config;
-pub(crate) mod credentials;
-mod exchange;
-pub(crate) mod flow;
-mod helper;
-pub(crate) mod image;
-mod limits;
-mod link;
+pub(crate) mod content_encoding;
+pub(crate) mod error;
 mod mirror;
-mod named;
-pub(crate) mod page;
-mod platforms;
-pub(crate) mod realm;
-pub(crate) mod room;
-mod tags;
+mod rate_limit;
+mod request;
+pub(crate) mod resolve;
+pub(crate) mod tags;
 
 pub use client::{Client, ClientBuilder};
-pub use image::Image;
+pub use resolve::Image;
 pub use tags::Tags;
 
+use crate::budget;
 use crate::error::{Error, Result};
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Kinds, MANIFEST_LIMIT, OCI_INDEX,
     OCI_MANIFEST,
 };
 use crate::net::Response;
-use crate::net::failure::Failure;
+use crate::net::error::Failure;
 use crate::net::url::Url;
 use crate::reference::Reference;
-use coding::Coding;
-use exchange::Exchange;
+use content_encoding::Coding;
 use mirror::Mirror;
+use request::Exchange;
 
 /// A cheap handle on one repository.
 pub struct Repository<'a> {
@@ -316,14 +307,14 @@ impl<'a> Repository<'a> {
             response.field("content-type").map(str::to_owned),
         );
         let limit = self.client.room().limit(MANIFEST_LIMIT);
-        let bytes = match coding::document(response, limit, wanted.what) {
+        let bytes = match content_encoding::document(response, limit, wanted.what) {
             Err(Failure::Final(Error::TooLarge { .. })) if limit < MANIFEST_LIMIT => {
-                return Err(room::exhausted(wanted.what).into());
+                return Err(budget::exhausted(wanted.what).into());
             }
             other => other?,
         };
         let pinned = wanted.expected.is_some();
-        if let Some(failure) = answer::disguised(url, status, &bytes, pinned) {
+        if let Some(failure) = error::disguised(url, status, &bytes, pinned) {
             return Err(Failure::Status(Box::new(failure)));
         }
         Ok((bytes, media_type))
@@ -361,7 +352,7 @@ impl<'a> Repository<'a> {
             });
         }
         if descriptor.size > self.client.room().limit(limit) {
-            return Err(room::exhausted(what));
+            return Err(budget::exhausted(what));
         }
         let doing = format!("asking for {what}");
         let mut again = true;
@@ -372,12 +363,12 @@ impl<'a> Repository<'a> {
                 // One more byte than there should be tells other bytes from a document without end.
                 let most = descriptor.size + 1;
                 coding = Coding::of(&response.head);
-                match coding::at_most(response, &coding, most) {
+                match content_encoding::at_most(response, &coding, most) {
                     Err(_) if mirrored => {
                         self.client.leave_mirrors();
                         let response = self.own_blob(descriptor, None)?;
                         coding = Coding::of(&response.head);
-                        coding::at_most(response, &coding, most)
+                        content_encoding::at_most(response, &coding, most)
                     }
                     other => other,
                 }
@@ -396,7 +387,7 @@ impl<'a> Repository<'a> {
                         "{} ({} bytes){}",
                         crate::Digest::of(descriptor.digest.algorithm(), &bytes),
                         bytes.len(),
-                        answer::in_place(&bytes)
+                        error::in_place(&bytes)
                     ),
                 }));
             }
@@ -475,7 +466,7 @@ impl Repository<'_> {
         }
     }
 
-    fn credential(&self) -> Option<credentials::Found> {
+    fn credential(&self) -> Option<auth::credentials::Found> {
         let credentials = self.client.credentials();
         let before = credentials.problems().len();
         let found = if self.mirror {

@@ -2,10 +2,10 @@
 //! and agrees with the OCI side where there is one.
 
 use super::Findings;
-use super::contents::{Archive, PARSED, Seen, State, raw};
 use super::oci::{Oci, check_diff_ids, fingerprint, why};
-use crate::archive::items::{DockerItem, docker_items};
-use crate::archive::table::named_digest;
+use super::scan::{Archive, PARSED, Seen, State, raw};
+use crate::archive::source::metadata::{DockerItem, docker_items};
+use crate::archive::source::table::named_digest;
 use crate::digest::Digest;
 use crate::reference::Reference;
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,19 +5,19 @@
 //!
 //! Nothing is repaired here, and nothing is written.
 
-mod contents;
 mod docker;
 mod oci;
-mod ours;
+mod plan;
+mod scan;
 mod tee;
 
-use super::decode;
+use super::codec::inflate;
 use super::defect::Defect;
-use super::entries::{FileInput, StreamInput};
-use super::read::{self, Holder};
-use super::unfinished;
+use super::sink::unfinished;
+use super::source::{self, Holder};
+use super::tar::reader::{FileInput, StreamInput};
 use crate::error::{Error, Result, printable};
-use contents::Archive;
+use scan::Archive;
 use std::io::{self, Read};
 use std::path::Path;
 use tee::{Budget, Unpacked};
@@ -113,7 +113,7 @@ pub fn verify(path: &Path) -> Result<Findings> {
 pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
     let mut findings = Findings::default();
     let budget = Budget::new(window);
-    let archive = match read::open(path)? {
+    let archive = match source::open(path)? {
         Holder::Tar(file) => {
             let unfinished = unfinished::look(&file).map_err(failed(path))?;
             if let Some(found) = unfinished {
@@ -161,8 +161,8 @@ pub fn verify_reader_within(reader: &mut dyn Read, name: &str, window: u64) -> R
     let budget = Budget::new(window);
     let path = Path::new(name);
     let mut unpacked =
-        Unpacked::new(reader, &budget).map_err(|error| match decode::Defect::of(&error) {
-            Some(decode::Defect::Unsupported(with)) => read::compressed(name, with),
+        Unpacked::new(reader, &budget).map_err(|error| match inflate::Defect::of(&error) {
+            Some(inflate::Defect::Unsupported(with)) => source::compressed(name, with),
             _ => failed(path)(error),
         })?;
     let mut input = StreamInput(&mut unpacked);
@@ -171,7 +171,7 @@ pub fn verify_reader_within(reader: &mut dyn Read, name: &str, window: u64) -> R
 }
 
 fn judge(archive: &Archive, mut findings: Findings) -> Findings {
-    let mut seen = contents::Seen::new(archive);
+    let mut seen = scan::Seen::new(archive);
     let oci = oci::check(archive, &mut seen, &mut findings);
     let docker = docker::check(archive, oci.as_ref(), &mut seen, &mut findings);
     if oci.is_none() && !docker {
@@ -179,9 +179,9 @@ fn judge(archive: &Archive, mut findings: Findings) -> Findings {
         findings.defect("the archive", what);
     }
     findings.blobs = seen.count();
-    findings.ours = ours::is_ours(archive);
+    findings.ours = plan::is_ours(archive);
     if findings.defects.is_empty() && findings.unchecked.is_empty() {
-        ours::check(archive, &mut findings);
+        plan::check(archive, &mut findings);
     }
     findings
 }

@@ -2,9 +2,9 @@
 //! kind, and each image has as many diff IDs as layers.
 
 use super::Findings;
-use super::contents::{Archive, PARSED, READ, Seen, State, raw};
+use super::scan::{Archive, PARSED, READ, Seen, State, raw};
 use super::tee::Inflated;
-use crate::archive::items::{Child, Outline, diff_ids, layout_version};
+use crate::archive::source::metadata::{Child, Outline, diff_ids, layout_version};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::manifest::{DOCKER_LIST, Descriptor, OCI_INDEX, known};

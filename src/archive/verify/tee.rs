@@ -1,7 +1,7 @@
 //! A file's content on its way past: hashed, inflated where it is compressed, kept where it is a
 //! small document.
 
-use crate::archive::decode::{self, Defect, Limits};
+use crate::archive::codec::inflate::{self, Defect, Limits};
 use crate::digest::{Algorithm, Digest, Hasher};
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -101,12 +101,12 @@ impl<'r> Tee<'r> {
     }
 
     pub fn pass(mut self, buffer: &mut [u8]) -> io::Result<Passed> {
-        let mut head = [0; decode::MAGIC];
+        let mut head = [0; inflate::MAGIC];
         let mut filled = 0;
         while let Ok(read @ 1..) = self.read(&mut head[filled..]) {
             filled += read;
         }
-        let compressed = decode::format(&head[..filled]).is_some();
+        let compressed = inflate::format(&head[..filled]).is_some();
         let budget = self.budget;
         let inflated = match compressed {
             true => inflated(head[..filled].chain(&mut self), budget, buffer),
@@ -178,7 +178,7 @@ fn inflated(from: impl Read, budget: &Budget, buffer: &mut [u8]) -> Inflated {
         window: budget.window,
     };
     let mut hasher = Hasher::new(Algorithm::Sha256);
-    let hashed = decode::reader(Box::new(from), limits).and_then(|(_, mut reader)| {
+    let hashed = inflate::reader(Box::new(from), limits).and_then(|(_, mut reader)| {
         loop {
             match reader.read(buffer)? {
                 0 => return Ok(()),
@@ -188,7 +188,7 @@ fn inflated(from: impl Read, budget: &Budget, buffer: &mut [u8]) -> Inflated {
         }
     });
     let Err(error) = hashed else {
-        return Inflated::Digest(super::contents::raw(&hasher.finish()));
+        return Inflated::Digest(super::scan::raw(&hasher.finish()));
     };
     match Defect::of(&error) {
         Some(
@@ -214,8 +214,8 @@ impl<'r> Unpacked<'r> {
             output: u64::MAX,
             window: budget.window,
         };
-        let (compression, inner) = decode::reader(Box::new(Counted(from, budget)), limits)?;
-        budget.packed.set(compression != decode::Compression::None);
+        let (compression, inner) = inflate::reader(Box::new(Counted(from, budget)), limits)?;
+        budget.packed.set(compression != inflate::Compression::None);
         Ok(Self { inner, budget })
     }
 }

@@ -1,0 +1,538 @@
+//! An existing archive, opened to find in it what need not be downloaded: a tar of any writer
+//! (`docker save` old and new, crane, skopeo, regctl, this program), or a directory.
+//!
+//! Nothing here is believed: a [`Place`] may hold the bytes that are looked for, and whoever takes
+//! them hashes them. Whether an archive is sound is [`super::verify`]'s business.
+
+pub(crate) mod directory;
+pub(crate) mod metadata;
+pub(crate) mod table;
+
+use super::codec::inflate;
+use super::source::directory::Folder;
+use super::source::metadata::{DockerItem, Outline, diff_ids, docker_items};
+use super::source::table::{Table, clean, named_digest};
+use super::tar::header::Kind;
+use super::tar::reader::{FileInput, Walker};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The most places that are offered for one digest, so that a thousand entries of one size do not
+/// become a thousand entries to hash.
+const PLACES: usize = 8;
+/// The most layers whose diff IDs are kept.
+const LAYERS: usize = 8192;
+/// The largest manifest.json and config that are looked into: what is beyond that is not known.
+const MANIFEST: u64 = 256 << 10;
+const CONFIG: u64 = 1 << 20;
+
+/// Where the content is.
+pub(super) enum Holder {
+    Tar(Arc<File>),
+    /// A tar that is compressed as a whole, and with what.
+    Packed(Arc<File>, &'static str),
+    Folder(Arc<Folder>),
+}
+
+/// An archive that was opened for reading.
+pub(crate) struct Existing {
+    holder: Holder,
+    table: Table,
+    /// Not all of its headers could be followed.
+    damaged: bool,
+    /// The SHA-256 of an uncompressed layer, and its entry.
+    layers: Vec<([u8; 32], u32)>,
+}
+
+/// Bytes in an existing archive that may be the ones that are looked for.
+pub(crate) struct Place {
+    source: Source,
+    offset: u64,
+    size: u64,
+}
+
+enum Source {
+    Tar(Arc<File>),
+    /// A file below a directory: opened for each read, so that no number of places holds as many
+    /// descriptors.
+    Folder(Arc<Folder>, String),
+}
+
+impl Place {
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Of its first byte in [`Self::file`].
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The file that holds it.
+    pub fn file(&self) -> io::Result<Arc<File>> {
+        match &self.source {
+            Source::Tar(file) => Ok(file.clone()),
+            Source::Folder(folder, name) => Ok(Arc::new(folder.open(name)?)),
+        }
+    }
+
+    /// Reads all of `buffer`, from byte `at` of this place on.
+    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let end = at.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file()?.read_exact_at(buffer, self.offset + at)
+    }
+
+    /// All of it, which the caller knows to be small.
+    pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut bytes = vec![0; size];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}
+
+impl Existing {
+    /// Opens an archive and reads what it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] where it cannot be read, [`Error::Malformed`] and [`Error::Unsupported`]
+    /// where it is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        let holder = open(path)?;
+        let (table, damaged) = match &holder {
+            Holder::Tar(file) => tar_table(file, path)?,
+            Holder::Folder(folder) => (folder.list()?, false),
+            Holder::Packed(_, with) => {
+                return Err(Error::unsupported(format!(
+                    "{0} is compressed with {with}, and blobs are taken from any place of an archive; unpack it first: {with} -dk {0}",
+                    path.display()
+                )));
+            }
+        };
+        let mut existing = Self {
+            holder,
+            table,
+            damaged,
+            layers: Vec::new(),
+        };
+        existing.read_manifest()?;
+        Ok(existing)
+    }
+
+    /// Places that may hold these bytes, the likeliest first: what is named so, an uncompressed
+    /// layer whose config says so, and entries of exactly that size whose names say nothing.
+    pub fn find(&self, digest: &Digest, size: Option<u64>) -> Vec<Place> {
+        let rows = self.table.rows();
+        let mut found: Vec<usize> = self.table.file(&digest.path()).into_iter().collect();
+        if digest.algorithm() == Algorithm::Sha256 {
+            let layers = self.layers.iter();
+            let same = layers.filter(|(id, _)| id == digest.as_bytes());
+            found.extend(same.map(|(_, row)| *row as usize));
+        }
+        let fits = |number: usize| size.is_none_or(|size| rows[number].size == size);
+        let file = |number: &usize| rows[*number].kind == Kind::File && rows[*number].clean;
+        let files: Vec<usize> = (0..rows.len()).filter(|n| fits(*n) && file(n)).collect();
+        let named = |number: usize| named_digest(&self.table.name(number));
+        found.extend(files.iter().filter(|n| named(**n).as_ref() == Some(digest)));
+        if size.is_some() {
+            let nameless = |n: &&usize| rows[**n].damaged || named(**n).is_none();
+            found.extend(files.iter().filter(nameless));
+        }
+        let mut seen = Vec::new();
+        for number in found {
+            if fits(number) && !seen.contains(&number) && seen.len() < PLACES {
+                seen.push(number);
+            }
+        }
+        seen.into_iter().map(|number| self.place(number)).collect()
+    }
+
+    /// Does an entry of this size have this digest for its name?
+    pub fn names(&self, digest: &Digest, size: u64) -> bool {
+        let named = self.table.file(&digest.path());
+        named.is_some_and(|number| self.table.rows()[number].size == size)
+    }
+
+    /// Bytes at a place that the plan of the same archive names, where damaged headers may be what
+    /// kept them from being found.
+    pub fn at(&self, offset: u64, size: u64) -> Option<Place> {
+        let (Holder::Tar(file), true) = (&self.holder, self.damaged) else {
+            return None;
+        };
+        let end = offset.checked_add(size)?;
+        (end <= file.metadata().ok()?.len()).then(|| Place {
+            source: Source::Tar(file.clone()),
+            offset,
+            size,
+        })
+    }
+
+    /// Are there no files in it that could be blobs?
+    pub fn is_empty(&self) -> bool {
+        let document = |name: &str| matches!(name, "oci-layout" | "index.json" | "manifest.json");
+        let rows = self.table.rows().iter().enumerate();
+        !rows
+            .filter(|(_, row)| row.kind == Kind::File)
+            .any(|(number, _)| !document(&self.table.name(number)))
+    }
+
+    fn place(&self, number: usize) -> Place {
+        place(&self.holder, &self.table, number)
+    }
+
+    /// What manifest.json says of layers that have no digest in their names, as far as it can be
+    /// read. What a directory holds besides blobs is known from it alone.
+    fn read_manifest(&mut self) -> Result<()> {
+        let Some(bytes) = self.document("manifest.json", MANIFEST) else {
+            return Ok(());
+        };
+        let Ok(items) = docker_items(&bytes, "manifest.json") else {
+            return Ok(());
+        };
+        drop(bytes);
+        if let Holder::Folder(folder) = &self.holder {
+            folder.add_named(&named_files(&items), &mut self.table)?;
+        }
+        for item in items {
+            let config = self.document(&item.config, CONFIG);
+            let count = item.layers.len();
+            let Some(Ok(ids)) = config.map(|bytes| diff_ids(&bytes, count, "config")) else {
+                continue;
+            };
+            for (name, id) in item.layers.iter().zip(ids) {
+                let known = self.layers.len() >= LAYERS || id.algorithm() != Algorithm::Sha256;
+                if let Some(number) = self.table.file(name).filter(|_| !known) {
+                    let mut bytes = [0; 32];
+                    bytes.copy_from_slice(id.as_bytes());
+                    let layer = (bytes, number as u32);
+                    if !self.layers.contains(&layer) {
+                        self.layers.push(layer);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that its images have in manifest.json, or else in index.json.
+    pub fn image_names(&self) -> Vec<String> {
+        let document = |name| self.document(name, MANIFEST);
+        let items = document("manifest.json").map(|bytes| docker_items(&bytes, "manifest.json"));
+        if let Some(Ok(items)) = items {
+            return items.into_iter().flat_map(|item| item.tags).collect();
+        }
+        let index = document("index.json").map(|bytes| Outline::parse(&bytes, "index.json"));
+        match index {
+            Some(Ok(index)) => {
+                let children = index.manifests.unwrap_or_default().into_iter();
+                children.map(|child| child.name).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn document(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
+        let number = self.table.file(name)?;
+        if self.table.rows()[number].size > limit {
+            return None;
+        }
+        self.place(number).bytes().ok()
+    }
+}
+
+/// The clean names of all files that manifest.json names.
+pub(super) fn named_files(items: &[DockerItem]) -> BTreeSet<String> {
+    let names = items
+        .iter()
+        .flat_map(|item| item.layers.iter().chain([&item.config]));
+    names.filter_map(|name| clean(name.as_bytes())).collect()
+}
+
+/// Opens an archive or a directory, whatever stands under that name: nothing is waited for.
+pub(super) fn open(path: &Path) -> Result<Holder> {
+    let failed = |error: io::Error| Error::input(path, "opening", error);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // Opening a device may do something; looking at its name does not.
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(no_file(path));
+    }
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+    let file = File::from(opened);
+    let about = file.metadata().map_err(failed)?;
+    if about.is_dir() {
+        return Ok(Holder::Folder(Arc::new(Folder::new(file.into(), path))));
+    }
+    if !about.is_file() {
+        return Err(no_file(path));
+    }
+    let mut magic = [0; inflate::MAGIC];
+    let read = file.read_at(&mut magic, 0).map_err(failed)?;
+    Ok(match inflate::format(&magic[..read]) {
+        Some(with) => Holder::Packed(Arc::new(file), with),
+        None => Holder::Tar(Arc::new(file)),
+    })
+}
+
+fn no_file(path: &Path) -> Error {
+    let why = io::Error::other("it is no regular file and no directory");
+    Error::input(path, "opening", why)
+}
+
+/// For what is not undone here.
+pub(super) fn compressed(name: &str, with: &str) -> Error {
+    Error::unsupported(format!(
+        "{name} is compressed with {with}, which is not undone here; {with} does it on the way: {with} -dc FILE | dockersave --verify -"
+    ))
+}
+
+/// The table of a tar, and whether anything is wrong with it.
+fn tar_table(file: &File, path: &Path) -> Result<(Table, bool)> {
+    let failed = |error: io::Error| Error::input(path, "reading", error);
+    let mut input = FileInput::new(file).map_err(failed)?;
+    let whole = file.metadata().map_err(failed)?.len();
+    let mut walker = Walker::new(&mut input, false);
+    let (mut table, mut damaged) = (Table::default(), false);
+    while let Some(head) = walker.next(&mut |_| damaged = true).map_err(failed)? {
+        let end = head.data.checked_add(head.size);
+        if end.is_some_and(|end| end <= whole) {
+            let about = (head.kind, head.data, head.size);
+            let number = table.push(&head.name, &head.link, about, path)?;
+            table.row_mut(number).damaged = head.damaged;
+        }
+    }
+    if !walker.is_tar() {
+        let name = path.display().to_string();
+        return Err(Error::malformed(name, "is no tar archive"));
+    }
+    table.seal();
+    Ok((table, damaged))
+}
+
+pub(super) fn place(holder: &Holder, table: &Table, number: usize) -> Place {
+    let row = &table.rows()[number];
+    let source = match holder {
+        Holder::Tar(file) | Holder::Packed(file, _) => Source::Tar(file.clone()),
+        Holder::Folder(folder) => Source::Folder(folder.clone(), table.name(number).into_owned()),
+    };
+    Place {
+        source,
+        offset: row.data,
+        size: row.size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    struct Scratch(std::path::PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("dockersave-read-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+            let path = self.0.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn digest(bytes: &[u8]) -> Digest {
+        Digest::of(Algorithm::Sha256, bytes)
+    }
+
+    fn add(builder: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+
+    fn link(builder: &mut tar::Builder<Vec<u8>>, name: &str, target: &str) {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, name, target).unwrap();
+    }
+
+    /// As `docker save` wrote it until version 24.
+    fn old_docker() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let config = format!(
+            r#"{{"rootfs":{{"diff_ids":["{}","{}"]}}}}"#,
+            digest(b"layer one"),
+            digest(b"layer two")
+        );
+        let hex = digest(config.as_bytes()).hex();
+        add(&mut builder, "aaa/layer.tar", b"layer one");
+        add(&mut builder, "ccc/layer.tar", b"layer two");
+        link(&mut builder, "bbb/layer.tar", "../ccc/layer.tar");
+        add(&mut builder, &format!("{hex}.json"), config.as_bytes());
+        let manifest = format!(
+            r#"[{{"Config":"{hex}.json","RepoTags":["x:1"],"Layers":["aaa/layer.tar","bbb/layer.tar"]}}]"#
+        );
+        add(&mut builder, "manifest.json", manifest.as_bytes());
+        builder.into_inner().unwrap()
+    }
+
+    fn found(existing: &Existing, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let places = existing.find(&digest(bytes), Some(bytes.len() as u64));
+        places.iter().map(|place| place.bytes().unwrap()).collect()
+    }
+
+    #[test]
+    fn layers_are_found_by_what_the_config_says_of_them() {
+        let scratch = Scratch::new("old");
+        let path = scratch.write("old.tar", &old_docker());
+        let existing = Existing::open(&path).unwrap();
+        for layer in [&b"layer two"[..], b"layer one"] {
+            assert_eq!(found(&existing, layer)[0], layer);
+        }
+        // Nothing is known of the others, but one of them could be it.
+        assert_eq!(found(&existing, b"layer six").len(), 2);
+        assert!(found(&existing, b"another size").is_empty());
+        assert!(existing.find(&digest(b"layer six"), None).is_empty());
+        // The same, unpacked.
+        tar::Archive::new(&old_docker()[..])
+            .unpack(scratch.0.join("dir"))
+            .unwrap();
+        let existing = Existing::open(&scratch.0.join("dir")).unwrap();
+        for layer in [&b"layer two"[..], b"layer one"] {
+            assert_eq!(found(&existing, layer)[0], layer);
+        }
+    }
+
+    #[test]
+    fn blobs_are_found_by_their_names() {
+        let scratch = Scratch::new("names");
+        let mut builder = tar::Builder::new(Vec::new());
+        let long = Digest::of(Algorithm::Sha512, b"sha512");
+        add(
+            &mut builder,
+            &format!("./{}", digest(b"one").path()),
+            b"one",
+        );
+        add(&mut builder, &long.path(), b"sha512");
+        add(
+            &mut builder,
+            &format!("{}.tar.gz", digest(b"crane").hex()),
+            b"crane",
+        );
+        add(
+            &mut builder,
+            &format!("deep/{}", digest(b"deep").path()),
+            b"deep",
+        );
+        let path = scratch.write("x.tar", &builder.into_inner().unwrap());
+        let existing = Existing::open(&path).unwrap();
+        for bytes in [&b"one"[..], b"crane", b"deep"] {
+            assert_eq!(found(&existing, bytes), [bytes]);
+        }
+        assert_eq!(existing.find(&long, None)[0].bytes().unwrap(), b"sha512");
+        let place = &existing.find(&digest(b"crane"), Some(5))[0];
+        let mut part = [0; 2];
+        place.read_at(&mut part, 3).unwrap();
+        assert_eq!(&part, b"ne");
+        assert!(place.read_at(&mut part, 4).is_err());
+        // What is sound is found without being told where.
+        assert!(existing.at(place.offset(), place.size()).is_none());
+    }
+
+    #[test]
+    fn a_directory_is_not_left() {
+        let scratch = Scratch::new("links");
+        let secret = scratch.write("secret", b"secret");
+        scratch.write("dir/index.json", b"{}");
+        scratch.write(&format!("dir/{}", digest(b"one").path()), b"one");
+        let blob = |bytes: &[u8]| scratch.0.join("dir").join(digest(bytes).path());
+        symlink(&secret, blob(b"secret")).unwrap();
+        symlink("../../../secret", blob(b"secre2")).unwrap();
+        symlink(digest(b"one").hex(), blob(b"onf")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, blob(b"pipe"), Mode::RWXU).unwrap();
+        let existing = Existing::open(&scratch.0.join("dir")).unwrap();
+        assert_eq!(found(&existing, b"one"), [b"one"]);
+        assert_eq!(found(&existing, b"onf"), [b"one"]);
+        for bytes in [&b"secret"[..], b"secre2", b"pipe"] {
+            assert!(found(&existing, bytes).is_empty());
+        }
+        // What is exchanged for a link after it was listed is not followed, either.
+        std::fs::remove_file(blob(b"one")).unwrap();
+        symlink(&secret, blob(b"one")).unwrap();
+        assert!(existing.find(&digest(b"one"), None)[0].file().is_err());
+        std::fs::remove_dir_all(scratch.0.join("dir/blobs")).unwrap();
+        symlink(&scratch.0, scratch.0.join("dir/blobs")).unwrap();
+        assert!(Existing::open(&scratch.0.join("dir")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_archive_is_told_at_once() {
+        let scratch = Scratch::new("none");
+        let fifo = scratch.0.join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RWXU).unwrap();
+        for (path, why) in [
+            (fifo, "no regular file"),
+            ("/dev/null".into(), "no regular file"),
+            (scratch.0.join("missing"), "No such file"),
+            (scratch.write("x.xz", b"\xfd7zXZ\0rest"), "xz -dk"),
+            (scratch.write("x.gz", b"\x1f\x8b\x08"), "gzip -dk"),
+            (scratch.write("empty", b""), "no tar archive"),
+            (
+                scratch.write("text", &b"hello ".repeat(500)),
+                "no tar archive",
+            ),
+        ] {
+            let error = Existing::open(&path).err().unwrap();
+            assert!(
+                error.status() == 1 && error.to_string().contains(why),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_header_costs_one_name_only() {
+        let scratch = Scratch::new("damaged");
+        let mut builder = tar::Builder::new(Vec::new());
+        for bytes in [b"one", b"two", b"six"] {
+            add(&mut builder, &digest(bytes).path(), bytes);
+        }
+        let mut bytes = builder.into_inner().unwrap();
+        bytes[1024 + 20] ^= 1;
+        let existing = Existing::open(&scratch.write("x.tar", &bytes)).unwrap();
+        for bytes in [b"one", b"two", b"six"] {
+            assert_eq!(found(&existing, bytes)[0], bytes);
+        }
+        // Without its first entry's size nothing can be followed; a plan knows better.
+        bytes[130] = b'x';
+        let existing = Existing::open(&scratch.write("x.tar", &bytes)).unwrap();
+        assert!(found(&existing, b"two").is_empty());
+        assert_eq!(existing.at(1536, 3).unwrap().bytes().unwrap(), b"two");
+        assert!(existing.at(1536, u64::MAX).is_none());
+        assert!(existing.at(1536, 1 << 40).is_none());
+    }
+}

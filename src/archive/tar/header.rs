@@ -1,0 +1,326 @@
+//! One header block of a tar, as strangers write them: POSIX (ustar), GNU and what came before.
+//!
+//! Fields are read, and refused where they are not well formed; what follows from them is
+//! [`super::reader`]' business.
+
+/// A tar's unit.
+pub(crate) const BLOCK: u64 = 512;
+
+/// What an entry is, as far as it matters to a reader of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Hardlink,
+    /// Only parts of the file are stored.
+    Sparse,
+    /// A device or a FIFO.
+    Special,
+    /// A type that no standard names.
+    Unknown,
+}
+
+/// What a type letter says, before PAX records have their say.
+pub(super) enum Letter {
+    Entry(Kind),
+    /// The next entry's name, in GNU's way.
+    LongName,
+    /// The next entry's link target, in GNU's way.
+    LongLink,
+    /// PAX records for the next entry.
+    Pax,
+    /// PAX records for all further entries.
+    Global,
+}
+
+pub(super) struct Header<'b>(pub &'b [u8; BLOCK as usize]);
+
+impl<'b> Header<'b> {
+    /// The checksum field holds the sum of all bytes, itself taken for blanks.
+    pub fn check_sum(&self) -> Result<(), &'static str> {
+        let field = &self.0[148..156];
+        let all: u64 = self.0.iter().map(|byte| u64::from(*byte)).sum();
+        let own: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
+        match octal(field) {
+            None => Err("has a checksum that is no number"),
+            Some(sum) if sum == all - own + 8 * u64::from(b' ') => Ok(()),
+            Some(_) => Err("is damaged: its checksum is another one"),
+        }
+    }
+
+    /// No header is without a checksum.
+    pub fn has_no_sum(&self) -> bool {
+        self.0[148..156] == [0; 8]
+    }
+
+    /// Does it say that it is one?
+    pub fn has_magic(&self) -> bool {
+        &self.0[257..262] == b"ustar"
+    }
+
+    pub fn letter(&self) -> Letter {
+        let kind = match self.0[156] {
+            b'L' => return Letter::LongName,
+            b'K' => return Letter::LongLink,
+            b'x' => return Letter::Pax,
+            b'g' => return Letter::Global,
+            b'0' | 0 | b'7' => Kind::File,
+            b'1' => Kind::Hardlink,
+            b'2' => Kind::Symlink,
+            b'3' | b'4' | b'6' => Kind::Special,
+            b'5' => Kind::Directory,
+            b'S' => Kind::Sparse,
+            _ => Kind::Unknown,
+        };
+        Letter::Entry(kind)
+    }
+
+    /// The name, with POSIX's prefix before it.
+    pub fn name(&self) -> Vec<u8> {
+        let name = text(&self.0[..100]);
+        let prefix = match &self.0[257..263] {
+            b"ustar\0" => text(&self.0[345..500]),
+            _ => &[],
+        };
+        match prefix {
+            [] => name.to_vec(),
+            prefix => [prefix, b"/", name].concat(),
+        }
+    }
+
+    pub fn link(&self) -> &'b [u8] {
+        text(&self.0[157..257])
+    }
+
+    pub fn size(&self) -> Option<u64> {
+        number(&self.0[124..136])
+    }
+
+    /// What readers of other dialects take in another way, or refuse. Go reads a prefix after
+    /// POSIX's magic and version alone, Python after any, GNU tar and libarchive whatever the
+    /// version; Go and Python refuse a header with a number that they cannot read.
+    pub fn ambiguity(&self) -> Option<&'static str> {
+        let blank = |field: &[u8]| field.iter().all(|byte| *byte == 0);
+        let ends = |field: &[u8]| blank(&field[text(field).len()..]);
+        let posix = match &self.0[257..265] {
+            b"ustar\x0000" => true,
+            b"ustar  \0" | b"\0\0\0\0\0\0\0\0" => false,
+            _ => return Some("has a magic that is none of POSIX, GNU and V7"),
+        };
+        let old = blank(&self.0[257..265]);
+        if old && matches!(self.0[156], b'L' | b'K' | b'x' | b'g') {
+            return Some("has a type that is not of its dialect");
+        }
+        let tail = if posix { 500 } else { 345 };
+        // The map of a sparse file is refused as such.
+        if !blank(&self.0[tail..]) && self.0[156] != b'S' {
+            return Some("has other bytes than zeros where dialects differ");
+        }
+        let is_link = matches!(self.0[156], b'1' | b'2');
+        if !ends(&self.0[..100])
+            || (posix && !ends(&self.0[345..500]))
+            || (is_link && !ends(&self.0[157..257]))
+        {
+            return Some("has a name with something behind its end");
+        }
+        let devices = if old { 0 } else { 2 };
+        let numbers = [(100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8)];
+        // GNU tar refuses blanks alone, except in a device, and an owner that is no u32.
+        let wrong = |(at, length): &(usize, usize)| {
+            let field = &self.0[*at..at + length];
+            let is_owner = matches!(at, 108 | 116);
+            !is_number(field)
+                || *at < 329 && field.iter().all(|byte| *byte == b' ')
+                || is_owner && (field[0] == 0xff || field[0] == 0x80 && !blank(&field[1..4]))
+        };
+        if numbers[..4 + devices].iter().any(wrong) {
+            return Some("has a mode, an owner, a time or a device that is no number");
+        }
+        (self.0[156] == b'7').then_some("is of a type that loaders refuse")
+    }
+
+    /// Is it an entry of the oldest kind? Its name alone tells a file from a directory.
+    pub fn is_old(&self) -> bool {
+        self.0[156] == 0
+    }
+
+    /// Does another block with a map of a sparse file follow?
+    pub fn more_sparse(&self) -> bool {
+        self.0[482] != 0
+    }
+}
+
+/// What stands before the first NUL.
+fn text(field: &[u8]) -> &[u8] {
+    let end = field.iter().position(|byte| *byte == 0);
+    &field[..end.unwrap_or(field.len())]
+}
+
+/// A number in octal or, where the first bit says so, in base 256.
+fn number(field: &[u8]) -> Option<u64> {
+    match field[0] {
+        0x80 => {
+            let (high, low) = field[1..].split_at(field.len() - 9);
+            let value = low.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+            (high.iter().all(|byte| *byte == 0) && i64::try_from(value).is_ok()).then_some(value)
+        }
+        0x81.. => None,
+        _ => octal(field),
+    }
+}
+
+/// A number that all readers read, or none: of those that do not matter here.
+fn is_number(field: &[u8]) -> bool {
+    match field[0] {
+        sign @ (0x80 | 0xff) => {
+            let fill = if sign == 0x80 { 0 } else { 0xff };
+            let (high, low) = field[1..].split_at(field.len().saturating_sub(9));
+            let fits = low.len() < 8 || (low[0] & 0x80) == (fill & 0x80);
+            high.iter().all(|byte| *byte == fill) && fits
+        }
+        _ => octal(field).is_some() || field.iter().all(|byte| matches!(byte, 0 | b' ')),
+    }
+}
+
+/// Blanks, octal digits, then nothing but NULs and blanks; nothing at all is 0.
+fn octal(field: &[u8]) -> Option<u64> {
+    let start = field.iter().position(|byte| *byte != b' ')?;
+    let field = &field[start..];
+    let end = field
+        .iter()
+        .position(|byte| !matches!(byte, b'0'..=b'7'))
+        .unwrap_or(field.len());
+    let (digits, rest) = field.split_at(end);
+    // Twelve digits have 36 bits.
+    let value = digits
+        .iter()
+        .fold(0, |sum, digit| sum << 3 | u64::from(digit - b'0'));
+    rest.iter()
+        .all(|byte| matches!(byte, 0 | b' '))
+        .then_some(value)
+}
+
+/// What headers before an entry change about it.
+#[derive(Default)]
+pub(super) struct Pax {
+    pub name: Option<Vec<u8>>,
+    pub link: Option<Vec<u8>>,
+    pub size: Option<u64>,
+    pub sparse: bool,
+    /// A record that readers take in different ways, or refuse.
+    pub ambiguous: bool,
+    /// There was a header with PAX records, one with a long name, one with a long link target.
+    pub headers: [bool; 3],
+}
+
+impl Pax {
+    /// Records are `length key=value\n`, the length in decimal and of all of it.
+    pub fn read(mut bytes: &[u8]) -> Option<Self> {
+        let mut pax = Self::default();
+        let mut twice = false;
+        while !bytes.is_empty() {
+            let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
+            let length = decimal(&bytes[..blank])? as usize;
+            pax.ambiguous |= bytes[0] == b'0';
+            let record = bytes.get(blank + 1..length)?.strip_suffix(b"\n")?;
+            let equals = record.iter().position(|byte| *byte == b'=')?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            match key {
+                b"path" => twice |= pax.name.replace(value.to_vec()).is_some(),
+                b"linkpath" => twice |= pax.link.replace(value.to_vec()).is_some(),
+                b"size" => twice |= pax.size.replace(decimal(value)?).is_some(),
+                b"uid" | b"gid" => {
+                    pax.ambiguous |= decimal(value).is_none_or(|id| id > u64::from(u32::MAX));
+                }
+                b"mtime" | b"atime" | b"ctime" => pax.ambiguous |= !is_time(value),
+                // Sparse files of star and Solaris: libarchive alone knows them.
+                b"SCHILY.realsize" | b"SUN.holesdata" => pax.ambiguous = true,
+                _ if key.starts_with(b"GNU.sparse.") => pax.sparse = true,
+                _ => {}
+            }
+            // Go takes the header's value where a record has none, others take none.
+            let text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
+            pax.ambiguous |= text && (value.contains(&0) || value.is_empty());
+            // GNU tar passes over blanks before a key.
+            let blank = key.starts_with(b" ") || key.starts_with(b"\t");
+            pax.ambiguous |= blank || key.is_empty() || key.contains(&0);
+            bytes = &bytes[length..];
+        }
+        pax.ambiguous |= twice;
+        Some(pax)
+    }
+
+    /// Was there any header?
+    pub fn is_any(&self) -> bool {
+        self.headers != [false; 3]
+    }
+}
+
+/// Digits and nothing else, up to what a file's size may be.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = text.first()?.is_ascii_digit();
+    let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (digits && i64::try_from(number).is_ok()).then_some(number)
+}
+
+/// Seconds, perhaps before 1970, perhaps with a fraction.
+fn is_time(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let dot = text.iter().position(|byte| *byte == b'.');
+    let (seconds, fraction) = text.split_at(dot.unwrap_or(text.len()));
+    let digits = fraction.strip_prefix(b".").unwrap_or(fraction);
+    decimal(seconds).is_some() && digits.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_meaning_or_none() {
+        for (field, value) in [
+            (&b"00000000017\0"[..], Some(15)),
+            (b"        17 \0", Some(15)),
+            (b"777777777777", Some((1 << 36) - 1)),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0", Some(0)),
+            (b"            ", None),
+            (b"0000000001 7", None),
+            (b"0000000008\0\0", None),
+            (b"-0000000001\0", None),
+            (b"\x80\0\0\0\0\0\0\0\0\0\x01\x02", Some(258)),
+            (
+                b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff",
+                Some(i64::MAX as u64),
+            ),
+            (b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None),
+            (b"\x80\0\0\x01\0\0\0\0\0\0\0\0", None),
+            (b"\x81\0\0\0\0\0\0\0\0\0\0\0", None),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+        ] {
+            assert_eq!(number(field), value, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn pax_records_are_whole_or_refused() {
+        let pax = Pax::read(b"11 path=ab\n13 size=1234\n20 GNU.sparse.a=bcd\n").unwrap();
+        assert_eq!(
+            (pax.name.as_deref(), pax.size, pax.sparse),
+            (Some(&b"ab"[..]), Some(1234), true)
+        );
+        for wrong in [
+            &b"12 path=ab\n"[..],
+            b"10 path=ab\n",
+            b"0 path=ab\n",
+            b"99999999999999999999 path=ab\n",
+            b"4 x\n",
+            b"11 size=-1\n",
+            b"28 size=9223372036854775808\n",
+            b"path=ab\n",
+            b"\0",
+        ] {
+            assert!(Pax::read(wrong).is_none(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The tar format: headers, and a reader that walks the entries of any tool's archive.
+
+pub(super) mod header;
+pub(super) mod reader;

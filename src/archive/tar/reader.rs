@@ -1,0 +1,558 @@
+//! The entries of a tar, one after another, whoever wrote it: a walk that trusts nothing.
+//!
+//! A strict walk tells everything that a sound archive has not: broken checksums, padding that is
+//! not zero, a missing end, bytes behind the end. A loose one passes over contents without reading
+//! them. What an entry is good for is decided elsewhere.
+
+use super::header::{BLOCK, Header, Kind, Letter, Pax};
+use crate::archive::codec::inflate::MAGIC;
+use crate::archive::defect::Defect;
+use crate::archive::plan;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+/// The longest name or link target taken, and the most bytes of PAX records.
+const LONG: u64 = 64 << 10;
+/// The most zeros behind the end that are read: a tape's record has as many.
+const TRAILER: u64 = 1 << 20;
+const DIRTY: &str = "other bytes than zeros stand in it or behind it";
+
+/// Where an archive's bytes come from, in order.
+pub(crate) trait Input {
+    /// Fills the buffer; less than that only at the end.
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Goes on by so many bytes; says how many there were.
+    fn pass(&mut self, count: u64) -> io::Result<u64>;
+}
+
+/// A file, read at places, so that what is passed over costs nothing.
+pub(crate) struct FileInput<'f> {
+    file: &'f File,
+    at: u64,
+    size: u64,
+}
+
+impl<'f> FileInput<'f> {
+    pub fn new(file: &'f File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, at: 0, size })
+    }
+}
+
+impl Input for FileInput<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], self.at) {
+                Ok(0) => break,
+                Ok(read) => {
+                    filled += read;
+                    self.at += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let there = count.min(self.size.saturating_sub(self.at));
+        self.at += there;
+        Ok(there)
+    }
+}
+
+/// A stream, read once from its beginning to its end.
+pub(crate) struct StreamInput<'r>(pub &'r mut dyn Read);
+
+impl Input for StreamInput<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let mut buffer = [0; 8 << 10];
+        let mut left = count;
+        while left > 0 {
+            let part = left.min(buffer.len() as u64) as usize;
+            let read = self.fill(&mut buffer[..part])?;
+            left -= read as u64;
+            if read < part {
+                break;
+            }
+        }
+        Ok(count - left)
+    }
+}
+
+/// An entry that the walk has come to.
+pub(crate) struct Head {
+    pub name: Vec<u8>,
+    /// What a link points to.
+    pub link: Vec<u8>,
+    pub kind: Kind,
+    /// Of its data in the archive: none, for anything but files.
+    pub size: u64,
+    /// Where its data begins.
+    pub data: u64,
+    /// Its header is, byte for byte, what this program writes.
+    pub ours: bool,
+    /// Its header's checksum is wrong: nothing in it is certain.
+    pub damaged: bool,
+}
+
+impl Head {
+    pub fn label(&self) -> String {
+        String::from_utf8_lossy(&self.name).into_owned()
+    }
+}
+
+/// A walk through a tar.
+pub(crate) struct Walker<'i> {
+    input: &'i mut dyn Input,
+    strict: bool,
+    magic: [u8; MAGIC],
+    /// A sound header was seen, or an end.
+    is_tar: bool,
+    /// How many bytes of the archive are behind.
+    at: u64,
+    /// What is left of the present entry's data.
+    left: u64,
+    padding: u64,
+    label: String,
+    /// The header before had a wrong checksum.
+    doubtful: bool,
+    done: bool,
+    /// The headers of the present entry.
+    raw: Vec<u8>,
+}
+
+/// Is told what is wrong with the archive.
+pub(crate) type Tell<'t> = &'t mut dyn FnMut(Defect);
+
+/// What came instead of a header.
+enum Next {
+    Header(Box<[u8; BLOCK as usize]>),
+    End,
+}
+
+impl<'i> Walker<'i> {
+    pub fn new(input: &'i mut dyn Input, strict: bool) -> Self {
+        Self {
+            input,
+            strict,
+            magic: [0; MAGIC],
+            is_tar: false,
+            at: 0,
+            left: 0,
+            padding: 0,
+            label: String::new(),
+            doubtful: false,
+            done: false,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Its first bytes.
+    pub fn magic(&self) -> [u8; MAGIC] {
+        self.magic
+    }
+
+    /// Was there any sign of a tar?
+    pub fn is_tar(&self) -> bool {
+        self.is_tar
+    }
+
+    /// How many bytes of the archive were seen.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The next entry; `None` at the end, or where nothing further can be read.
+    pub fn next(&mut self, tell: Tell<'_>) -> io::Result<Option<Head>> {
+        self.leave(tell)?;
+        self.raw.clear();
+        let mut pax = Pax::default();
+        loop {
+            let block = match self.block(tell)? {
+                Next::Header(block) => block,
+                Next::End => {
+                    if self.strict && pax.is_any() {
+                        self.tell_header("is about an entry which does not follow", tell);
+                    }
+                    return Ok(None);
+                }
+            };
+            let header = Header(&block);
+            let name = header.name();
+            self.label = String::from_utf8_lossy(&name).into_owned();
+            self.is_tar |= header.has_magic();
+            let damaged = match header.check_sum() {
+                Ok(()) => {
+                    self.is_tar = true;
+                    false
+                }
+                Err(_) if header.has_no_sum() => {
+                    // The first block of zeros, less a few.
+                    self.done = true;
+                    tell(Defect::new("the end", DIRTY));
+                    return Ok(None);
+                }
+                Err(why) => {
+                    self.tell_header(why, tell);
+                    true
+                }
+            };
+            if self.strict
+                && !damaged
+                && let Some(what) = header.ambiguity()
+            {
+                self.tell_header(what, tell);
+            }
+            let Some(size) = header.size() else {
+                self.tell_header("has a size that is no number, or too large a one", tell);
+                return self.give_up(tell);
+            };
+            if damaged && std::mem::replace(&mut self.doubtful, true) {
+                // Two in a row: the walk is where no headers are.
+                return self.give_up(tell);
+            }
+            self.doubtful = damaged;
+            self.keep(&*block);
+            match header.letter() {
+                Letter::Entry(kind) => {
+                    return self.entry(header, kind, size, pax, damaged, tell);
+                }
+                _ if damaged => {
+                    // Its content cannot be told from an entry's; the entry behind it follows.
+                    (self.left, self.padding) = (size, padding(size));
+                    self.leave(tell)?;
+                }
+                letter => {
+                    let Some(content) = self.content(size, tell)? else {
+                        return Ok(None);
+                    };
+                    self.understand(letter, content, &mut pax, tell);
+                }
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        header: Header<'_>,
+        kind: Kind,
+        size: u64,
+        pax: Pax,
+        damaged: bool,
+        tell: Tell<'_>,
+    ) -> io::Result<Option<Head>> {
+        let (name, link) = (header.name(), header.link());
+        let given = pax.name.as_ref().unwrap_or(&name);
+        self.label = String::from_utf8_lossy(given).into_owned();
+        let kind = match kind {
+            _ if pax.sparse => Kind::Sparse,
+            // Before POSIX, a directory was a name with a slash at its end.
+            Kind::File if given.ends_with(b"/") => Kind::Directory,
+            kind => kind,
+        };
+        if self.strict && !damaged {
+            let old = header.is_old();
+            let slash = kind == Kind::Directory && header.0[156] != b'5';
+            let whole = header.size() == Some(0) && !pax.is_any();
+            if slash && !(old && whole) || old && pax.is_any() && name.ends_with(b"/") {
+                self.tell_header(
+                    "is a file's for some readers and a directory's for others",
+                    tell,
+                );
+            }
+            self.compare(&pax, &name, link, kind, size, tell);
+        }
+        let link = pax.link.unwrap_or_else(|| link.to_vec());
+        let name = pax.name.unwrap_or(name);
+        let size = pax.size.unwrap_or(size);
+        if kind == Kind::Sparse && header.more_sparse() && header.0[156] == b'S' {
+            self.sparse_maps(tell)?;
+        }
+        let has_data = matches!(kind, Kind::File | Kind::Sparse | Kind::Unknown);
+        if !has_data && size > 0 {
+            self.tell_header("is no file's, and has a size all the same", tell);
+        }
+        let size = if has_data { size } else { 0 };
+        if self
+            .at
+            .checked_add(size)
+            .is_none_or(|end| end > i64::MAX as u64 - BLOCK)
+        {
+            self.tell_header("has a size beyond what a file can have", tell);
+            return self.give_up(tell);
+        }
+        (self.left, self.padding) = (size, padding(size));
+        let ours = kind == Kind::File
+            && std::str::from_utf8(&name).is_ok_and(|name| self.raw == plan::header(name, size));
+        Ok(Some(Head {
+            link,
+            name,
+            kind,
+            size,
+            data: self.at,
+            ours,
+            damaged,
+        }))
+    }
+
+    /// What headers before an entry say of it, and what its own says. Where the one could not say
+    /// what the other does there is nothing to choose from.
+    fn compare(
+        &mut self,
+        pax: &Pax,
+        name: &[u8],
+        link: &[u8],
+        kind: Kind,
+        size: u64,
+        tell: Tell<'_>,
+    ) {
+        /// The longest name, and the largest size, of a plain header.
+        const NAME: usize = 100;
+        const SIZE: u64 = (1 << 33) - 1;
+        let differs = |given: &Option<Vec<u8>>, own: &[u8]| {
+            let fits = |given: &&Vec<u8>| given.len() < NAME && given.is_ascii();
+            given
+                .as_ref()
+                .filter(fits)
+                .is_some_and(|given| given != own)
+        };
+        let is_link = matches!(kind, Kind::Symlink | Kind::Hardlink);
+        if pax.ambiguous {
+            self.tell_header(
+                "has something before it that readers take in different ways",
+                tell,
+            );
+        }
+        if differs(&pax.name, name) {
+            self.tell_header("gives it another name than the one before it", tell);
+        }
+        if (pax.link.is_some() && !is_link) || differs(&pax.link, link) {
+            self.tell_header("gives it another link target than the one before it", tell);
+        }
+        if pax.size.is_some_and(|given| given != size && given <= SIZE) {
+            self.tell_header("gives it another size than the one before it", tell);
+        }
+    }
+
+    /// Goes to the end of the present entry.
+    fn leave(&mut self, tell: Tell<'_>) -> io::Result<()> {
+        let passed = self.input.pass(self.left)?;
+        self.at += passed;
+        if passed < self.left {
+            let missing = self.left - passed;
+            self.cut_off(&format!("{missing} bytes of its data are missing"), tell);
+        }
+        self.left = 0;
+        let padding = std::mem::take(&mut self.padding) as usize;
+        if self.done {
+            return Ok(());
+        }
+        let mut bytes = [0; BLOCK as usize];
+        let read = self.input.fill(&mut bytes[..padding])?;
+        self.at += read as u64;
+        if bytes[..read].iter().any(|byte| *byte != 0) && self.strict {
+            tell(Defect::new(
+                &self.label,
+                "is padded with other bytes than zeros",
+            ));
+        }
+        if read < padding {
+            self.cut_off("its padding is missing", tell);
+        }
+        Ok(())
+    }
+
+    fn cut_off(&mut self, what: &str, tell: Tell<'_>) {
+        self.done = true;
+        let what = format!("the archive is cut off here, at {} bytes: {what}", self.at);
+        tell(Defect::new(&self.label, what));
+    }
+
+    /// The next block, if it is a header.
+    fn block(&mut self, tell: Tell<'_>) -> io::Result<Next> {
+        if self.done {
+            return Ok(Next::End);
+        }
+        let mut block = Box::new([0; BLOCK as usize]);
+        let read = self.input.fill(&mut block[..])?;
+        if self.at == 0 {
+            self.magic.copy_from_slice(&block[..MAGIC]);
+        }
+        self.at += read as u64;
+        if read < block.len() {
+            self.done = true;
+            let what = format!(
+                "the archive is cut off at {} bytes: its end, two blocks of zeros, is missing",
+                self.at
+            );
+            tell(Defect::new("the end", what));
+            return Ok(Next::End);
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            self.is_tar = true;
+            self.done = true;
+            if self.strict {
+                self.end(tell)?;
+            }
+            return Ok(Next::End);
+        }
+        Ok(Next::Header(block))
+    }
+
+    /// Behind the first block of zeros: a second one, and then nothing but zeros.
+    fn end(&mut self, tell: Tell<'_>) -> io::Result<()> {
+        let (mut behind, mut dirty) = (0_u64, false);
+        let mut buffer = [0; 8 << 10];
+        loop {
+            let read = self.input.fill(&mut buffer)?;
+            dirty |= buffer[..read].iter().any(|byte| *byte != 0);
+            behind += read as u64;
+            if read < buffer.len() || behind > TRAILER || dirty {
+                break;
+            }
+        }
+        self.at += behind;
+        let what = if dirty {
+            DIRTY.to_owned()
+        } else if behind < BLOCK {
+            format!(
+                "the archive is cut off at {} bytes: it has two blocks of zeros",
+                self.at
+            )
+        } else if behind > TRAILER {
+            format!("more than {TRAILER} bytes stand behind it")
+        } else {
+            return Ok(());
+        };
+        tell(Defect::new("the end", what));
+        Ok(())
+    }
+
+    fn tell_header(&self, what: &str, tell: Tell<'_>) {
+        let what = format!("the header before byte {} {what}", self.at);
+        tell(Defect::new(&self.label, what));
+    }
+
+    fn give_up(&mut self, tell: Tell<'_>) -> io::Result<Option<Head>> {
+        self.done = true;
+        tell(Defect::new(&self.label, "what follows cannot be read"));
+        Ok(None)
+    }
+
+    /// Headers are kept to be compared with this program's; longer ones are not.
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.raw.len() < 4 * BLOCK as usize {
+            self.raw.extend_from_slice(bytes);
+        }
+    }
+
+    /// The content of an entry that is about the next one.
+    fn content(&mut self, size: u64, tell: Tell<'_>) -> io::Result<Option<Vec<u8>>> {
+        if size > LONG {
+            self.tell_header(
+                &format!("announces more than {LONG} bytes about the next entry"),
+                tell,
+            );
+            return self.give_up(tell).map(|_| None);
+        }
+        let mut bytes = vec![0; size as usize];
+        (self.left, self.padding) = (size, padding(size));
+        let read = self.read(&mut bytes)?;
+        self.keep(&bytes[..read]);
+        self.keep(&[0; BLOCK as usize][..self.padding as usize]);
+        self.leave(tell)?;
+        Ok((!self.done).then_some(bytes))
+    }
+
+    fn understand(&mut self, letter: Letter, mut content: Vec<u8>, pax: &mut Pax, tell: Tell<'_>) {
+        let headers = pax.headers;
+        match letter {
+            Letter::LongName | Letter::LongLink => {
+                let end = content.iter().position(|byte| *byte == 0);
+                let end = end.unwrap_or(content.len());
+                pax.ambiguous |= end == 0 || content[end..].iter().any(|byte| *byte != 0);
+                content.truncate(end);
+                // One of each may stand there.
+                if let Letter::LongName = letter {
+                    pax.ambiguous |= headers[0] || headers[1];
+                    pax.headers[1] = true;
+                    pax.name = Some(content);
+                } else {
+                    pax.ambiguous |= headers[0] || headers[2];
+                    pax.headers[2] = true;
+                    pax.link = Some(content);
+                }
+            }
+            Letter::Pax | Letter::Global => match (letter, Pax::read(&content)) {
+                (_, None) => self.tell_header("has PAX records that cannot be read", tell),
+                (Letter::Pax, Some(read)) => {
+                    // Go keeps the last header alone, others all of them.
+                    pax.ambiguous |= pax.is_any() || read.ambiguous;
+                    pax.headers[0] = true;
+                    pax.name = read.name.or(pax.name.take());
+                    pax.link = read.link.or(pax.link.take());
+                    pax.size = read.size.or(pax.size);
+                    pax.sparse |= read.sparse;
+                }
+                (_, Some(read)) => {
+                    // To Go it is an entry, and what stood before it belonged to that.
+                    pax.ambiguous |= pax.is_any();
+                    // Readers disagree about a name or a size for all entries.
+                    let path = read.name.is_some() || read.link.is_some();
+                    if path || read.size.is_some() || read.sparse || read.ambiguous {
+                        self.tell_header("gives all entries one name or size", tell);
+                    }
+                }
+            },
+            Letter::Entry(_) => {}
+        }
+    }
+
+    /// The further blocks with the map of a sparse file in GNU's old way.
+    fn sparse_maps(&mut self, tell: Tell<'_>) -> io::Result<()> {
+        let mut block = [0; BLOCK as usize];
+        loop {
+            let read = self.input.fill(&mut block)?;
+            self.at += read as u64;
+            if read < block.len() {
+                self.cut_off("the map of a sparse file is missing", tell);
+                return Ok(());
+            }
+            if block[504] == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Reads the present entry's data; nothing more is its end, or the archive's.
+impl Read for Walker<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let part = self.left.min(buffer.len() as u64) as usize;
+        let read = self.input.fill(&mut buffer[..part])?;
+        self.left -= read as u64;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+pub(crate) fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK
+}

@@ -1,0 +1,168 @@
+//! What is kept of chunks under way, so that little of them has to come again after any end: how
+//! far each has come is noted in the journal, whose format stands in [`crate::archive::sink::journal`].
+//!
+//! A worker notes its chunk when it leaves it, and on a line of some megabytes a second each time
+//! that much came. On a slow line the thread that waits for the workers does so, since a worker may
+//! wait for bytes without end. A fast line completes chunks before any of that happens.
+
+use super::schedule::segment::{Part, Segment};
+use super::state::Shared;
+use crate::archive::sink::journal::{Chunks, Claim};
+use crate::error::Result;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a kill loses of a chunk at most, in bytes, beside what is on its way.
+const MANY: u64 = 128 << 10;
+/// What comes faster than [`MANY`] in this time is over soon enough to be left alone.
+const BRISK: Duration = Duration::from_millis(10);
+/// How old a slow line's bytes become before they are noted.
+const NOTED: Duration = Duration::from_millis(500);
+/// How old they become before they are brought to the disk.
+const SYNCED: Duration = Duration::from_secs(5);
+
+/// What the journal says of a chunk under way.
+#[derive(Clone, Copy)]
+pub(crate) struct Noted {
+    /// The blob's first byte that it does not know of.
+    at: u64,
+    when: Instant,
+    begun: Instant,
+    /// The claim that is written next.
+    slot: usize,
+    /// How many syncs had begun when the last one was written.
+    syncs: usize,
+}
+
+impl Noted {
+    /// Nothing yet.
+    pub fn nothing() -> Self {
+        let now = Instant::now();
+        Self {
+            at: 0,
+            when: now,
+            begun: now,
+            slot: 0,
+            syncs: usize::MAX,
+        }
+    }
+
+    /// One of a record's claims was true, up to this byte: the next one does not replace it.
+    pub fn found(at: u64, slot: usize) -> Self {
+        Self {
+            at,
+            slot: 1 - slot,
+            ..Self::nothing()
+        }
+    }
+}
+
+/// The syncs of a pull. They come one after the other.
+pub(super) struct Syncs {
+    begun: AtomicUsize,
+    done: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+impl Syncs {
+    pub fn new() -> Self {
+        Self {
+            begun: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Which claim is to be written next: not one that a sync has brought to the disk.
+    pub fn slot(&self, noted: &Noted) -> usize {
+        if self.done.load(Ordering::SeqCst) > noted.syncs {
+            1 - noted.slot
+        } else {
+            noted.slot
+        }
+    }
+}
+
+impl Shared<'_> {
+    /// Notes how far a chunk has come, if the journal does not know.
+    pub fn note(&self, blob: usize, part: &mut Part) -> Result<()> {
+        let chunks = self.chunks(blob);
+        let (chunk, length) = place(chunks, part.at);
+        let noted = &mut part.noted;
+        if length == 0 || part.at <= noted.at || self.queue.has(blob, chunk) {
+            return Ok(());
+        }
+        let Some(claim) = Claim::part(length, part.crc.clone().finalize()) else {
+            return Ok(());
+        };
+        noted.slot = self.syncs.slot(noted);
+        self.store.mark(blob, chunk, noted.slot, claim)?;
+        // Only a sync that begins from now on knows of it.
+        noted.syncs = self.syncs.begun.load(Ordering::SeqCst);
+        noted.at = part.at;
+        noted.when = Instant::now();
+        Ok(())
+    }
+
+    /// The same, where much came since the last time, and not too fast.
+    pub fn note_much(&self, blob: usize, part: &mut Part) -> Result<()> {
+        let before = part
+            .noted
+            .at
+            .max(part.at - place(self.chunks(blob), part.at).1);
+        if part.at - before < MANY || part.noted.when.elapsed() < BRISK {
+            return Ok(());
+        }
+        self.note(blob, part)
+    }
+
+    /// The same for all chunks that have waited for it for some time.
+    pub fn note_old(&self) -> Result<()> {
+        for segment in self.queue.under_way() {
+            // A worker that is writing will come to it by itself.
+            if let Ok(mut owner) = segment.owner.try_lock()
+                && let Some(part) = &mut owner.part
+                && part.noted.when.elapsed() >= NOTED
+            {
+                self.note(segment.blob, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a segment that its worker leaves.
+    pub fn note_last(&self, segment: &Segment) -> Result<()> {
+        match &mut segment.lock().part {
+            Some(part) => self.note(segment.blob, part),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings all to the disk, where a chunk takes so long that a power cut would cost much time.
+    pub fn sync(&self, noted: &Noted) -> Result<()> {
+        if noted.begun.elapsed() < SYNCED {
+            return Ok(());
+        }
+        let Ok(mut last) = self.syncs.last.try_lock() else {
+            return Ok(());
+        };
+        if last.elapsed() < SYNCED {
+            return Ok(());
+        }
+        let number = self.syncs.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        self.store.sync_all()?;
+        self.syncs.done.store(number, Ordering::SeqCst);
+        *last = Instant::now();
+        Ok(())
+    }
+}
+
+/// The chunk that is under way at this byte of a blob, and how much of it is there.
+pub(super) fn place(chunks: Chunks, at: u64) -> (usize, u64) {
+    let chunk = chunks.at(at);
+    if chunk == chunks.count() {
+        return (chunk, 0);
+    }
+    (chunk, at - chunks.range(chunk).start)
+}

@@ -1,0 +1,334 @@
+//! What the workers of a pull have in common, and the thread that waits for them and tells the
+//! observer. Which work there is stands in [`super::schedule`], how it is done in [`super::worker`].
+
+use super::checkpoint::Syncs;
+use super::event::{Event, LayerProgress};
+use super::progress::Progress;
+use super::schedule::{FOLLOWED, Queue};
+use super::worker::{Front, Worker};
+use super::{Pull, Report, reuse};
+use crate::archive::plan::{Blob, Plan};
+use crate::archive::sink::file::Lender;
+use crate::archive::sink::journal::{Chunks, Claim, Record};
+use crate::archive::sink::{Opened, Store};
+use crate::archive::source::{Existing, Place};
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::net::retry::Stop;
+use crate::reference::Reference;
+use crate::registry::{Client, Repository};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A worker's stack. Its buffers are on the heap; a TLS handshake takes the most of this.
+pub(super) const STACK: usize = 512 << 10;
+/// How often an observer is told where all stands.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// So many bytes are sent on their way to the disk at once.
+const RUN: u64 = 8 << 20;
+
+/// What the workers of a pull have in common.
+pub(super) struct Shared<'p> {
+    pub client: &'p Client,
+    pub plan: &'p Plan,
+    pub store: Box<dyn Store>,
+    pub queue: Queue,
+    pub fronts: Vec<Mutex<Front>>,
+    pub claims: Vec<Vec<Record>>,
+    pub lender: Option<Lender>,
+    /// For each blob, where another archive may have it.
+    places: OnceLock<Vec<Vec<Place>>>,
+    /// For each blob, where another archive has it uncompressed: then it is not pulled.
+    raw: OnceLock<Vec<Option<Place>>>,
+    pub progress: Progress,
+    pub syncs: Syncs,
+    pub stop: Stop,
+    error: Mutex<Option<Error>>,
+    events: Mutex<Option<Sender<Option<Event>>>>,
+}
+
+impl<'p> Shared<'p> {
+    pub fn new(pull: &'p Pull<'_>, opened: Opened, events: Sender<Option<Event>>) -> Self {
+        let (client, plan, jobs) = (pull.client, &pull.plan, pull.jobs);
+        let Opened {
+            store,
+            claims,
+            lender,
+        } = opened;
+        let sizes: Vec<u64> = plan
+            .blobs()
+            .iter()
+            .map(|blob| blob.descriptor.size)
+            .collect();
+        let lent = |digest| {
+            lender
+                .as_ref()
+                .is_some_and(|lender| lender.rows.iter().any(|row| row.digest == digest))
+        };
+        let check: Vec<bool> = plan
+            .blobs()
+            .iter()
+            .zip(&claims)
+            .map(|(blob, claims)| {
+                claims
+                    .iter()
+                    .flatten()
+                    .any(|claim| *claim != Claim::default())
+                    || lent(blob.descriptor.digest)
+            })
+            .collect();
+        // What asks the system is left out where nobody wants to know.
+        let parallel = sizes.iter().any(|size| *size > FOLLOWED)
+            && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let front =
+            |blob: &Blob| Mutex::new(Front::new(Hasher::new(blob.descriptor.digest.algorithm())));
+        Self {
+            client,
+            plan,
+            store,
+            queue: Queue::new(&sizes, &check, jobs, parallel),
+            fronts: plan.blobs().iter().map(front).collect(),
+            claims,
+            lender,
+            places: OnceLock::new(),
+            raw: OnceLock::new(),
+            progress: Progress::new(sizes.len()),
+            syncs: Syncs::new(),
+            error: Mutex::default(),
+            stop: Stop::default(),
+            events: Mutex::new(Some(events)),
+        }
+    }
+
+    /// Looks which blobs other archives may have; `inflated`: or have uncompressed.
+    pub fn look(&self, existing: &[Existing], inflated: bool) {
+        let raw = reuse::layers(existing, self.plan, inflated);
+        let blobs = self.plan.blobs().iter().zip(&raw).enumerate();
+        let places = blobs.map(|(number, (blob, raw))| {
+            let descriptor = &blob.descriptor;
+            let places: Vec<Place> = match raw {
+                None if descriptor.size > 0 => reuse::candidates(existing, blob).collect(),
+                _ => Vec::new(),
+            };
+            if raw.is_some() || !places.is_empty() {
+                self.queue.look_at(number);
+            }
+            places
+        });
+        let _ = self.places.set(places.collect());
+        let _ = self.raw.set(raw);
+    }
+
+    /// Where else a blob may be.
+    pub fn places(&self, blob: usize) -> &[Place] {
+        self.places.get().map_or(&[], |places| &places[blob])
+    }
+
+    /// For each blob, where it is uncompressed.
+    pub fn raw(&self) -> &[Option<Place>] {
+        self.raw.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// What a finished pull did.
+    pub fn report(&self, path: &Path, size: u64) -> Report {
+        let kept = self.progress.blobs.iter();
+        Report {
+            path: path.to_owned(),
+            size,
+            downloaded: self.progress.downloaded.get(),
+            kept: kept.map(|blob| blob.kept.get()).sum(),
+        }
+    }
+
+    /// Runs the workers and tells the observer, until all is done or has failed.
+    pub fn work(
+        &self,
+        jobs: usize,
+        events: &Receiver<Option<Event>>,
+        observer: &mut dyn FnMut(&Event),
+    ) {
+        // Small images need no more workers than they have blobs or shareable pieces.
+        let useful = self.plan.blobs().len() as u64 + self.plan.download_size() / (4 << 20);
+        let workers = (useful.min(jobs as u64) as usize).max(1);
+        std::thread::scope(|scope| {
+            for number in 0..workers {
+                let builder = std::thread::Builder::new()
+                    .name(format!("worker {number}"))
+                    .stack_size(STACK);
+                let running = Running::new(self);
+                let spawned = builder.spawn_scoped(scope, move || {
+                    let _running = running;
+                    Worker::new(self).run();
+                });
+                match spawned {
+                    Ok(_) => {}
+                    Err(error) if number == 0 => {
+                        self.fail(Error::output(
+                            self.store.path(),
+                            "starting a thread for",
+                            error,
+                        ));
+                    }
+                    // A system short of threads gets the work done with those it has.
+                    Err(_) => break,
+                }
+            }
+            self.attend(events, observer);
+        });
+        observer(&self.snapshot());
+    }
+
+    fn attend(&self, events: &Receiver<Option<Event>>, observer: &mut dyn FnMut(&Event)) {
+        let mut next = Instant::now() + TICK;
+        loop {
+            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Some(event)) => observer(&event),
+                Ok(None) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.client.is_cancelled() {
+                        self.fail(Error::Interrupted(0));
+                    }
+                    // What is held back here tells nothing of the line.
+                    if !self.client.agent().is_limited() && self.queue.give_up_slow() > 0 {
+                        let note = "a connection brings next to nothing, trying another one";
+                        self.client.note(note);
+                    }
+                    if let Err(error) = self.note_old() {
+                        self.fail(error);
+                    }
+                    observer(&self.snapshot());
+                    next = Instant::now() + TICK;
+                }
+            }
+            if self.progress.running.load(Ordering::SeqCst) == 0 {
+                // No worker is left to send anything: what waits is all there is.
+                events
+                    .try_iter()
+                    .flatten()
+                    .for_each(|event| observer(&event));
+                return;
+            }
+        }
+    }
+
+    pub fn snapshot(&self) -> Event {
+        let blobs = self
+            .plan
+            .blobs()
+            .iter()
+            .zip(&self.progress.blobs)
+            .enumerate();
+        let active = blobs.clone().filter(|(_, (blob, progress))| {
+            let done = progress.done.get();
+            progress.open.load(Ordering::Relaxed) && done > 0 && done <= blob.descriptor.size
+        });
+        Event::Progress {
+            done: self.progress.blobs.iter().map(|blob| blob.done.get()).sum(),
+            total: self.plan.download_size(),
+            downloaded: self.progress.downloaded.get(),
+            active: active
+                .map(|(layer, (blob, progress))| LayerProgress {
+                    layer,
+                    digest: blob.descriptor.digest,
+                    done: progress.done.get(),
+                    size: blob.descriptor.size,
+                })
+                .collect(),
+        }
+    }
+
+    pub fn chunks(&self, blob: usize) -> Chunks {
+        Chunks::of(self.plan.blobs()[blob].descriptor.size)
+    }
+
+    /// All chunks before `next` are hashed, so that nobody needs them any more: their way to the
+    /// disk begins while others arrive, many at once.
+    pub fn passed(&self, blob: usize, next: usize) {
+        let chunks = self.chunks(blob);
+        let run = chunks.in_bytes(RUN);
+        if next.is_multiple_of(run) || next == chunks.count() {
+            let first = (next - 1) / run * run;
+            let bytes = chunks.range(first).start..chunks.range(next - 1).end;
+            if bytes.end - bytes.start >= RUN / 8 {
+                self.store.hasten(blob, bytes);
+            }
+        }
+    }
+
+    pub fn reference(&self, blob: usize) -> &Reference {
+        self.plan.reference(blob)
+    }
+
+    pub fn repository(&self, blob: usize) -> Result<Repository<'p>> {
+        Repository::of_image(self.client, self.plan.image(blob))
+    }
+
+    pub fn host(&self, blob: usize) -> String {
+        self.reference(blob).registry()
+    }
+
+    /// What the lender's file claims of a chunk, and the place of the blob in it.
+    pub fn lent(&self, blob: usize, chunk: usize) -> Option<(Record, u64)> {
+        let descriptor = &self.plan.blobs()[blob].descriptor;
+        let rows = &self.lender.as_ref()?.rows;
+        let row = rows
+            .iter()
+            .find(|row| row.digest == descriptor.digest && row.size == descriptor.size)?;
+        Some((*row.claims.get(chunk)?, row.offset))
+    }
+
+    pub fn tell(&self, event: Event) {
+        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Nobody listening is no failure of the pull.
+            let _ = events.send(Some(event));
+        }
+    }
+
+    /// Lets whoever waits for events look whether there is still anybody to wait for.
+    fn wake(&self) {
+        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = events.send(None);
+        }
+    }
+
+    /// The first failure is the pull's; all others follow from it.
+    pub fn fail(&self, error: Error) {
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.queue.stop();
+        self.stop.set();
+        self.client.agent().hang_up();
+    }
+
+    pub fn error(&self) -> Option<Error> {
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// Counts its worker in, and out again, also when that panics.
+struct Running<'p>(&'p Shared<'p>);
+
+impl<'p> Running<'p> {
+    fn new(shared: &'p Shared<'p>) -> Self {
+        shared.progress.running.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.0.progress.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.wake();
+        }
+    }
+}

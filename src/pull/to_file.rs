@@ -1,0 +1,168 @@
+//! Outputs that workers fill in place, a file and a directory, and what is made of them where the
+//! archive is to be of another form. What goes to a writer stands in [`super::to_writer`].
+
+use super::event::Event;
+use super::inflate::Stored;
+use super::state::Shared;
+use super::teller::Teller;
+use super::transform::{Pulled, Shape};
+use super::{Pull, Report, reuse};
+use crate::archive::sink::Opened;
+use crate::archive::sink::directory::{self, Directory};
+use crate::archive::sink::file::{Partial, check_target};
+use crate::archive::sink::fs::{UNSYNCED, resolve, with_suffix};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+
+pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
+    check_target(path)?;
+    if let Some(beside) = &pull.beside {
+        directory::check_target(beside)?;
+    }
+    // A link stays; the file that it points to is replaced.
+    let place = &resolve(path).map_err(|error| Error::output(path, "writing", error))?;
+    let opened = Partial::open(place, &pull.plan, pull.restart)?;
+    pull.fill(opened, path, |pull, filled| {
+        let shape = filled.shape(pull)?;
+        let mut size = pull.plan.size();
+        if shape.is_plain() {
+            filled.finish()?;
+        } else {
+            filled
+                .teller
+                .stage(shape.plan(&pull.plan), shape.doing(), false);
+            size = shape.to_file(filled.pulled(&mut filled.stored()), filled.teller, place)?;
+        }
+        if let Some(beside) = &pull.beside {
+            filled.to_directory(&shape, beside)?;
+        }
+        if !shape.is_plain() {
+            filled.shared.store.discard();
+        }
+        Ok(size)
+    })
+}
+
+pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
+    // Without a slash behind it.
+    let path = &path.components().collect::<PathBuf>();
+    directory::check_target(path)?;
+    // There is no archive to be compressed.
+    pull.xz = false;
+    let opened = if pull.inflate.is_some() {
+        Partial::open(&with_suffix(path, ".tar"), &pull.plan, pull.restart)?
+    } else {
+        Directory::open(path, &pull.plan, pull.restart)?
+    };
+    pull.fill(opened, path, |pull, filled| {
+        let shape = filled.shape(pull)?;
+        if shape.is_plain() {
+            filled.finish()?;
+        } else {
+            filled.to_directory(&shape, path)?;
+            filled.shared.store.discard();
+        }
+        Ok(shape.plan(&pull.plan).size())
+    })
+}
+
+impl Pull<'_> {
+    /// Lets workers fill a store that will replace `path`, and then `finish` do what is left; it
+    /// says how large the archive became. After a failure the store keeps what is worth keeping.
+    fn fill(
+        mut self,
+        opened: Opened,
+        path: &Path,
+        finish: impl FnOnce(&Self, &Filled<'_>) -> Result<u64>,
+    ) -> Result<Report> {
+        let mut observer = self.observer.take().unwrap_or_else(|| Box::new(|_| {}));
+        let (sender, receiver) = channel();
+        let existing = reuse::open(&self.reuse, Some(path), self.client);
+        let shared = Shared::new(&self, opened, sender);
+        let outcome = existing.and_then(|existing| {
+            observer(&Event::Started {
+                total: self.plan.download_size(),
+                layers: self.plan.blobs().len(),
+            });
+            let inflated = self.inflate.is_some();
+            for line in reuse::useless(&self.reuse, &existing, &self.plan, inflated) {
+                observer(&Event::Note(line));
+            }
+            shared.look(&existing, inflated);
+            shared.work(self.jobs, &receiver, &mut *observer);
+            match shared.error() {
+                Some(error) => Err(error),
+                None => finish(
+                    &self,
+                    &Filled {
+                        shared: &shared,
+                        // Inflated layers are checked against their diff IDs.
+                        check: self.inflate.is_none(),
+                        teller: &Teller::new(&mut *observer, &shared.progress.downloaded),
+                    },
+                ),
+            }
+        });
+        match outcome {
+            Ok(size) => {
+                if let Some(lender) = &shared.lender {
+                    lender.remove();
+                }
+                Ok(shared.report(path, size))
+            }
+            Err(error) => {
+                shared.store.give_up();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A store in which every blob is, and true.
+struct Filled<'f> {
+    shared: &'f Shared<'f>,
+    check: bool,
+    teller: &'f Teller<'f>,
+}
+
+impl Filled<'_> {
+    fn stored(&self) -> Stored<'_> {
+        Stored {
+            store: &*self.shared.store,
+            plan: self.shared.plan,
+            check: self.check,
+        }
+    }
+
+    fn pulled<'p>(&'p self, stored: &'p mut Stored<'_>) -> Pulled<'p> {
+        Pulled {
+            plan: self.shared.plan,
+            layers: stored,
+            raw: self.shared.raw(),
+        }
+    }
+
+    fn shape(&self, pull: &Pull<'_>) -> Result<Shape> {
+        if pull.inflate.is_some() {
+            self.teller.stage(&pull.plan, "inflating", false);
+        }
+        let mut stored = self.stored();
+        Shape::of(pull.inflate, pull.xz, self.pulled(&mut stored), self.teller)
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.teller.tell(&Event::Finishing);
+        if !self.shared.store.finish()? {
+            self.teller.tell(&Event::Note(UNSYNCED.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn to_directory(&self, shape: &Shape, path: &Path) -> Result<()> {
+        let plan = shape.plan(self.shared.plan);
+        self.teller.stage(plan, "writing", false);
+        let mut stored = self.stored();
+        shape.to_directory(self.pulled(&mut stored), self.teller, path)
+    }
+}

@@ -1,0 +1,143 @@
+//! An output that gets everything in order: the archive goes to a writer while its blobs arrive.
+
+use super::event::Event;
+use super::inflate::here;
+use super::prefetch::{Ahead, READERS, Wanted};
+use super::state::STACK;
+use super::teller::Teller;
+use super::transform::{Pulled, Shape};
+use super::{Pull, Report, reuse};
+use crate::archive::plan::Plan;
+use crate::archive::sink::stream::Layers;
+use crate::archive::source::Place;
+use crate::counter::Counter;
+use crate::error::{Error, Result, STANDARD_OUTPUT};
+use crate::registry::Repository;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Report> {
+    let existing = reuse::open(&pull.reuse, None, pull.client)?;
+    let mut observer = pull.observer.take().unwrap_or_else(|| Box::new(|_| {}));
+    let here = Here {
+        blobs: reuse::blobs(&existing, &pull.plan),
+        raw: reuse::layers(&existing, &pull.plan, pull.inflate.is_some()),
+    };
+    let downloaded = Counter::new(0);
+    let teller = Teller::new(&mut *observer, &downloaded);
+    teller.start(&pull.plan);
+    for line in reuse::useless(&pull.reuse, &existing, &pull.plan, pull.inflate.is_some()) {
+        teller.tell(&Event::Note(line));
+    }
+    let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
+    let wanted = if pull.inflate.is_some() {
+        &all[..]
+    } else {
+        &[]
+    };
+    let shape = pull.in_order(wanted, &here, &teller, |pulled| {
+        if pull.inflate.is_some() {
+            teller.stage(pulled.plan, "inflating", true);
+        }
+        Shape::of(pull.inflate, pull.xz, pulled, &teller)
+    })?;
+    let plan = shape.plan(&pull.plan);
+    let size = pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
+        // Where that is the first stage, it is the download.
+        if pull.inflate.is_some() {
+            teller.stage(plan, shape.doing(), false);
+        }
+        shape.write(pulled, &teller, out, Path::new(STANDARD_OUTPUT))
+    })?;
+    teller.tell(&teller.snapshot());
+    teller.tell(&Event::Finishing);
+    // Each once: a layer that came uncompressed is found by its digest and by its diff ID.
+    let kept = all.iter().filter(|blob| !here.is_missing(**blob));
+    Ok(Report {
+        path: PathBuf::new(),
+        size,
+        downloaded: downloaded.get(),
+        kept: kept
+            .map(|blob| pull.plan.blobs()[*blob].descriptor.size)
+            .sum(),
+    })
+}
+
+/// What need not be downloaded, for each blob.
+struct Here {
+    blobs: Vec<Option<Place>>,
+    raw: Vec<Option<Place>>,
+}
+
+impl Here {
+    fn is_missing(&self, blob: usize) -> bool {
+        self.blobs[blob].is_none() && self.raw[blob].is_none()
+    }
+}
+
+impl Pull<'_> {
+    /// Reads blobs in order, ahead of `run`, which gets them as layers.
+    fn in_order<T>(
+        &self,
+        wanted: &[usize],
+        here: &Here,
+        teller: &Teller<'_>,
+        run: impl FnOnce(Pulled<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut distant = Vec::new();
+        for number in wanted.iter().filter(|number| here.is_missing(**number)) {
+            distant.push(Wanted {
+                repository: Repository::of_image(self.client, self.plan.image(*number))?,
+                descriptor: &self.plan.blobs()[*number].descriptor,
+            });
+        }
+        let readers = self.jobs.min(distant.len()).clamp(1, READERS);
+        let ahead = Ahead::new(self.client, distant, readers, teller.downloaded);
+        std::thread::scope(|scope| {
+            for number in 0..readers {
+                let builder = std::thread::Builder::new()
+                    .name(format!("reader {number}"))
+                    .stack_size(STACK);
+                let spawned = builder.spawn_scoped(scope, || ahead.read());
+                if let (Err(error), 0) = (spawned, number) {
+                    ahead.stop();
+                    return Err(Error::output(
+                        Path::new(STANDARD_OUTPUT),
+                        "starting a thread for",
+                        error,
+                    ));
+                }
+            }
+            let waiting = || teller.tick();
+            let outcome = run(Pulled {
+                plan: &self.plan,
+                layers: &mut InOrder {
+                    plan: &self.plan,
+                    ahead: &ahead,
+                    here: &here.blobs,
+                    waiting: &waiting,
+                },
+                raw: &here.raw,
+            });
+            ahead.stop();
+            outcome
+        })
+    }
+}
+
+/// Blobs in order, from the line or from where they are here.
+struct InOrder<'o> {
+    plan: &'o Plan,
+    ahead: &'o Ahead<'o>,
+    here: &'o [Option<Place>],
+    waiting: &'o dyn Fn(),
+}
+
+impl Layers for InOrder<'_> {
+    fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
+        Ok(match &self.here[blob] {
+            Some(place) => here(place, self.plan.blobs()[blob].descriptor.digest),
+            None => self.ahead.blob(self.waiting),
+        })
+    }
+}

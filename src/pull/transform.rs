@@ -1,0 +1,222 @@
+//! What is written in the end: the plan as it was pulled, or that of its layers inflated; and how
+//! its layers come from those that were pulled.
+
+use super::event::Event;
+use super::inflate::{Inflate, Inflating, origins};
+use super::teller::Teller;
+use crate::archive::codec::xz::Xz;
+use crate::archive::plan::Plan;
+use crate::archive::sink::directory;
+use crate::archive::sink::fs::{NewFile, UNSYNCED};
+use crate::archive::sink::stream::{self, Layers};
+use crate::archive::source::Place;
+use crate::error::{Error, Result};
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+/// What xz itself does unless told otherwise.
+const LEVEL: u32 = 6;
+
+/// Where layers come from: those of a plan, as they were pulled.
+pub(super) struct Pulled<'p> {
+    pub plan: &'p Plan,
+    pub layers: &'p mut dyn Layers,
+    /// Those that are here uncompressed already.
+    pub raw: &'p [Option<Place>],
+}
+
+/// The form that the archive takes.
+pub(super) struct Shape {
+    inflated: Option<Inflated>,
+    /// All of it is compressed with xz.
+    xz: bool,
+}
+
+struct Inflated {
+    inflate: Inflate,
+    plan: Plan,
+    /// For each of its blobs, the pulled one that it is made from.
+    origin: Vec<usize>,
+}
+
+impl Shape {
+    /// Finds the form out: where layers are to be inflated, by inflating each of them once.
+    pub fn of(
+        inflate: Option<Inflate>,
+        xz: bool,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+    ) -> Result<Self> {
+        let Some(inflate) = inflate else {
+            return Ok(Self { inflated: None, xz });
+        };
+        let measured = inflate.measure(pulled.plan, pulled.layers, pulled.raw, teller)?;
+        let plan = pulled.plan.inflated(&measured)?;
+        Ok(Self {
+            inflated: Some(Inflated {
+                inflate,
+                origin: origins(&plan, &measured),
+                plan,
+            }),
+            xz,
+        })
+    }
+
+    /// What writing it is called.
+    pub fn doing(&self) -> &'static str {
+        if self.xz { "compressing" } else { "writing" }
+    }
+
+    /// The archive is what was pulled.
+    pub fn is_plain(&self) -> bool {
+        self.inflated.is_none() && !self.xz
+    }
+
+    pub fn plan<'p>(&'p self, pulled: &'p Plan) -> &'p Plan {
+        let inflated = self.inflated.as_ref();
+        inflated.map_or(pulled, |inflated| &inflated.plan)
+    }
+
+    /// The pulled blobs that are needed, in the order in which they are.
+    pub fn order(&self, pulled: &Plan) -> Vec<usize> {
+        match &self.inflated {
+            Some(inflated) => inflated.origin.clone(),
+            None => (0..pulled.blobs().len()).collect(),
+        }
+    }
+
+    /// Writes the archive; says how many bytes that were.
+    pub fn write(
+        &self,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+        out: &mut dyn Write,
+        name: &Path,
+    ) -> Result<u64> {
+        let failed = |error| Error::output(name, "writing to", error);
+        let mut out = Counted { out, bytes: 0 };
+        if self.xz {
+            let mut xz = Xz::new(LEVEL, Box::new(&mut out)).map_err(failed)?;
+            self.write_tar(pulled, teller, &mut xz, name)?;
+            xz.finish().map_err(failed)?;
+        } else {
+            self.write_tar(pulled, teller, &mut out, name)?;
+        }
+        out.flush().map_err(failed)?;
+        Ok(out.bytes)
+    }
+
+    fn write_tar(
+        &self,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+        out: &mut dyn Write,
+        name: &Path,
+    ) -> Result<()> {
+        self.run(pulled, teller, &mut |plan, layers| {
+            stream::write(plan, layers, &mut |bytes, blob| {
+                out.write_all(bytes)
+                    .map_err(|error| Error::output(name, "writing to", error))?;
+                if blob {
+                    teller.passed(bytes.len() as u64);
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Makes a file of the archive; says how large it became.
+    pub fn to_file(&self, pulled: Pulled<'_>, teller: &Teller<'_>, path: &Path) -> Result<u64> {
+        let mut file = NewFile::create(path)?;
+        self.write(pulled, teller, &mut file, path)?;
+        let (size, synced) = file.finish()?;
+        note(synced, teller);
+        Ok(size)
+    }
+
+    /// Makes a directory of the archive's entries.
+    pub fn to_directory(&self, pulled: Pulled<'_>, teller: &Teller<'_>, path: &Path) -> Result<()> {
+        self.run(pulled, teller, &mut |plan, layers| {
+            let synced = directory::write(plan, layers, path, &mut |bytes| teller.passed(bytes))?;
+            note(synced, teller);
+            Ok(())
+        })
+    }
+
+    fn run(
+        &self,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+        write: &mut dyn FnMut(&Plan, &mut dyn Layers) -> Result<()>,
+    ) -> Result<()> {
+        match &self.inflated {
+            None => {
+                let (plan, layers) = (pulled.plan, pulled.layers);
+                let told = &mut Told {
+                    plan,
+                    layers,
+                    teller,
+                };
+                write(plan, told)?;
+            }
+            Some(inflated) => {
+                let layers = &mut Inflating {
+                    inflate: inflated.inflate,
+                    pulled: pulled.plan,
+                    layers: pulled.layers,
+                    raw: pulled.raw,
+                    origin: &inflated.origin,
+                    plan: &inflated.plan,
+                };
+                let plan = &inflated.plan;
+                let told = &mut Told {
+                    plan,
+                    layers,
+                    teller,
+                };
+                write(plan, told)?;
+            }
+        }
+        teller.end();
+        Ok(())
+    }
+}
+
+fn note(synced: bool, teller: &Teller<'_>) {
+    if !synced {
+        teller.tell(&Event::Note(UNSYNCED.to_owned()));
+    }
+}
+
+/// A writer that counts.
+struct Counted<'w> {
+    out: &'w mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Layers whose turn is told.
+struct Told<'t, 'l> {
+    plan: &'l Plan,
+    layers: &'l mut dyn Layers,
+    teller: &'l Teller<'t>,
+}
+
+impl Layers for Told<'_, '_> {
+    fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
+        self.teller.end();
+        self.teller.begin(self.plan, blob);
+        self.layers.layer(blob)
+    }
+}

@@ -1,0 +1,431 @@
+//! A blob's bytes: one answer to a request for it, and a reader that goes on where a connection
+//! broke and ends only where the bytes are what the descriptor names.
+
+pub(crate) mod body;
+
+use super::blob::body::Flow;
+use super::content_encoding::Coding;
+use super::{Ask, Client, Repository, error};
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::manifest::Descriptor;
+use crate::net::Response;
+use crate::net::error::Failure;
+use crate::net::retry::{Budget, Stop};
+use crate::net::url::Url;
+
+/// What answered a request for a blob.
+pub(crate) enum Answer<'a> {
+    /// Exactly the range that was asked for.
+    Part(Flow<'a>),
+    /// The whole blob.
+    Whole(Flow<'a>),
+    /// The registry does not serve this range.
+    NoRange,
+}
+
+impl<'a> Repository<'a> {
+    /// One try at a blob or a closed range of it, and whether a mirror answered. `second`: the blob
+    /// came wrong once.
+    pub(crate) fn answer(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+        second: bool,
+    ) -> std::result::Result<(Answer<'a>, bool), Failure> {
+        let (mut response, mirrored) = match self.blob(descriptor, range) {
+            // Some registries and stores refuse ranges: then once without. A store's 400 may mean
+            // that its signed address has ended.
+            Err(Failure::Status(status))
+                if range.is_some()
+                    && (matches!(status.status, 405 | 416 | 501)
+                        || status.status == 400 && !status.redirected) =>
+            {
+                return Ok((Answer::NoRange, false));
+            }
+            // A document that refers to it may hold it, too.
+            Err(Failure::Status(status)) if status.status == 404 => {
+                return match self.image.and_then(|image| image.embedded(descriptor)) {
+                    Some(bytes) => Ok((Answer::Whole(Flow::embedded(bytes)), false)),
+                    None => Err(Failure::Status(status)),
+                };
+            }
+            other => other?,
+        };
+        let coding = Coding::of(&response.head);
+        if let Coding::Other(name) = &coding {
+            self.client.note_coding(&descriptor.digest, name);
+        }
+        let plain = coding == Coding::Identity;
+        let held = match (range, holds(&response, range, descriptor.size)) {
+            (Some(_), Holds::Part { proven }) if plain || proven => {
+                Answer::Part(Flow::plain(response, coding))
+            }
+            (Some(_), Holds::Whole) if plain => Answer::Whole(Flow::plain(response, coding)),
+            // What a range of encoded bytes is a range of, nobody says.
+            (Some(_), _) => Answer::NoRange,
+            (None, Holds::Part { .. }) => {
+                return Err(Failure::Protocol {
+                    host: self.reference.registry(),
+                    why: "sends a part that nobody asked for".into(),
+                });
+            }
+            (None, _) if !plain => {
+                Answer::Whole(Flow::encoded(response, coding, descriptor, second)?)
+            }
+            (None, Holds::Whole) => Answer::Whole(Flow::plain(response, coding)),
+            (None, Holds::Neither(length)) => {
+                let body = match length <= error::LIMIT as u64 {
+                    true => response.body.excerpt(error::LIMIT),
+                    false => Vec::new(),
+                };
+                return Err(wrong_size(descriptor, length, &error::in_place(&body)));
+            }
+        };
+        Ok((held, mirrored))
+    }
+
+    /// One try at a blob or a closed range of it, and whether a mirror answered. A range is always
+    /// asked for here, at the registry: where it sends us may be good for one answer only.
+    pub(super) fn blob(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+    ) -> std::result::Result<(Response<'a>, bool), Failure> {
+        let digest = Some(&descriptor.digest);
+        for mirror in self.client.mirrors(digest) {
+            match self.try_at(mirror, |there| there.own_blob(descriptor, range)) {
+                Ok(response) => return Ok((response, true)),
+                Err(failure) => self.client.pass_over(mirror, digest, &failure)?,
+            }
+        }
+        Ok((self.own_blob(descriptor, range)?, false))
+    }
+
+    pub(super) fn own_blob(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+    ) -> std::result::Result<Response<'a>, Failure> {
+        let url = self.url(&format!("/blobs/{}", descriptor.digest));
+        let ask = Ask {
+            accept: &["*/*"],
+            range,
+            blob: true,
+            ..Ask::default()
+        };
+        match self.send(&url, ask) {
+            Err(Failure::Status(failure))
+                if failure.status == 404 && !descriptor.urls.is_empty() && !self.mirror =>
+            {
+                self.foreign(descriptor, range)
+                    .unwrap_or(Err(Failure::Status(failure)))
+            }
+            other => other,
+        }
+    }
+
+    /// A layer from where its descriptor says, without credentials and without answering a
+    /// challenge (CVE-2020-15157).
+    fn foreign(
+        &self,
+        descriptor: &Descriptor,
+        range: Option<(u64, u64)>,
+    ) -> Option<std::result::Result<Response<'a>, Failure>> {
+        let usable = |url: &String| {
+            Url::parse(url)
+                .ok()
+                .filter(|url| url.origin.secure || self.client.insecure())
+        };
+        let ask = Ask {
+            accept: &["*/*"],
+            range,
+            blob: true,
+            ..Ask::default()
+        };
+        let mut outcome = None;
+        for url in descriptor.urls.iter().filter_map(usable).take(4) {
+            let followed = self.follow(&url, ask, false);
+            outcome = Some(followed.map(|(response, _)| response));
+            if matches!(outcome, Some(Ok(_))) {
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+/// The tries for the bytes of one blob.
+pub(crate) struct Tries<'a> {
+    client: &'a Client,
+    stop: &'a Stop,
+    budget: Budget,
+    doing: String,
+}
+
+impl<'a> Tries<'a> {
+    pub fn new(client: &'a Client, stop: &'a Stop, descriptor: &Descriptor) -> Self {
+        Self {
+            client,
+            stop,
+            budget: client.budget(),
+            doing: format!("downloading layer {}", descriptor.digest),
+        }
+    }
+
+    /// So many bytes came.
+    pub fn progress(&mut self, bytes: u64) {
+        self.budget.progress(bytes);
+    }
+
+    /// Waits before the next try; `false` where all was stopped meanwhile. Fails where there is
+    /// no next one. `mirrored`: what failed was a mirror, and the registry is still there.
+    pub fn again(&mut self, failure: Failure, mirrored: bool) -> Result<bool> {
+        if self.client.is_cancelled() {
+            return Err(Error::Interrupted(0));
+        }
+        if self.stop.is_set() {
+            return Ok(false);
+        }
+        if mirrored {
+            self.client.strike_mirrors();
+        }
+        let Some(wait) = self.budget.next(&failure) else {
+            if mirrored && self.client.leave_mirrors() {
+                self.client
+                    .note(&format!("{failure}; going on without mirrors"));
+                self.budget = self.client.budget();
+                return Ok(true);
+            }
+            return Err(failure.into_error(&self.doing, self.budget.attempts()));
+        };
+        self.client.note(&format!(
+            "{failure}; trying again in {:.1} s",
+            wait.as_secs_f64()
+        ));
+        Ok(self.stop.sleep(wait))
+    }
+}
+
+/// Reads a blob from its first byte to its last, over as many connections as it takes.
+pub(crate) struct Reader<'a> {
+    repository: &'a Repository<'a>,
+    descriptor: &'a Descriptor,
+    tries: Tries<'a>,
+    hasher: Hasher,
+    /// The next byte that is wanted.
+    at: u64,
+    open: Option<Open<'a>>,
+    ranges: bool,
+    finished: bool,
+}
+
+struct Open<'a> {
+    flow: Flow<'a>,
+    mirrored: bool,
+    /// Bytes before the wanted one that are still to come, and their hash where nothing else
+    /// proves that they are those.
+    skip: u64,
+    skipped: Option<Hasher>,
+    /// It answers a request for a range.
+    ranged: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(repository: &'a Repository<'a>, descriptor: &'a Descriptor, stop: &'a Stop) -> Self {
+        Self {
+            tries: Tries::new(repository.client, stop, descriptor),
+            hasher: Hasher::new(descriptor.digest.algorithm()),
+            repository,
+            descriptor,
+            at: 0,
+            open: None,
+            ranges: true,
+            finished: false,
+        }
+    }
+
+    /// Reads some bytes; 0 at the end, when all of them were right.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        loop {
+            let failure = match self.some(buffer) {
+                Ok(0) if self.finished => return Ok(0),
+                Ok(0) => return self.judge(),
+                Ok(read) => {
+                    self.tries.progress(read as u64);
+                    self.hasher.update(&buffer[..read]);
+                    self.at += read as u64;
+                    return Ok(read);
+                }
+                Err(failure) => failure,
+            };
+            let mirrored = self.open.take().is_some_and(|open| open.mirrored);
+            if !self.tries.again(failure, mirrored)? {
+                return Err(Error::Interrupted(0));
+            }
+        }
+    }
+
+    fn some(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
+        let left = self.descriptor.size - self.at;
+        if left == 0 {
+            self.check_end()?;
+            return Ok(0);
+        }
+        if self.open.is_none() {
+            self.open = Some(self.request()?);
+        }
+        let Some(open) = &mut self.open else {
+            return Ok(0);
+        };
+        loop {
+            let most = if open.skip > 0 { open.skip } else { left };
+            let room = most.min(buffer.len() as u64) as usize;
+            let read = open.flow.read(&mut buffer[..room])?;
+            if read == 0 {
+                let host = self.repository.reference.registry();
+                return Err(open.flow.short(self.descriptor, &host));
+            }
+            if open.skip == 0 {
+                return Ok(read);
+            }
+            open.skip -= read as u64;
+            if let Some(skipped) = &mut open.skipped {
+                skipped.update(&buffer[..read]);
+                if open.skip == 0 && skipped.clone().finish() != self.hasher.clone().finish() {
+                    if open.ranged {
+                        // A part that was taken for the whole: without a range it is the whole.
+                        self.open = None;
+                        return self.some(buffer);
+                    }
+                    return Err(Failure::Protocol {
+                        host: self.repository.reference.registry(),
+                        why: "sends other bytes than before".into(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn request(&mut self) -> std::result::Result<Open<'a>, Failure> {
+        let range = (self.ranges && self.at > 0).then(|| (self.at, self.descriptor.size - 1));
+        let (answer, mirrored) = self.repository.answer(self.descriptor, range, false)?;
+        let (flow, skip) = match answer {
+            Answer::Part(flow) => (flow, 0),
+            Answer::Whole(flow) => {
+                // A registry that ignores a range is asked for no other one.
+                self.ranges &= range.is_none();
+                (flow, self.at)
+            }
+            Answer::NoRange => {
+                self.ranges = false;
+                return self.request();
+            }
+        };
+        let unproven = skip > 0 && flow.length().is_none();
+        Ok(Open {
+            skipped: unproven.then(|| Hasher::new(self.descriptor.digest.algorithm())),
+            flow,
+            mirrored,
+            skip,
+            ranged: range.is_some(),
+        })
+    }
+
+    /// A body that goes on behind the blob's end is hostile.
+    fn check_end(&mut self) -> std::result::Result<(), Failure> {
+        if let Some(mut open) = self.open.take()
+            && open.flow.length().is_none()
+            && open.flow.read(&mut [0])? > 0
+        {
+            return Err(open.flow.long(self.descriptor));
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) -> Result<usize> {
+        let found = self.hasher.clone().finish();
+        if found != self.descriptor.digest {
+            let error = Error::Mismatch {
+                blob: format!(
+                    "layer {} of {}",
+                    self.descriptor.digest,
+                    self.repository.reference.name()
+                ),
+                expected: self.descriptor.digest.to_string(),
+                found: found.to_string(),
+            };
+            let client = self.repository.client;
+            return Err(client.blame_coding(&self.descriptor.digest, error));
+        }
+        self.finished = true;
+        Ok(0)
+    }
+}
+
+/// What an answer holds.
+enum Holds {
+    /// The range that was asked for; `proven`: its Content-Range says so, of a blob of this size.
+    Part {
+        proven: bool,
+    },
+    Whole,
+    /// Something of so many bytes.
+    Neither(u64),
+}
+
+/// What an answer holds, by its Content-Range (RFC 9110, section 14.4) and its length: there are
+/// proxies that send a range with 200, or all with 206. The digest has the last word.
+fn holds(response: &Response<'_>, range: Option<(u64, u64)>, size: u64) -> Holds {
+    let length = response.body.length();
+    let fits = |wanted| length.is_none_or(|length| length == wanted);
+    let neither = Holds::Neither(length.unwrap_or_default());
+    let mut fields = response.head.fields.all("content-range");
+    let stated = fields.next();
+    let (first, last) = range.unwrap_or((0, size.saturating_sub(1)));
+    let part = (last - first).saturating_add(1);
+    let is = |first, last| {
+        let total = stated.and_then(|field| total_of(field, first, last));
+        total.filter(|total| total.is_none_or(|total| total == size))
+    };
+    match stated {
+        _ if fields.any(|other| Some(other) != stated) => neither,
+        Some(_) if range.is_some() && fits(part) && is(first, last).is_some() => Holds::Part {
+            proven: is(first, last).flatten().is_some(),
+        },
+        Some(_) if fits(size) && (length.is_some() || is(0, size.saturating_sub(1)).is_some()) => {
+            Holds::Whole
+        }
+        None if length == Some(size) => Holds::Whole,
+        None if range.is_some() && length == Some(part) => Holds::Part { proven: false },
+        None if length.is_none() && response.status() != 206 => Holds::Whole,
+        _ if range.is_none() && response.status() == 206 => Holds::Part { proven: false },
+        _ => neither,
+    }
+}
+
+/// The total, or `*` for none, of a Content-Range with exactly these bytes.
+fn total_of(field: &str, first: u64, last: u64) -> Option<Option<u64>> {
+    let (range, total) = field.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (from, to) = range.split_once('-')?;
+    let exact = from.trim().parse() == Ok(first) && to.trim().parse() == Ok(last);
+    match (exact, total.trim()) {
+        (true, "*") => Some(None),
+        (true, total) => Some(Some(total.parse().ok()?)),
+        _ => None,
+    }
+}
+
+/// `said`: the words that came instead.
+pub(crate) fn wrong_size(descriptor: &Descriptor, found: u64, said: &str) -> Failure {
+    let more = if found == descriptor.size + 1 {
+        "more".to_owned()
+    } else {
+        format!("{found} bytes{said}")
+    };
+    Failure::Final(Error::Mismatch {
+        blob: format!("layer {}", descriptor.digest),
+        expected: format!("{} bytes", descriptor.size),
+        found: more,
+    })
+}

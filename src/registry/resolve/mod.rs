@@ -1,0 +1,391 @@
+//! Which image is meant: from a reference and a platform to one manifest with its config.
+//!
+//! Never another architecture in silence: an index is answered with the entry that fits or with
+//! the list of what there is; a single manifest for another platform is taken with a warning only
+//! where no platform was asked for.
+
+mod named;
+mod platforms;
+
+use super::Repository;
+use crate::budget::Lease;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest::{
+    CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds, MOST, PassedOver,
+};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use std::sync::Arc;
+
+/// How deep indexes may be nested, and how many documents one image may take.
+const DEPTH: usize = 4;
+const FETCHES: usize = 64;
+
+/// An image that can be pulled: its manifest, its config, its layers; or all images of an index.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub(crate) reference: Reference,
+    /// The manifest; for several platforms, the index.
+    pub(crate) manifest: Document,
+    /// The manifests and indexes that the index leads to.
+    pub(crate) documents: Vec<Document>,
+    pub(crate) config: Descriptor,
+    /// Missing where the config is among the layers.
+    pub(crate) config_bytes: Option<Arc<Vec<u8>>>,
+    /// Whatever is to be downloaded, the lowest layer first.
+    pub(crate) layers: Arc<[Descriptor]>,
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Image {
+    /// The reference it was asked for by.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Its manifest; for several platforms, the index.
+    pub fn manifest(&self) -> &Document {
+        &self.manifest
+    }
+
+    /// The bytes of its config; of several platforms there is none that could be meant.
+    pub fn config(&self) -> Option<&[u8]> {
+        self.config_bytes.as_ref().map(|bytes| bytes.as_slice())
+    }
+
+    /// Its layers, the lowest first; for several platforms, all their configs and layers.
+    pub fn layers(&self) -> &[Descriptor] {
+        &self.layers
+    }
+
+    /// The platform its config names, if it names one.
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
+    }
+
+    /// The digests of its uncompressed layers, as its config names them.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
+    /// A blob that a descriptor of its documents embeds.
+    pub(crate) fn embedded(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
+        let documents = std::iter::once(&self.manifest).chain(&self.documents);
+        let mut found = documents.filter_map(|one| one.embedded(&descriptor.digest));
+        found.next()
+    }
+
+    /// What a person should know about the choice that was made.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// A manifest of an index, wherever it is nested.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub descriptor: Descriptor,
+    pub platform: Option<Platform>,
+    /// The room it takes.
+    _lease: Arc<Lease>,
+}
+
+impl Repository<'_> {
+    /// The image for a platform; without one, the image for this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] with the platforms there are where none fits; otherwise as
+    /// [`Repository::manifest`], and what is wrong with manifest or config.
+    pub fn image(&self, platform: Option<&Platform>) -> Result<Image> {
+        let document = self.manifest()?;
+        self.image_of(document, platform)
+    }
+
+    pub(crate) fn image_of(
+        &self,
+        document: Document,
+        platform: Option<&Platform>,
+    ) -> Result<Image> {
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        if let Content::Manifest { .. } = document.content() {
+            let mut image = self.complete(document)?;
+            self.judge_single(&mut image, &wanted, platform.is_some())?;
+            return Ok(image);
+        }
+        let (candidates, lost) = self.found_in(&document)?;
+        let mut ranked: Vec<(u32, &Candidate)> = candidates
+            .iter()
+            .filter_map(|one| Some((wanted.rank(one.platform.as_ref()?)?, one)))
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let mut unsupported = None;
+        for (_, candidate) in ranked.into_iter().take(FETCHES) {
+            match self.of_entry(&document, candidate) {
+                // An artifact may name a platform, too.
+                Err(error @ Error::Unsupported { .. }) => {
+                    self.client.note(&format!("{error}; passed over"));
+                    unsupported.get_or_insert(error);
+                }
+                image => {
+                    let mut image = image?;
+                    self.judge_entry(&mut image, candidate, &wanted);
+                    return Ok(image);
+                }
+            }
+        }
+        match unsupported {
+            Some(error) => Err(error),
+            None => match (self.unnamed(&document, &candidates, &wanted), lost) {
+                // It may have held what is wanted.
+                (Err(Error::NotFound { .. }), Some(error)) => Err(error),
+                (other, _) => other,
+            },
+        }
+    }
+
+    fn of_entry(&self, index: &Document, candidate: &Candidate) -> Result<Image> {
+        self.complete(self.child(index, &candidate.descriptor, Kinds::Images)?)
+    }
+
+    /// Entries without a platform are legal; their configs say what they are for. What is no image
+    /// among them, or is gone, is passed over.
+    fn unnamed(
+        &self,
+        index: &Document,
+        candidates: &[Candidate],
+        wanted: &Platform,
+    ) -> Result<Image> {
+        let mut available: Vec<String> = Vec::new();
+        let mut failed = None;
+        for candidate in candidates.iter().take(FETCHES) {
+            if let Some(platform) = &candidate.platform {
+                available.push(platform.to_string());
+                continue;
+            }
+            match self.of_entry(index, candidate) {
+                Ok(image) => match &image.platform {
+                    Some(platform) if wanted.rank(platform).is_some() => return Ok(image),
+                    Some(platform) => available.push(platform.to_string()),
+                    None => {}
+                },
+                Err(error) if is_of_one_entry(&error) => {
+                    self.client.note(&format!("{error}; passed over"));
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let fits = |one: &&PassedOver| {
+            one.platform
+                .as_ref()
+                .is_some_and(|platform| wanted.rank(platform).is_some())
+        };
+        if let Some(one) = index.passed_over().iter().find(fits) {
+            return Err(Error::malformed(
+                format!("the index of {}", self.reference),
+                format!("{}, and no other is for {wanted}", one.why),
+            ));
+        }
+        match failed {
+            Some(error) if available.is_empty() => return Err(error),
+            _ => available.dedup(),
+        }
+        Err(Error::NotFound {
+            what: format!("{} has no image for {wanted}", self.reference),
+            available,
+        })
+    }
+
+    /// The manifests of an index and of those nested in it, in order.
+    pub(crate) fn candidates(&self, document: &Document) -> Result<Vec<Candidate>> {
+        match self.found_in(document)? {
+            (found, Some(error)) if found.is_empty() => Err(error),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The same, and why a nested index was passed over.
+    fn found_in(&self, document: &Document) -> Result<(Vec<Candidate>, Option<Error>)> {
+        let (mut found, mut lost) = (Vec::new(), None);
+        let mut seen = vec![*document.digest()];
+        let (mut total, depth) = (0, 1);
+        self.flatten(
+            document, depth, &mut total, &mut seen, &mut found, &mut lost,
+        )?;
+        Ok((found, lost))
+    }
+
+    fn flatten(
+        &self,
+        document: &Document,
+        depth: usize,
+        total: &mut usize,
+        seen: &mut Vec<Digest>,
+        found: &mut Vec<Candidate>,
+        lost: &mut Option<Error>,
+    ) -> Result<()> {
+        let Content::Index(entries) = document.content() else {
+            return Ok(());
+        };
+        *total += entries.len();
+        if *total > MOST {
+            return Err(Error::malformed(
+                format!("the index of {}", self.reference),
+                format!("lists more than {MOST} manifests, those of nested indexes included"),
+            ));
+        }
+        // What is found outlives a nested index.
+        let what = format!("the index of {}", self.reference);
+        let lease = self.client.room().take(0, entries.len(), &what)?;
+        for one in document.passed_over() {
+            self.client.note(&format!(
+                "the index of {}: {}; passed over",
+                self.reference, one.why
+            ));
+        }
+        for entry in entries.iter().filter(|entry| !entry.companion) {
+            if is_index(entry) {
+                if seen.contains(&entry.descriptor.digest) {
+                    continue;
+                }
+                if depth >= DEPTH || seen.len() >= FETCHES {
+                    return Err(Error::malformed(
+                        format!("the index of {}", self.reference),
+                        format!(
+                            "is nested deeper than {DEPTH} levels, or in more than {FETCHES} parts"
+                        ),
+                    ));
+                }
+                seen.push(entry.descriptor.digest);
+                match self.child(document, &entry.descriptor, Kinds::Images) {
+                    Ok(nested) => self.flatten(&nested, depth + 1, total, seen, found, lost)?,
+                    Err(error) if is_of_one_entry(&error) => {
+                        self.client.note(&format!("{error}; passed over"));
+                        lost.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            } else if is_manifest(entry) {
+                found.push(Candidate {
+                    descriptor: entry.descriptor.clone(),
+                    platform: entry.platform.clone(),
+                    _lease: lease.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A manifest with its config.
+    pub(crate) fn complete(&self, mut document: Document) -> Result<Image> {
+        let Content::Manifest { config, layers } = document.content().clone() else {
+            return Err(Error::malformed(
+                format!("manifest {}", document.digest()),
+                "is an index, although its entry calls it a manifest",
+            ));
+        };
+        let what = format!("the config of {}", self.reference);
+        let bytes = match self.small_blob(&config, CONFIG_LIMIT, &what) {
+            Err(Error::NotFound { what, available }) => document
+                .embedded(&config.digest)
+                .ok_or(Error::NotFound { what, available })?,
+            other => other?,
+        };
+        document.hold(self.client.room().take(config.size, 0, &what)?);
+        let parsed = Config::parse(&bytes, layers.len(), &what)?;
+        Ok(Image {
+            reference: self.reference.clone(),
+            manifest: document,
+            documents: Vec::new(),
+            config,
+            config_bytes: Some(bytes.into()),
+            layers,
+            diff_ids: parsed.diff_ids,
+            platform: parsed.platform,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn judge_single(&self, image: &mut Image, wanted: &Platform, asked: bool) -> Result<()> {
+        match &image.platform {
+            Some(platform) if wanted.rank(platform).is_some() => {}
+            Some(platform) if asked => {
+                return Err(Error::NotFound {
+                    what: format!("{} has no image for {wanted}", self.reference),
+                    available: vec![platform.to_string()],
+                });
+            }
+            Some(platform) => image.warnings.push(format!(
+                "{} is an image for {platform} only; this machine is {wanted}",
+                self.reference
+            )),
+            None => image.warnings.push(format!(
+                "{} does not say which platform it is for",
+                self.reference
+            )),
+        }
+        Ok(())
+    }
+
+    fn judge_entry(&self, image: &mut Image, entry: &Candidate, wanted: &Platform) {
+        if let (Some(said), Some(found)) = (&entry.platform, &image.platform) {
+            if wanted.rank(found).is_none() {
+                image.warnings.push(format!(
+                    "the index of {} calls this image {said}, but its config says {found}",
+                    self.reference
+                ));
+            } else if said != wanted && wanted.rank(said) != Some(0) {
+                image.warnings.push(format!(
+                    "{} has no image for {wanted}; the one for {said} runs there too and was taken",
+                    self.reference
+                ));
+            }
+        }
+    }
+}
+
+/// The candidate that serves a platform best.
+pub(super) fn best<'c>(candidates: &'c [Candidate], wanted: &Platform) -> Option<&'c Candidate> {
+    candidates
+        .iter()
+        .filter_map(|candidate| Some((wanted.rank(candidate.platform.as_ref()?)?, candidate)))
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Is this wrong with one entry of an index, which spoils no other?
+fn is_of_one_entry(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unsupported { .. } | Error::Malformed { .. } | Error::NotFound { .. }
+    )
+}
+
+fn bare(entry: &IndexEntry) -> &str {
+    entry
+        .descriptor
+        .media_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+}
+
+pub(super) fn is_index(entry: &IndexEntry) -> bool {
+    matches!(
+        bare(entry),
+        crate::manifest::OCI_INDEX | crate::manifest::DOCKER_LIST
+    )
+}
+
+/// Entries of unknown types are no error (image-index.md), but no images either.
+pub(super) fn is_manifest(entry: &IndexEntry) -> bool {
+    matches!(
+        bare(entry),
+        crate::manifest::OCI_MANIFEST | crate::manifest::DOCKER_MANIFEST
+    )
+}
