@@ -4,7 +4,7 @@
 //! it. Text from outside is an [`UntrustedText`] or passes [`printable`], and every message passes
 //! [`line()`] as a whole, so that no server writes control characters to a terminal.
 
-use crate::secret::{LONG, redact, redact_all};
+use crate::secret::{LONG, is_hidden, redact, redact_all};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -411,18 +411,6 @@ pub(crate) fn lines(text: &str) -> String {
 
 fn visible(c: char) -> char {
     if is_hidden(c) { '?' } else { c }
-}
-
-/// Does it move the cursor, reorder or hide what is around it (CVE-2021-42574), or cannot be seen?
-/// Controls, line separators, and Unicode's default ignorable and format characters.
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! A target fails by panicking, by looping, or by taking memory without end.
 
-use crate::archive::codec::inflate::{self, Limits};
 use crate::archive::sink::journal::{self, Chunks, claimed};
 use crate::archive::source::Existing;
+use crate::codec::inflate::{self, Limits};
 use crate::digest::{Algorithm, Digest};
 use crate::json::Strings;
 use crate::json::keys::Keys;

@@ -509,7 +509,7 @@ pub(crate) fn document_in_ascii(text: &str) -> String {
 /// A document of JSON for a terminal, where only letters and other visible characters stay.
 pub(crate) fn document_for_terminal(text: &str) -> String {
     escaped(text, |c| {
-        !matches!(c, '\n' | '\r' | '\t') && crate::error::is_hidden(c)
+        !matches!(c, '\n' | '\r' | '\t') && crate::secret::is_hidden(c)
     })
 }
 

@@ -62,7 +62,9 @@
 
 mod archive;
 mod budget;
+mod cancel;
 mod cli;
+mod codec;
 mod counter;
 mod digest;
 mod error;
@@ -70,6 +72,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod image;
 mod json;
 mod manifest;
 mod net;
@@ -91,9 +94,10 @@ pub use archive::verify::{
 pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
+pub use image::Image;
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;
 pub use pull::{Event, LayerProgress, Pull, Report};
 use pull::{names, reusable, reused};
 pub use reference::Reference;
-pub use registry::{Client, ClientBuilder, Image, Repository, Tags};
+pub use registry::{Client, ClientBuilder, Repository, Tags};

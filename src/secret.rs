@@ -184,7 +184,7 @@ fn unseen(text: &[u8]) -> usize {
         Err(error) => error.valid_up_to(),
     };
     let text = std::str::from_utf8(&text[..end]).unwrap_or_default();
-    let seen = text.find(|c| !crate::error::is_hidden(c));
+    let seen = text.find(|c| !is_hidden(c));
     seen.unwrap_or(text.len())
 }
 
@@ -290,6 +290,18 @@ fn is_digest(text: &str) -> bool {
             && (hex.starts_with("...")
                 || hex.len() >= 32 && hex.bytes().take(32).all(|c| c.is_ascii_hexdigit()))
     })
+}
+
+/// Does it move the cursor, reorder or hide what is around it (CVE-2021-42574), or cannot be seen?
+/// Controls, line separators, and Unicode's default ignorable and format characters.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::json::{keys::Keys, quoted};
 use crate::manifest::{Document, OCI_INDEX};
 use crate::reference::Reference;
-use crate::registry::Image;
 use miniserde::json::{Number, Value};
 
 /// `manifest.json` of a docker-archive: one item an image, its tags in the familiar form.

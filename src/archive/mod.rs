@@ -1,6 +1,5 @@
 //! Archives: the plan of a new one, the outputs it is written to, and archives that exist already.
 
-pub(crate) mod codec;
 pub(crate) mod defect;
 mod documents;
 pub(crate) mod plan;

@@ -10,9 +10,9 @@
 use super::documents::{distinct, index_json, manifest_json, with_layers};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::manifest::{Content, Descriptor};
 use crate::reference::Reference;
-use crate::registry::Image;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -235,6 +235,15 @@ impl Plan {
     /// The reference that a blob is asked for by.
     pub(crate) fn reference(&self, blob: usize) -> &Reference {
         &self.image(blob).reference
+    }
+
+    /// The diff ID of a blob that is a layer, as the first config that lists it has it.
+    pub(crate) fn diff_id(&self, blob: usize) -> Option<Digest> {
+        let digest = &self.blobs[blob].descriptor.digest;
+        self.images.iter().find_map(|image| {
+            let at = image.layers().iter().position(|l| l.digest == *digest)?;
+            image.diff_ids().get(at).copied()
+        })
     }
 
     /// The image that a blob is of.

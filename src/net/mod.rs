@@ -16,6 +16,7 @@ pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod url;
 
+use crate::cancel::Stop;
 use crate::error::{Error, Result};
 use connect::Resolver;
 use error::Failure;
@@ -23,7 +24,6 @@ pub(crate) use http::Head;
 use http::{Connection, Framing};
 use limit::Limit;
 use proxy::{Proxies, Proxy};
-use retry::Stop;
 use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};

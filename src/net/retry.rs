@@ -6,8 +6,7 @@
 
 use super::error::Failure;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The first wait; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
@@ -125,50 +124,6 @@ fn jitter(most: Duration) -> Duration {
     hasher.write_usize(CALLS.fetch_add(1, Ordering::Relaxed));
     let most = u64::try_from(most.as_millis()).unwrap_or(1000).max(1);
     Duration::from_millis(hasher.finish() % most)
-}
-
-/// Ends every wait at once when a pull is stopped.
-#[derive(Default)]
-pub(crate) struct Stop {
-    stopped: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    pub fn set(&self) {
-        *self
-            .stopped
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    pub fn is_set(&self) -> bool {
-        *self
-            .stopped
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Waits; `false` when it was stopped instead.
-    pub fn sleep(&self, wait: Duration) -> bool {
-        let end = Instant::now() + wait;
-        let mut stopped = self
-            .stopped
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if *stopped || left.is_zero() {
-                return !*stopped;
-            }
-            stopped = self
-                .changed
-                .wait_timeout(stopped, left)
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .0;
-        }
-    }
 }
 
 /// `Retry-After`: seconds or an HTTP date. What is neither, or lies in the past, says nothing.

@@ -5,12 +5,12 @@
 //! that much came. On a slow line the thread that waits for the workers does so, since a worker may
 //! wait for bytes without end. A fast line completes chunks before any of that happens.
 
+use super::noted::Noted;
 use super::schedule::segment::{Part, Segment};
 use super::state::Shared;
 use crate::archive::sink::journal::{Chunks, Claim};
 use crate::error::Result;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What a kill loses of a chunk at most, in bytes, beside what is on its way.
@@ -21,68 +21,6 @@ const BRISK: Duration = Duration::from_millis(10);
 const NOTED: Duration = Duration::from_millis(500);
 /// How old they become before they are brought to the disk.
 const SYNCED: Duration = Duration::from_secs(5);
-
-/// What the journal says of a chunk under way.
-#[derive(Clone, Copy)]
-pub(crate) struct Noted {
-    /// The blob's first byte that it does not know of.
-    at: u64,
-    when: Instant,
-    begun: Instant,
-    /// The claim that is written next.
-    slot: usize,
-    /// How many syncs had begun when the last one was written.
-    syncs: usize,
-}
-
-impl Noted {
-    /// Nothing yet.
-    pub fn nothing() -> Self {
-        let now = Instant::now();
-        Self {
-            at: 0,
-            when: now,
-            begun: now,
-            slot: 0,
-            syncs: usize::MAX,
-        }
-    }
-
-    /// One of a record's claims was true, up to this byte: the next one does not replace it.
-    pub fn found(at: u64, slot: usize) -> Self {
-        Self {
-            at,
-            slot: 1 - slot,
-            ..Self::nothing()
-        }
-    }
-}
-
-/// The syncs of a pull. They come one after the other.
-pub(super) struct Syncs {
-    begun: AtomicUsize,
-    done: AtomicUsize,
-    last: Mutex<Instant>,
-}
-
-impl Syncs {
-    pub fn new() -> Self {
-        Self {
-            begun: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
-            last: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Which claim is to be written next: not one that a sync has brought to the disk.
-    pub fn slot(&self, noted: &Noted) -> usize {
-        if self.done.load(Ordering::SeqCst) > noted.syncs {
-            1 - noted.slot
-        } else {
-            noted.slot
-        }
-    }
-}
 
 impl Shared<'_> {
     /// Notes how far a chunk has come, if the journal does not know.

@@ -3,6 +3,10 @@
 use crate::digest::Digest;
 use crate::error::count;
 use std::fmt;
+use std::time::Duration;
+
+/// How often an observer learns how far a pull has come.
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// One layer's state while a pull is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

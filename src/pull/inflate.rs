@@ -2,14 +2,13 @@
 //! checked against their diff IDs.
 
 use super::teller::Teller;
-use crate::archive::codec::inflate::{self, Defect, Limits};
 use crate::archive::plan::Plan;
 use crate::archive::sink::Store;
 use crate::archive::sink::stream::{Layers, unwrap};
 use crate::archive::source::Place;
+use crate::codec::inflate::{self, Defect, Limits};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::registry::Image;
 use std::io::{self, BufRead, BufReader, Read};
 
 /// What one read moves at most, in bytes.
@@ -150,7 +149,9 @@ impl Inflate {
         );
         let (_, reader) = inflate::reader(layers.layer(blob)?, limits)
             .map_err(|error| unwrap(named(error, &name)))?;
-        let algorithm = diff_id(plan, blob).map_or(Algorithm::Sha256, |id| id.algorithm());
+        let algorithm = plan
+            .diff_id(blob)
+            .map_or(Algorithm::Sha256, |id| id.algorithm());
         Ok(Inflated {
             reader,
             name,
@@ -173,7 +174,7 @@ impl Inflate {
         let mut buffer = vec![0; BUFFER];
         for (blob, about) in plan.blobs().iter().enumerate() {
             let size = about.descriptor.size;
-            if let (Some(place), Some(diff_id)) = (&raw[blob], diff_id(plan, blob)) {
+            if let (Some(place), Some(diff_id)) = (&raw[blob], plan.diff_id(blob)) {
                 teller.passed(size);
                 found.push((diff_id, place.size()));
                 continue;
@@ -192,16 +193,6 @@ impl Inflate {
         }
         Ok(found)
     }
-}
-
-/// What the first config that lists a layer calls its diff ID.
-pub(super) fn diff_id(plan: &Plan, blob: usize) -> Option<Digest> {
-    let digest = &plan.blobs()[blob].descriptor.digest;
-    let layers = |image: &'_ Image| {
-        let at = image.layers().iter().position(|l| l.digest == *digest)?;
-        image.diff_ids().get(at).copied()
-    };
-    plan.images().iter().find_map(layers)
 }
 
 /// Is this what each config that lists the layer calls its diff ID?

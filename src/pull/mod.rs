@@ -5,9 +5,11 @@
 mod checkpoint;
 mod event;
 mod inflate;
+mod noted;
 mod prefetch;
 mod progress;
 mod reuse;
+mod run;
 mod schedule;
 mod state;
 mod teller;

@@ -4,9 +4,9 @@
 //! What is ahead waits in its connection once its share is full. A connection that breaks, also
 //! from waiting too long, goes on at its byte.
 
+use crate::cancel::Stop;
 use crate::counter::Counter;
 use crate::error::{Error, Result};
-use crate::net::retry::Stop;
 use crate::registry::blob::Reader;
 use crate::registry::{Client, Repository};
 use std::collections::VecDeque;

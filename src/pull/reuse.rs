@@ -1,7 +1,6 @@
 //! Blobs that are here already, in an archive or a directory: found by digest, and hashed before
 //! they are taken.
 
-use super::inflate::diff_id;
 use crate::archive::plan::{Blob, Plan};
 use crate::archive::source::{Existing, Place};
 use crate::digest::{Digest, Hasher};
@@ -54,7 +53,7 @@ pub(super) fn useless(
         {
             return None;
         }
-        let mut layers = (0..plan.blobs().len()).filter_map(|blob| diff_id(plan, blob));
+        let mut layers = (0..plan.blobs().len()).filter_map(|blob| plan.diff_id(blob));
         let why = match layers.any(|id| serves(&id, None)) {
             true if inflated => return None,
             true => "its layers are uncompressed, and serve --gunzip alone",
@@ -98,7 +97,7 @@ pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
 /// `wanted`.
 pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Option<Place>> {
     let layers = (0..plan.blobs().len()).map(|blob| {
-        let diff_id = diff_id(plan, blob).filter(|_| wanted)?;
+        let diff_id = plan.diff_id(blob).filter(|_| wanted)?;
         let mut places = existing.iter().flat_map(|one| one.find(&diff_id, None));
         places.find(|place| holds(place, &diff_id))
     });

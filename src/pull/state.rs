@@ -1,35 +1,47 @@
 //! What the workers of a pull have in common, and the thread that waits for them and tells the
 //! observer. Which work there is stands in [`super::schedule`], how it is done in [`super::worker`].
 
-use super::checkpoint::Syncs;
 use super::event::{Event, LayerProgress};
+use super::noted::Syncs;
 use super::progress::Progress;
 use super::schedule::{FOLLOWED, Queue};
-use super::worker::{Front, Worker};
 use super::{Pull, Report, reuse};
 use crate::archive::plan::{Blob, Plan};
 use crate::archive::sink::file::Lender;
 use crate::archive::sink::journal::{Chunks, Claim, Record};
 use crate::archive::sink::{Opened, Store};
 use crate::archive::source::{Existing, Place};
+use crate::cancel::Stop;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
-use crate::net::retry::Stop;
 use crate::reference::Reference;
 use crate::registry::{Client, Repository};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-
-/// A worker's stack. Its buffers are on the heap; a TLS handshake takes the most of this.
-pub(super) const STACK: usize = 512 << 10;
-/// How often an observer is told where all stands.
-pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// So many bytes are sent on their way to the disk at once.
 const RUN: u64 = 8 << 20;
+
+/// How far a blob has been hashed.
+pub(super) struct Front {
+    pub hasher: Hasher,
+    /// The first chunk that is not hashed.
+    pub next: usize,
+    /// It came wrong once already.
+    pub second: bool,
+}
+
+impl Front {
+    pub fn new(hasher: Hasher) -> Self {
+        Self {
+            hasher,
+            next: 0,
+            second: false,
+        }
+    }
+}
 
 /// What the workers of a pull have in common.
 pub(super) struct Shared<'p> {
@@ -144,78 +156,6 @@ impl<'p> Shared<'p> {
         }
     }
 
-    /// Runs the workers and tells the observer, until all is done or has failed.
-    pub fn work(
-        &self,
-        jobs: usize,
-        events: &Receiver<Option<Event>>,
-        observer: &mut dyn FnMut(&Event),
-    ) {
-        // Small images need no more workers than they have blobs or shareable pieces.
-        let useful = self.plan.blobs().len() as u64 + self.plan.download_size() / (4 << 20);
-        let workers = (useful.min(jobs as u64) as usize).max(1);
-        std::thread::scope(|scope| {
-            for number in 0..workers {
-                let builder = std::thread::Builder::new()
-                    .name(format!("worker {number}"))
-                    .stack_size(STACK);
-                let running = Running::new(self);
-                let spawned = builder.spawn_scoped(scope, move || {
-                    let _running = running;
-                    Worker::new(self).run();
-                });
-                match spawned {
-                    Ok(_) => {}
-                    Err(error) if number == 0 => {
-                        self.fail(Error::output(
-                            self.store.path(),
-                            "starting a thread for",
-                            error,
-                        ));
-                    }
-                    // A system short of threads gets the work done with those it has.
-                    Err(_) => break,
-                }
-            }
-            self.attend(events, observer);
-        });
-        observer(&self.snapshot());
-    }
-
-    fn attend(&self, events: &Receiver<Option<Event>>, observer: &mut dyn FnMut(&Event)) {
-        let mut next = Instant::now() + TICK;
-        loop {
-            match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(Some(event)) => observer(&event),
-                Ok(None) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.client.is_cancelled() {
-                        self.fail(Error::Interrupted(0));
-                    }
-                    // What is held back here tells nothing of the line.
-                    if !self.client.agent().is_limited() && self.queue.give_up_slow() > 0 {
-                        let note = "a connection brings next to nothing, trying another one";
-                        self.client.note(note);
-                    }
-                    if let Err(error) = self.note_old() {
-                        self.fail(error);
-                    }
-                    observer(&self.snapshot());
-                    next = Instant::now() + TICK;
-                }
-            }
-            if self.progress.running.load(Ordering::SeqCst) == 0 {
-                // No worker is left to send anything: what waits is all there is.
-                events
-                    .try_iter()
-                    .flatten()
-                    .for_each(|event| observer(&event));
-                return;
-            }
-        }
-    }
-
     pub fn snapshot(&self) -> Event {
         let blobs = self
             .plan
@@ -290,7 +230,7 @@ impl<'p> Shared<'p> {
     }
 
     /// Lets whoever waits for events look whether there is still anybody to wait for.
-    fn wake(&self) {
+    pub fn wake(&self) {
         if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = events.send(None);
         }
@@ -312,23 +252,5 @@ impl<'p> Shared<'p> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
-    }
-}
-
-/// Counts its worker in, and out again, also when that panics.
-struct Running<'p>(&'p Shared<'p>);
-
-impl<'p> Running<'p> {
-    fn new(shared: &'p Shared<'p>) -> Self {
-        shared.progress.running.fetch_add(1, Ordering::SeqCst);
-        Self(shared)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if self.0.progress.running.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.wake();
-        }
     }
 }

@@ -1,7 +1,6 @@
 //! Tells the observer how far an output in order has come, on the thread that writes it.
 
-use super::event::{Event, LayerProgress};
-use super::state::TICK;
+use super::event::{Event, LayerProgress, TICK};
 use crate::archive::plan::Plan;
 use crate::counter::Counter;
 use std::cell::{Cell, RefCell};

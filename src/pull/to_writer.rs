@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::inflate::here;
 use super::prefetch::{Ahead, READERS, Wanted};
-use super::state::STACK;
+use super::run::STACK;
 use super::teller::Teller;
 use super::transform::{Pulled, Shape};
 use super::{Pull, Report, reuse};

@@ -5,8 +5,8 @@
 
 use super::checkpoint::place;
 use super::schedule::segment::{Part, Segment};
-use super::state::Shared;
-use super::worker::{BUFFER, Front, Worker};
+use super::state::{Front, Shared};
+use super::worker::{BUFFER, Worker};
 use crate::archive::sink::journal::{Chunks, Claim};
 use crate::digest::Hasher;
 use crate::error::Result;

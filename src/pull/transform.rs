@@ -4,12 +4,12 @@
 use super::event::Event;
 use super::inflate::{Inflate, Inflating, origins};
 use super::teller::Teller;
-use crate::archive::codec::xz::Xz;
 use crate::archive::plan::Plan;
 use crate::archive::sink::directory;
 use crate::archive::sink::fs::{NewFile, UNSYNCED};
 use crate::archive::sink::stream::{self, Layers};
 use crate::archive::source::Place;
+use crate::codec::xz::Xz;
 use crate::error::{Error, Result};
 use std::io::{self, BufRead, Write};
 use std::path::Path;

@@ -5,11 +5,11 @@
 //! hashes what it receives; what others write further back is read again (from the page cache)
 //! when the front comes to it, and so is what comes faster than one worker can receive and hash. Nothing counts that was not hashed in this run.
 
-use super::checkpoint::Noted;
 use super::event::Event;
+use super::noted::Noted;
 use super::schedule::Task;
 use super::schedule::segment::{Part, Segment};
-use super::state::Shared;
+use super::state::{Front, Shared};
 use crate::archive::sink::journal::{Claim, Record, claimed};
 use crate::archive::source::Place;
 use crate::digest::Hasher;
@@ -23,25 +23,6 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 pub(super) const BUFFER: usize = 256 << 10;
 /// What one read from the file moves at most, in bytes.
 const READ: usize = 128 << 10;
-
-/// How far a blob has been hashed.
-pub(super) struct Front {
-    pub hasher: Hasher,
-    /// The first chunk that is not hashed.
-    pub next: usize,
-    /// It came wrong once already.
-    second: bool,
-}
-
-impl Front {
-    pub fn new(hasher: Hasher) -> Self {
-        Self {
-            hasher,
-            next: 0,
-            second: false,
-        }
-    }
-}
 
 /// What of a chunk is there and true.
 struct Found {

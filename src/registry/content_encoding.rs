@@ -1,6 +1,6 @@
 //! Content-Encoding, which nobody asked for: gzip is undone, anything else is named.
 
-use crate::archive::codec::inflate::{self, Limits};
+use crate::codec::inflate::{self, Limits};
 use crate::error::{Error, printable};
 use crate::net::error::Failure;
 use crate::net::http::Head;

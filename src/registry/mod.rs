@@ -16,11 +16,11 @@ pub(crate) mod resolve;
 pub(crate) mod tags;
 
 pub use client::{Client, ClientBuilder};
-pub use resolve::Image;
 pub use tags::Tags;
 
 use crate::budget;
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Kinds, MANIFEST_LIMIT, OCI_INDEX,
     OCI_MANIFEST,

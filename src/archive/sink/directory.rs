@@ -7,7 +7,7 @@
 
 use super::file::read_journal;
 use super::fs::{self, check_room, copy, hasten, open_locked, reserve, sync_folder, with_suffix};
-use super::journal::{self, Chunks, Claim, Journal, Marks, Record};
+use super::journal::{self, Chunks, Claim, JOURNAL, Journal, Marks, Record};
 use super::owned::{self, Handle, Trust};
 use super::replace::{self, BLOBS};
 use super::stream::{self, Layers};
@@ -25,9 +25,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// The journal's name in a directory under way.
-pub(super) const JOURNAL: &str = "journal";
 
 /// A directory under way, locked.
 pub(crate) struct Directory {

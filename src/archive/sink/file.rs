@@ -5,7 +5,7 @@
 //! Which bytes are right is decided by whoever writes them.
 
 use super::fs::{
-    check_room, copy, folder, hasten, open_locked, reserve, resolve, sync, sync_folder, with_suffix,
+    check_room, copy, hasten, open_locked, reserve, resolve, sync, sync_folder, with_suffix,
 };
 use super::journal::{self, Chunks, Claim, Journal, Marks, Row};
 use super::owned::{self, Trust};
@@ -74,7 +74,7 @@ pub(crate) fn check_target(target: &Path) -> Result<()> {
 
 /// Can anything be made beside this name?
 pub(super) fn check_folder(target: &Path) -> Result<()> {
-    let folder = folder(target);
+    let folder = owned::directory_of(target);
     if folder.exists() && !folder.is_dir() {
         return Err(Error::output(target, "writing", rustix::io::Errno::NOTDIR));
     }
@@ -92,7 +92,7 @@ pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
     let mut own = None;
     let look = |path: &Path| look(path, plan);
     let mut lent = look(&with_suffix(&path, ".old"));
-    let journal = look(&path).or_else(|| look(&path.join(super::directory::JOURNAL)));
+    let journal = look(&path).or_else(|| look(&path.join(super::journal::JOURNAL)));
     match journal {
         Some(journal) if journal.is_of(plan) => own = Some(journal),
         // What a pull would set aside.

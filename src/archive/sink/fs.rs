@@ -21,13 +21,6 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-pub(super) fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Refuses at once what cannot end well: `whole` bytes that are to become `target`.
 pub(super) fn check_room(file: &File, target: &Path, whole: u64) -> Result<()> {
     let Ok(room) = rustix::fs::fstatvfs(file) else {
@@ -114,7 +107,7 @@ pub(super) fn copy(
 
 /// A name is on the disk once its directory is. Some file systems cannot say so.
 pub(super) fn sync_folder(path: &Path) {
-    if let Ok(folder) = File::open(folder(path)) {
+    if let Ok(folder) = File::open(owned::directory_of(path)) {
         let _ = folder.sync_all();
     }
 }
@@ -176,7 +169,7 @@ pub(crate) fn resolve(target: &Path) -> io::Result<PathBuf> {
                     let why = "it is a symbolic link of another user, which is not followed";
                     return Err(io::Error::other(why));
                 }
-                path = folder(&path).join(std::fs::read_link(&path)?);
+                path = owned::directory_of(&path).join(std::fs::read_link(&path)?);
             }
             _ => return Ok(path),
         }

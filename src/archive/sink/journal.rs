@@ -19,6 +19,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The journal's name in a directory under way.
+pub(super) const JOURNAL: &str = "journal";
+
 /// What a record stands for.
 const CHUNK: u64 = 512 << 10;
 /// Blobs of more than 32 GiB have larger chunks, so that no size costs memory without end.

@@ -139,7 +139,7 @@ pub(super) struct Handle {
 impl Handle {
     /// The directory that a name stands in. Links on the way to it are the user's own affair.
     pub fn above(target: &Path) -> io::Result<Self> {
-        let path = super::fs::folder(target);
+        let path = directory_of(target);
         // It need not be readable.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -216,5 +216,13 @@ impl Handle {
     /// Names are on the disk once their directory is. Some file systems cannot say so.
     pub fn sync(&self) {
         let _ = rustix::fs::fsync(self.fd());
+    }
+}
+
+/// The directory that a path lies in.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }

@@ -12,7 +12,7 @@ const FILES: [&str; 4] = [
     "oci-layout",
     "index.json",
     "manifest.json",
-    super::directory::JOURNAL,
+    super::journal::JOURNAL,
 ];
 pub(super) const BLOBS: &str = "blobs";
 
@@ -20,7 +20,7 @@ pub(super) const BLOBS: &str = "blobs";
 pub(super) fn check(directory: &Handle, trust: Trust) -> io::Result<()> {
     directory.list(|name| {
         let text = name.to_str().unwrap_or("");
-        let journal = text == super::directory::JOURNAL && trust == Trust::Ours;
+        let journal = text == super::journal::JOURNAL && trust == Trust::Ours;
         if text == BLOBS {
             return Ok(());
         }

@@ -8,12 +8,12 @@ pub(crate) mod directory;
 pub(crate) mod metadata;
 pub(crate) mod table;
 
-use super::codec::inflate;
 use super::source::directory::Folder;
 use super::source::metadata::{DockerItem, Outline, diff_ids, docker_items};
 use super::source::table::{Table, clean, named_digest};
 use super::tar::header::Kind;
 use super::tar::reader::{FileInput, Walker};
+use crate::codec::inflate;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};

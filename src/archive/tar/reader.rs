@@ -5,9 +5,9 @@
 //! them. What an entry is good for is decided elsewhere.
 
 use super::header::{BLOCK, Header, Kind, Letter, Pax};
-use crate::archive::codec::inflate::MAGIC;
 use crate::archive::defect::Defect;
 use crate::archive::plan;
+use crate::codec::inflate::MAGIC;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;

@@ -3,7 +3,8 @@
 
 use super::Findings;
 use super::oci::{Oci, check_diff_ids, fingerprint, why};
-use super::scan::{Archive, PARSED, Seen, State, raw};
+use super::scan::{Archive, PARSED, Seen, State};
+use super::tee::raw;
 use crate::archive::source::metadata::{DockerItem, docker_items};
 use crate::archive::source::table::named_digest;
 use crate::digest::Digest;

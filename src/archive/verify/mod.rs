@@ -11,11 +11,11 @@ mod plan;
 mod scan;
 mod tee;
 
-use super::codec::inflate;
 use super::defect::Defect;
 use super::sink::unfinished;
 use super::source::{self, Holder};
 use super::tar::reader::{FileInput, StreamInput};
+use crate::codec::inflate;
 use crate::error::{Error, Result, printable};
 use scan::Archive;
 use std::io::{self, Read};

@@ -2,8 +2,9 @@
 //! kind, and each image has as many diff IDs as layers.
 
 use super::Findings;
-use super::scan::{Archive, PARSED, READ, Seen, State, raw};
+use super::scan::{Archive, PARSED, READ, Seen, State};
 use super::tee::Inflated;
+use super::tee::raw;
 use crate::archive::source::metadata::{Child, Outline, diff_ids, layout_version};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;

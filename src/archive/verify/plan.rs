@@ -9,9 +9,9 @@ use crate::archive::plan::{Format, Plan, PlanOptions, Source};
 use crate::archive::source::metadata::Outline;
 use crate::archive::tar::header::{BLOCK, Kind};
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::manifest::{Content, Descriptor, Document, Kinds};
 use crate::reference::Reference;
-use crate::registry::Image;
 use std::borrow::Cow;
 
 /// The memory that a layer takes in a plan, and as many of them in its image again.

@@ -1,9 +1,8 @@
 //! The one pass over all bytes: the tar's structure, the digest of each file, and what is kept of
 //! it for the checks that follow.
 
-use super::tee::{Budget, Inflated, Tee};
+use super::tee::{Budget, Inflated, Tee, raw};
 use super::{Findings, failed};
-use crate::archive::codec::inflate;
 use crate::archive::defect::Defect;
 use crate::archive::source::directory::Folder;
 use crate::archive::source::metadata::docker_items;
@@ -11,6 +10,7 @@ use crate::archive::source::table::{Table, is_looked_for, is_plain, named_digest
 use crate::archive::source::{self, Holder};
 use crate::archive::tar::header::Kind;
 use crate::archive::tar::reader::{Head, Input, Walker};
+use crate::codec::inflate;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -339,13 +339,6 @@ fn damaged(error: io::Error, path: &Path, findings: &mut Findings) -> Result<()>
     };
     findings.defect("the archive", what);
     Ok(())
-}
-
-/// The 32 bytes of a SHA-256.
-pub(super) fn raw(digest: &Digest) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(&digest.as_bytes()[..32]);
-    bytes
 }
 
 /// Which files were referred to.

@@ -1,7 +1,7 @@
 //! A file's content on its way past: hashed, inflated where it is compressed, kept where it is a
 //! small document.
 
-use crate::archive::codec::inflate::{self, Defect, Limits};
+use crate::codec::inflate::{self, Defect, Limits};
 use crate::digest::{Algorithm, Digest, Hasher};
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -188,7 +188,7 @@ fn inflated(from: impl Read, budget: &Budget, buffer: &mut [u8]) -> Inflated {
         }
     });
     let Err(error) = hashed else {
-        return Inflated::Digest(super::scan::raw(&hasher.finish()));
+        return Inflated::Digest(raw(&hasher.finish()));
     };
     match Defect::of(&error) {
         Some(
@@ -242,4 +242,11 @@ impl Read for Counted<'_> {
         }
         Ok(read)
     }
+}
+
+/// The 32 bytes of a SHA-256.
+pub(crate) fn raw(digest: &Digest) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&digest.as_bytes()[..32]);
+    bytes
 }

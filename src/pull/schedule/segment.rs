@@ -2,7 +2,7 @@
 //! that is, and who loses it, is decided in [`crate::pull::schedule`].
 
 use crate::counter::Counter;
-use crate::pull::checkpoint::Noted;
+use crate::pull::noted::Noted;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

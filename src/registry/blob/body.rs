@@ -4,7 +4,7 @@
 //! encoded. Which of both it is, its length tells, or its first bytes and its media type. Where the
 //! digest then is wrong, the second try takes the other.
 
-use crate::archive::codec::inflate::{self, Limits};
+use crate::codec::inflate::{self, Limits};
 use crate::error::Error;
 use crate::manifest::Descriptor;
 use crate::net::error::Failure;

@@ -6,12 +6,13 @@ pub(crate) mod body;
 use super::blob::body::Flow;
 use super::content_encoding::Coding;
 use super::{Ask, Client, Repository, error};
+use crate::cancel::Stop;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::manifest::Descriptor;
 use crate::net::Response;
 use crate::net::error::Failure;
-use crate::net::retry::{Budget, Stop};
+use crate::net::retry::Budget;
 use crate::net::url::Url;
 
 /// What answered a request for a blob.

@@ -5,84 +5,21 @@
 //! where no platform was asked for.
 
 mod named;
-mod platforms;
 
 use super::Repository;
 use crate::budget::Lease;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::image::{Image, is_index, is_manifest};
 use crate::manifest::{
-    CONFIG_LIMIT, Config, Content, Descriptor, Document, IndexEntry, Kinds, MOST, PassedOver,
+    CONFIG_LIMIT, Config, Content, Descriptor, Document, Kinds, MOST, PassedOver,
 };
 use crate::platform::Platform;
-use crate::reference::Reference;
 use std::sync::Arc;
 
 /// How deep indexes may be nested, and how many documents one image may take.
 const DEPTH: usize = 4;
 const FETCHES: usize = 64;
-
-/// An image that can be pulled: its manifest, its config, its layers; or all images of an index.
-#[derive(Clone, Debug)]
-pub struct Image {
-    pub(crate) reference: Reference,
-    /// The manifest; for several platforms, the index.
-    pub(crate) manifest: Document,
-    /// The manifests and indexes that the index leads to.
-    pub(crate) documents: Vec<Document>,
-    pub(crate) config: Descriptor,
-    /// Missing where the config is among the layers.
-    pub(crate) config_bytes: Option<Arc<Vec<u8>>>,
-    /// Whatever is to be downloaded, the lowest layer first.
-    pub(crate) layers: Arc<[Descriptor]>,
-    pub(crate) diff_ids: Vec<Digest>,
-    pub(crate) platform: Option<Platform>,
-    pub(crate) warnings: Vec<String>,
-}
-
-impl Image {
-    /// The reference it was asked for by.
-    pub fn reference(&self) -> &Reference {
-        &self.reference
-    }
-
-    /// Its manifest; for several platforms, the index.
-    pub fn manifest(&self) -> &Document {
-        &self.manifest
-    }
-
-    /// The bytes of its config; of several platforms there is none that could be meant.
-    pub fn config(&self) -> Option<&[u8]> {
-        self.config_bytes.as_ref().map(|bytes| bytes.as_slice())
-    }
-
-    /// Its layers, the lowest first; for several platforms, all their configs and layers.
-    pub fn layers(&self) -> &[Descriptor] {
-        &self.layers
-    }
-
-    /// The platform its config names, if it names one.
-    pub fn platform(&self) -> Option<&Platform> {
-        self.platform.as_ref()
-    }
-
-    /// The digests of its uncompressed layers, as its config names them.
-    pub fn diff_ids(&self) -> &[Digest] {
-        &self.diff_ids
-    }
-
-    /// A blob that a descriptor of its documents embeds.
-    pub(crate) fn embedded(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
-        let documents = std::iter::once(&self.manifest).chain(&self.documents);
-        let mut found = documents.filter_map(|one| one.embedded(&descriptor.digest));
-        found.next()
-    }
-
-    /// What a person should know about the choice that was made.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-}
 
 /// A manifest of an index, wherever it is nested.
 #[derive(Clone, Debug)]
@@ -103,6 +40,24 @@ impl Repository<'_> {
     pub fn image(&self, platform: Option<&Platform>) -> Result<Image> {
         let document = self.manifest()?;
         self.image_of(document, platform)
+    }
+
+    /// The images of all platforms, their companions kept. A reference to a single manifest gives
+    /// that image, whatever its platform.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::manifest`]; [`Error::Malformed`] for an index without end.
+    pub fn all_platforms(&self) -> Result<Image> {
+        let document = self.manifest()?;
+        let Content::Index(_) = document.content() else {
+            return self.complete(document);
+        };
+        Image::of_index(
+            self.reference.clone(),
+            document,
+            &mut |index, descriptor| self.child(index, descriptor, Kinds::All),
+        )
     }
 
     pub(crate) fn image_of(
@@ -362,30 +317,5 @@ fn is_of_one_entry(error: &Error) -> bool {
     matches!(
         error,
         Error::Unsupported { .. } | Error::Malformed { .. } | Error::NotFound { .. }
-    )
-}
-
-fn bare(entry: &IndexEntry) -> &str {
-    entry
-        .descriptor
-        .media_type
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-}
-
-pub(super) fn is_index(entry: &IndexEntry) -> bool {
-    matches!(
-        bare(entry),
-        crate::manifest::OCI_INDEX | crate::manifest::DOCKER_LIST
-    )
-}
-
-/// Entries of unknown types are no error (image-index.md), but no images either.
-pub(super) fn is_manifest(entry: &IndexEntry) -> bool {
-    matches!(
-        bare(entry),
-        crate::manifest::OCI_MANIFEST | crate::manifest::DOCKER_MANIFEST
     )
 }

@@ -1,11 +1,14 @@
-//! All images of an index: every platform's, and the attestations and other companions that stand
-//! beside them, for an archive that keeps the index as it is.
+//! An image: its manifest, its config and its layers; or all images of an index.
 
-use super::{Image, is_index, is_manifest};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest::{Content, Descriptor, Document, Kinds};
+use crate::manifest::{
+    Content, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, IndexEntry, OCI_INDEX,
+    OCI_MANIFEST,
+};
+use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::registry::Repository;
+use std::sync::Arc;
 
 /// How deep indexes may be nested, how many documents they may lead to, and how many bytes these
 /// may have together: all of them are held until the archive is laid out.
@@ -13,23 +16,65 @@ const DEPTH: usize = 4;
 const DOCUMENTS: usize = 1024;
 const BYTES: usize = 2 << 20;
 
-impl Repository<'_> {
-    /// The images of all platforms, their companions kept. A reference to a single manifest gives
-    /// that image, whatever its platform.
-    ///
-    /// # Errors
-    ///
-    /// As [`Repository::manifest`]; [`Error::Malformed`] for an index without end.
-    pub fn all_platforms(&self) -> Result<Image> {
-        let document = self.manifest()?;
-        let Content::Index(_) = document.content() else {
-            return self.complete(document);
-        };
-        Image::of_index(
-            self.reference.clone(),
-            document,
-            &mut |index, descriptor| self.child(index, descriptor, Kinds::All),
-        )
+/// An image that can be pulled: its manifest, its config, its layers; or all images of an index.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub(crate) reference: Reference,
+    /// The manifest; for several platforms, the index.
+    pub(crate) manifest: Document,
+    /// The manifests and indexes that the index leads to.
+    pub(crate) documents: Vec<Document>,
+    pub(crate) config: Descriptor,
+    /// Missing where the config is among the layers.
+    pub(crate) config_bytes: Option<Arc<Vec<u8>>>,
+    /// Whatever is to be downloaded, the lowest layer first.
+    pub(crate) layers: Arc<[Descriptor]>,
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Image {
+    /// The reference it was asked for by.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Its manifest; for several platforms, the index.
+    pub fn manifest(&self) -> &Document {
+        &self.manifest
+    }
+
+    /// The bytes of its config; of several platforms there is none that could be meant.
+    pub fn config(&self) -> Option<&[u8]> {
+        self.config_bytes.as_ref().map(|bytes| bytes.as_slice())
+    }
+
+    /// Its layers, the lowest first; for several platforms, all their configs and layers.
+    pub fn layers(&self) -> &[Descriptor] {
+        &self.layers
+    }
+
+    /// The platform its config names, if it names one.
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
+    }
+
+    /// The digests of its uncompressed layers, as its config names them.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
+    /// A blob that a descriptor of its documents embeds.
+    pub(crate) fn embedded(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
+        let documents = std::iter::once(&self.manifest).chain(&self.documents);
+        let mut found = documents.filter_map(|one| one.embedded(&descriptor.digest));
+        found.next()
+    }
+
+    /// What a person should know about the choice that was made.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 
@@ -124,4 +169,23 @@ impl Found {
         }
         Ok(())
     }
+}
+
+fn bare(entry: &IndexEntry) -> &str {
+    entry
+        .descriptor
+        .media_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+}
+
+pub(crate) fn is_index(entry: &IndexEntry) -> bool {
+    matches!(bare(entry), OCI_INDEX | DOCKER_LIST)
+}
+
+/// Entries of unknown types are no error (image-index.md), but no images either.
+pub(crate) fn is_manifest(entry: &IndexEntry) -> bool {
+    matches!(bare(entry), OCI_MANIFEST | DOCKER_MANIFEST)
 }
