@@ -493,10 +493,10 @@ fn short_flags_may_stand_together() {
 }
 
 #[test]
-fn the_readme_answers_for_every_flag_of_the_python_program() {
-    let readme = include_str!("../README.md");
-    let (_, rest) = readme
-        .split_once("## For users of the Python program")
+fn the_changelog_answers_for_every_flag_of_the_python_program() {
+    let changelog = include_str!("../CHANGELOG.md");
+    let (_, rest) = changelog
+        .split_once("The flags of the Python program")
         .unwrap();
     let table = rest.split("\n## ").next().unwrap();
     for flag in [

@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 from count import Counter  # noqa: E402
 from measure import empty, run  # noqa: E402
 from place import HERE, Place  # noqa: E402
-from report import markdown, table  # noqa: E402
+from report import markdown, put, table  # noqa: E402
 from tools import Source, Tools, path_of  # noqa: E402
 
 MB = 1_000_000
@@ -168,6 +168,14 @@ def calculate(ways, boards, sites):
     return head, rows
 
 
+def overview(ways, boards, sites):
+    """What cross/README.md shows of it."""
+    _, rows = calculate({title: way for title, way in ways.items() if "crane" not in title}, boards, sites)
+    return markdown(["dockersave", "requests", "manifests got", "GB", "last board after"],
+                    [(" ".join(f"`{flag}`" for flag in title.split() if flag.startswith("-")) or "without a flag", requests, pulls, size, f"{last} s")
+                     for title, requests, pulls, _, size, _, last in rows])
+
+
 def parts_of(ways, together, boards, sites):
     """(title, head, rows) of each table."""
     parts, rows = [], []
@@ -209,6 +217,8 @@ def main():
         fleet = Fleet(place, Tools(options.binary, place))
         ways, together = fleet.ways(), fleet.together()
     say(parts_of(ways, together, options.boards, options.sites), options.out)
+    if os.environ.get("BENCH_UPDATE"):
+        put(f"{HERE}/../../cross/README.md", "fleet", overview(ways, options.boards, options.sites))
 
 
 if __name__ == "__main__":

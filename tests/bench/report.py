@@ -34,6 +34,15 @@ def markdown(head, rows):
     return "\n".join(lines) + "\n"
 
 
+def put(path, name, text):
+    """Replaces what a README has between <!-- NAME --> and <!-- end of NAME -->."""
+    with open(path) as file:
+        before, rest = file.read().split(f"<!-- {name} -->\n", 1)
+    _, after = rest.split(f"<!-- end of {name} -->", 1)
+    with open(path, "w") as file:
+        file.write(f"{before}<!-- {name} -->\n{text}<!-- end of {name} -->{after}")
+
+
 def mb(number):
     return f"{number / 1e6:.1f}"
 
@@ -53,6 +62,25 @@ def comparison(rows):
 
 def layers_of(case):
     return {"twelve": 12, "one": 1, "small": 200, "thirty": 30, "hundred": 1}[case]
+
+
+# The rows and columns of the table in tests/README.md.
+SHOWN = {"twelve": "12 layers, 111 MB", "one": "one layer, 537 MB", "small": "200 layers, 13 MB",
+         "tls-twelve": "12 layers, HTTPS", "tls-one": "one layer, HTTPS"}
+BESIDE = ("dockersave", "crane", "skopeo", "oras", "curl")
+
+
+def overview(cases, versions):
+    """The idle runs (the busy ones where there are no others), as Markdown."""
+    head = ["", *(f"{tool} {versions[tool]}".strip() for tool in BESIDE)]
+    body = []
+    for case, title in SHOWN.items():
+        cells = [title]
+        for tool in BESIDE:
+            rows = sorted((row for row in cases.get(case, ()) if row.tool == tool), key=lambda row: row.state != "idle")
+            cells.append(f"{rows[0].wall:.2f} s, {mb(rows[0].peak)} MB" if rows else "-")
+        body.append(cells)
+    return markdown(head, body)
 
 
 def budgets(cases):
