@@ -8,6 +8,8 @@
 mod end_to_end;
 // What a user's day looks like: images of all shapes, and nothing goes wrong.
 mod happy;
+// Which module may import which.
+mod layers;
 // The registry, and how the program is run.
 mod registry;
 mod util;

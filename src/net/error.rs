@@ -123,6 +123,11 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Failure {
+    /// Does the server have more to do than it can?
+    pub fn is_of_load(&self) -> bool {
+        matches!(self, Self::Status(status) if matches!(status.status, 429 | 503))
+    }
+
     /// The error a caller sees, once it has been decided that there is no further try.
     pub fn into_error(self, doing: &str, attempts: u32) -> Error {
         let why = self.to_string();

@@ -10,9 +10,8 @@ use super::worker::{BUFFER, Worker};
 use crate::archive::sink::journal::{Chunks, Claim};
 use crate::digest::Hasher;
 use crate::error::Result;
-use crate::net::error::Failure;
 use crate::registry::blob::body::Flow;
-use crate::registry::blob::{Answer, Tries};
+use crate::registry::blob::{Answer, Attempt, Failure, Tries};
 use std::sync::{Arc, MutexGuard};
 
 /// How much of a body that nobody wants is read so that its connection can be kept.
@@ -95,9 +94,7 @@ impl<'p> Worker<'p> {
                 break;
             }
             tries.progress(transfer.at - before);
-            let crowded =
-                matches!(&failure, Failure::Status(status) if matches!(status.status, 429 | 503));
-            if crowded && shared.queue.fewer() {
+            if failure.is_of_load() && shared.queue.fewer() {
                 shared
                     .client
                     .note(&format!("{failure}; going on with fewer connections"));
@@ -111,7 +108,7 @@ impl<'p> Worker<'p> {
     }
 
     /// One request for the rest of a segment, and its answer.
-    fn stream(&mut self, transfer: &mut Transfer<'p>) -> std::result::Result<Outcome, Failure> {
+    fn stream(&mut self, transfer: &mut Transfer<'p>) -> Attempt<Outcome> {
         let shared = self.shared;
         let blob = transfer.segment.blob;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
@@ -140,10 +137,7 @@ impl<'p> Worker<'p> {
     }
 
     /// Goes on with an answer that holds the whole blob, where that is possible.
-    fn without_range(
-        &mut self,
-        transfer: &mut Transfer<'p>,
-    ) -> std::result::Result<Outcome, Failure> {
+    fn without_range(&mut self, transfer: &mut Transfer<'p>) -> Attempt<Outcome> {
         if !self.no_ranges(&transfer.segment) {
             return Ok(Outcome::Lost);
         }
@@ -168,7 +162,7 @@ impl<'p> Worker<'p> {
         transfer: &mut Transfer<'p>,
         mut flow: Flow<'_>,
         whole: Option<u64>,
-    ) -> std::result::Result<Outcome, Failure> {
+    ) -> Attempt<Outcome> {
         let shared = self.shared;
         let blob = transfer.segment.blob;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
@@ -268,7 +262,7 @@ impl<'p> Worker<'p> {
         transfer: &mut Transfer<'p>,
         mut flow: Flow<'_>,
         descriptor: &crate::Descriptor,
-    ) -> std::result::Result<Outcome, Failure> {
+    ) -> Attempt<Outcome> {
         transfer.segment.lock().socket = None;
         if transfer.at == descriptor.size && flow.length().is_none() {
             let more = flow.read(&mut self.buffer[..1])?;

@@ -11,9 +11,14 @@ use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::manifest::Descriptor;
 use crate::net::Response;
-use crate::net::error::Failure;
 use crate::net::retry::Budget;
 use crate::net::url::Url;
+
+/// Why one try at a blob failed; [`Tries`] says whether there is another.
+pub(crate) use crate::net::error::Failure;
+
+/// What one try came to.
+pub(crate) type Attempt<T> = std::result::Result<T, Failure>;
 
 /// What answered a request for a blob.
 pub(crate) enum Answer<'a> {
@@ -33,7 +38,7 @@ impl<'a> Repository<'a> {
         descriptor: &Descriptor,
         range: Option<(u64, u64)>,
         second: bool,
-    ) -> std::result::Result<(Answer<'a>, bool), Failure> {
+    ) -> Attempt<(Answer<'a>, bool)> {
         let (mut response, mirrored) = match self.blob(descriptor, range) {
             // Some registries and stores refuse ranges: then once without. A store's 400 may mean
             // that its signed address has ended.
@@ -92,7 +97,7 @@ impl<'a> Repository<'a> {
         &self,
         descriptor: &Descriptor,
         range: Option<(u64, u64)>,
-    ) -> std::result::Result<(Response<'a>, bool), Failure> {
+    ) -> Attempt<(Response<'a>, bool)> {
         let digest = Some(&descriptor.digest);
         for mirror in self.client.mirrors(digest) {
             match self.try_at(mirror, |there| there.own_blob(descriptor, range)) {
@@ -107,7 +112,7 @@ impl<'a> Repository<'a> {
         &self,
         descriptor: &Descriptor,
         range: Option<(u64, u64)>,
-    ) -> std::result::Result<Response<'a>, Failure> {
+    ) -> Attempt<Response<'a>> {
         let url = self.url(&format!("/blobs/{}", descriptor.digest));
         let ask = Ask {
             accept: &["*/*"],
@@ -132,7 +137,7 @@ impl<'a> Repository<'a> {
         &self,
         descriptor: &Descriptor,
         range: Option<(u64, u64)>,
-    ) -> Option<std::result::Result<Response<'a>, Failure>> {
+    ) -> Option<Attempt<Response<'a>>> {
         let usable = |url: &String| {
             Url::parse(url)
                 .ok()
@@ -267,7 +272,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn some(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
+    fn some(&mut self, buffer: &mut [u8]) -> Attempt<usize> {
         let left = self.descriptor.size - self.at;
         if left == 0 {
             self.check_end()?;
@@ -308,7 +313,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn request(&mut self) -> std::result::Result<Open<'a>, Failure> {
+    fn request(&mut self) -> Attempt<Open<'a>> {
         let range = (self.ranges && self.at > 0).then(|| (self.at, self.descriptor.size - 1));
         let (answer, mirrored) = self.repository.answer(self.descriptor, range, false)?;
         let (flow, skip) = match answer {
@@ -334,7 +339,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A body that goes on behind the blob's end is hostile.
-    fn check_end(&mut self) -> std::result::Result<(), Failure> {
+    fn check_end(&mut self) -> Attempt<()> {
         if let Some(mut open) = self.open.take()
             && open.flow.length().is_none()
             && open.flow.read(&mut [0])? > 0
