@@ -1,11 +1,10 @@
-//! What all requests of a run share: connections, credentials, tokens, and the patience.
+//! What all requests of a run share: connections, credentials, tokens and the retry budget.
 
-use super::auth::challenge::{self, Authorization, Plan};
 use super::auth::credentials::{Credential, Credentials, Found};
-use super::auth::realm::{Challenger, is_loopback, literal};
-use super::content_encoding;
+use super::auth::tokens::Tokens;
+
+use super::Repository;
 use super::mirror::{self, Mirror};
-use super::{Repository, error};
 use crate::budget::Room;
 use crate::error::{Error, Result};
 use crate::net::error::Failure;
@@ -13,13 +12,12 @@ use crate::net::proxy::Proxies;
 use crate::net::retry::Budget;
 use crate::net::tls::{Trust, TrustOptions};
 use crate::net::url::{Origin, Url};
-use crate::net::{Agent, Request, Response, Timeouts};
+use crate::net::{Agent, Response, Timeouts};
 use crate::reference::Reference;
 use crate::secret::without_user;
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 type Log = Arc<dyn Fn(&str) + Send + Sync>;
@@ -185,18 +183,12 @@ impl ClientBuilder {
             mirror_tags: self.mirror_tags,
             credentials: self.credentials,
             retries: self.retries,
-            tokens: Mutex::default(),
+            tokens: Tokens::default(),
             codings: Mutex::default(),
             room: Room::default(),
             log: self.log,
         })
     }
-}
-
-/// What is known for an origin and a scope; `version` counts renewals.
-struct Known {
-    authorization: Authorization,
-    version: u64,
 }
 
 /// Talks to registries. It can be shared between threads; a pull that is cancelled takes the
@@ -210,7 +202,7 @@ pub struct Client {
     mirror_tags: bool,
     credentials: Credentials,
     retries: u32,
-    tokens: Mutex<HashMap<(Origin, String), Known>>,
+    pub(super) tokens: Tokens,
     /// Blobs that came in an encoding that is not undone here, and its name.
     codings: Mutex<HashMap<crate::Digest, String>>,
     room: Room,
@@ -397,210 +389,6 @@ impl Client {
             match once() {
                 Ok(value) => return Ok(value),
                 Err(failure) => self.wait(&mut budget, failure, doing)?,
-            }
-        }
-    }
-
-    fn tokens(&self) -> MutexGuard<'_, HashMap<(Origin, String), Known>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What was last accepted for this origin and scope, while it is valid.
-    pub(super) fn authorization(
-        &self,
-        origin: &Origin,
-        scope: &str,
-    ) -> Option<(Authorization, u64)> {
-        let tokens = self.tokens();
-        let known = tokens.get(&(origin.clone(), scope.to_owned()))?;
-        known
-            .authorization
-            .is_current()
-            .then(|| (known.authorization.clone(), known.version))
-    }
-
-    /// Answers a challenge. Of several threads that were refused with the same token, one renews
-    /// it and the others take what it got: `used` is the version that was refused.
-    pub(super) fn authenticate(
-        &self,
-        challenger: Challenger<'_>,
-        scope: &str,
-        plan: Plan,
-        credential: Option<Found>,
-        used: Option<u64>,
-    ) -> std::result::Result<(Authorization, u64), Failure> {
-        let origin = challenger.origin;
-        let mut tokens = self.tokens();
-        let key = (origin.clone(), scope.to_owned());
-        let mut version = 0;
-        if let Some(known) = tokens.get(&key) {
-            if used.is_none_or(|used| used < known.version) && known.authorization.is_current() {
-                return Ok((known.authorization.clone(), known.version));
-            }
-            version = known.version + 1;
-        }
-        if let Some(found) = &credential {
-            self.note(&format!("credentials for {origin} from {}", found.source));
-        }
-        let authorization = match (plan, &credential) {
-            (
-                _,
-                Some(Found {
-                    credential: Credential::RegistryToken(token),
-                    source,
-                }),
-            ) => Authorization::bearer(token, None, Some(source.clone())),
-            (
-                Plan::Basic,
-                Some(Found {
-                    credential: Credential::Password { user, password },
-                    source,
-                }),
-            ) => Authorization::basic(user, password.expose(), source),
-            (Plan::Basic, _) => {
-                return Err(Failure::Final(Error::Refused {
-                    host: origin.to_string(),
-                    status: 401,
-                    detail: "it wants a user and a password: see --user".into(),
-                }));
-            }
-            (
-                Plan::Bearer {
-                    realm,
-                    service,
-                    scopes,
-                },
-                _,
-            ) => self.token(challenger, &realm, &service, &scopes, credential.as_ref())?,
-        };
-        tokens.insert(
-            key,
-            Known {
-                authorization: authorization.clone(),
-                version,
-            },
-        );
-        Ok((authorization, version))
-    }
-
-    /// A token from a realm: by POST for an identity token, by GET otherwise.
-    pub(super) fn token(
-        &self,
-        challenger: Challenger<'_>,
-        realm: &Url,
-        service: &str,
-        scopes: &[String],
-        credential: Option<&Found>,
-    ) -> std::result::Result<Authorization, Failure> {
-        let source = credential.map(|found| &found.source);
-        let (mut url, form) = match credential.map(|found| &found.credential) {
-            Some(Credential::IdentityToken { token, .. }) => {
-                let form = challenge::token_form(token.expose(), service, scopes);
-                (realm.clone(), Some(form))
-            }
-            Some(Credential::Password { user, .. }) => (
-                challenge::token_url(realm, service, scopes, Some(user)),
-                None,
-            ),
-            _ => (challenge::token_url(realm, service, scopes, None), None),
-        };
-        let field = challenge::password_field(credential);
-        let deadline = Some(self.agent.deadline());
-        // A realm may move. Credentials follow within its origin, or to https on its host; a request
-        // without any has nothing to tell.
-        for _ in 0..4 {
-            self.check_realm(challenger, &url.origin)?;
-            let mut request = Request::get(&url);
-            request.deadline = deadline;
-            if let Some(field) = &field {
-                request = request.field("Authorization", field);
-            }
-            if form.is_some() {
-                request.method = "POST";
-                request.form = form.clone();
-            }
-            let response = self.agent.send(&request)?;
-            self.note_answer(request.method, &url, None, &response);
-            if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
-                return match self.take_token(response, &url, source) {
-                    // GCR, ACR and Artifactory do not know the form, each with a status of its own.
-                    Err(Failure::Status(status))
-                        if form.is_some() && matches!(status.status, 400 | 401 | 404 | 405) =>
-                    {
-                        let beside = credential.and_then(Found::beside_token);
-                        self.token(challenger, realm, service, scopes, beside.as_ref())
-                    }
-                    other => other,
-                };
-            }
-            let next = response
-                .field("location")
-                .and_then(|location| url.join(location).ok());
-            response.body.drain();
-            let safe = |next: &Origin| {
-                let upgraded = next.secure && !url.origin.secure && next.host == url.origin.host;
-                field.is_none() && form.is_none() || *next == url.origin || upgraded
-            };
-            match next.filter(|next| safe(&next.origin)) {
-                Some(next) => url = next,
-                None => break,
-            }
-        }
-        Err(Failure::Final(Error::malformed(
-            format!("the token endpoint {}", realm.origin),
-            "redirects to another host, which is not told any credentials, or too often",
-        )))
-    }
-
-    /// Whoever sent a challenge, as far as [`super::auth::realm`] has to know.
-    pub(super) fn challenger<'o>(&self, origin: &'o Origin, password: bool) -> Challenger<'o> {
-        let addresses = self.addresses(origin).unwrap_or_default();
-        Challenger {
-            origin,
-            loopback: addresses.iter().any(|ip| is_loopback(*ip)),
-            password,
-        }
-    }
-
-    /// What a connection to an origin would be made to. Names behind a proxy are resolved there.
-    fn addresses(&self, origin: &Origin) -> std::result::Result<Vec<IpAddr>, Failure> {
-        match literal(&origin.host) {
-            none if none.is_empty() => self.agent.addresses(origin),
-            own => Ok(own),
-        }
-    }
-
-    /// Looks at what a realm's name stands for: it may be an address of this machine. Connections
-    /// go to the same addresses, since each name is looked up once.
-    fn check_realm(
-        &self,
-        challenger: Challenger<'_>,
-        realm: &Origin,
-    ) -> std::result::Result<(), Failure> {
-        Ok(challenger.check(realm, &self.addresses(realm)?)?)
-    }
-
-    fn take_token(
-        &self,
-        mut response: Response<'_>,
-        url: &Url,
-        source: Option<&String>,
-    ) -> std::result::Result<Authorization, Failure> {
-        let host = url.origin.to_string();
-        match response.status() {
-            200..=299 => {
-                let what = format!("the token from {host}");
-                let bytes = content_encoding::document(response, challenge::TOKEN_LIMIT, &what)?;
-                Ok(challenge::read_token(&bytes, &host, source.cloned())?)
-            }
-            status => {
-                let mut failure = error::failure(url, &mut response, false);
-                failure.credentials = source.cloned();
-                if (400..404).contains(&status) {
-                    // Whatever the number, the endpoint has looked at who asks, and will not.
-                    failure.status = if status == 403 { 403 } else { 401 };
-                }
-                Err(Failure::Status(Box::new(failure)))
             }
         }
     }

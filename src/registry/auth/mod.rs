@@ -5,3 +5,5 @@ mod config;
 pub(crate) mod credentials;
 mod helper;
 pub(crate) mod realm;
+mod token;
+pub(crate) mod tokens;
