@@ -59,6 +59,8 @@ mod proxied;
 mod memory;
 // Bytes that come, but bring nothing.
 mod waits;
+// How long is waited for whom, and what is said meanwhile.
+mod waiting;
 // Servers that mean harm.
 mod hostile;
 // Names, addresses, proxies, next pages, secrets.

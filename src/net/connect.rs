@@ -22,6 +22,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(crate) struct Resolver {
     known: Mutex<HashMap<String, Vec<IpAddr>>>,
+    /// Where a connection was taken.
+    reached: Mutex<Vec<Origin>>,
 }
 
 impl Resolver {
@@ -32,10 +34,18 @@ impl Resolver {
             .iter()
             .map(|ip| SocketAddr::new(*ip, origin.port))
             .collect();
-        let (stream, winner) = race(&sockets, timeout).map_err(|why| Failure::Connect {
+        let raced = race(&sockets, timeout);
+        let mut reached = lock(&self.reached);
+        let known = reached.contains(origin);
+        let (stream, winner) = raced.map_err(|why| Failure::Connect {
             origin: origin.clone(),
             why: explain(&why, origin),
+            refused: !known && why.kind() == io::ErrorKind::ConnectionRefused,
         })?;
+        if !known {
+            reached.push(origin.clone());
+        }
+        drop(reached);
         if winner.ip() != addresses[0] {
             let mut known = lock(&self.known);
             if let Some(list) = known.get_mut(&origin.host) {
@@ -151,7 +161,7 @@ fn race(addresses: &[SocketAddr], timeout: Duration) -> io::Result<(TcpStream, S
                         next_start = now + STAGGER;
                     }
                     Err(error) => {
-                        last = error;
+                        last = worse(last, error);
                         continue;
                     }
                 },
@@ -170,12 +180,20 @@ fn race(addresses: &[SocketAddr], timeout: Duration) -> io::Result<(TcpStream, S
                         return Ok((stream, address));
                     }
                     Err(error) => {
-                        last = error.into();
+                        last = worse(last, error.into());
                         next_start = Instant::now();
                     }
                 }
             }
         }
+    }
+}
+
+/// Of two failures the one that is told: where one address refuses, others may have no route.
+fn worse(last: io::Error, next: io::Error) -> io::Error {
+    match last.kind() {
+        io::ErrorKind::ConnectionRefused => last,
+        _ => next,
     }
 }
 

@@ -14,8 +14,12 @@ pub(crate) enum Failure {
         again: bool,
         why: String,
     },
-    /// No address took a connection.
-    Connect { origin: Origin, why: String },
+    /// No address took a connection. `refused`: at once, by a host that has taken none in this run.
+    Connect {
+        origin: Origin,
+        why: String,
+        refused: bool,
+    },
     /// The other side is not to be trusted, or speaks no TLS.
     Tls { host: String, why: String },
     /// A wait reached its end.
@@ -102,7 +106,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolve { host, why, .. } => write!(f, "{host} has no address: {why}"),
-            Self::Connect { origin, why } => {
+            Self::Connect { origin, why, .. } => {
                 write!(f, "no connection to {}: {why}", origin.host_and_port())
             }
             Self::Tls { host, why } => write!(f, "{host}: {why}"),

@@ -10,6 +10,7 @@ mod connect;
 pub(crate) mod error;
 pub(crate) mod http;
 mod limit;
+pub(crate) mod pending;
 pub(crate) mod proxy;
 pub(crate) mod retry;
 pub(crate) mod stream;
@@ -23,6 +24,7 @@ use error::Failure;
 pub(crate) use http::Head;
 use http::{Connection, Framing};
 use limit::Limit;
+use pending::{Pending, Wait};
 use proxy::{Proxies, Proxy};
 use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -137,6 +139,7 @@ pub(crate) struct Agent {
     idle: Mutex<Vec<(Connection, Instant)>>,
     live: Mutex<Vec<Weak<TcpStream>>>,
     limit: Option<Limit>,
+    pub pending: Pending,
     pub stop: Stop,
 }
 
@@ -156,6 +159,7 @@ impl Agent {
             idle: Mutex::default(),
             live: Mutex::default(),
             limit: None,
+            pending: Pending::default(),
             stop: Stop::default(),
         }
     }
@@ -224,12 +228,13 @@ impl Agent {
                 Some(connection) => connection,
                 None => self.connect(origin, proxy)?,
             };
+            let pending = self.pending.begin("an answer from", origin);
             match connection.exchange(&bytes, no_body, wait) {
                 Ok((head, framing)) => {
                     let keep = connection.is_kept(&head, framing);
                     return Ok(Response {
                         head,
-                        body: Body::new(self, connection, framing, keep),
+                        body: Body::new(self, connection, framing, keep, pending),
                     });
                 }
                 // The server closed a kept connection while the request was under way: that is
@@ -266,11 +271,13 @@ impl Agent {
         }
         let end = Instant::now() + self.timeouts.connect;
         let first_hop = proxy.map_or(origin, |proxy| &proxy.origin);
+        let _pending = self.pending.begin("a connection to", first_hop);
         let tcp = Arc::new(self.resolver.connect(first_hop, self.timeouts.connect)?);
         self.watch(&tcp);
         let broken = |error: std::io::Error| Failure::Connect {
             origin: origin.clone(),
             why: crate::error::plain(&error),
+            refused: false,
         };
         let mut socket = Socket::new(tcp, self.timeouts.idle).map_err(broken)?;
         let least = Duration::from_secs(1);
@@ -352,6 +359,8 @@ pub(crate) struct Body<'a> {
     least: u64,
     /// When all of it must have come.
     deadline: Option<Instant>,
+    /// Whoever waits for it waits for its sender, unless it is this program that is slow.
+    pending: Option<Wait<'a>>,
 }
 
 /// The capacity for a large document, so that its memory goes back to the system with it. glibc
@@ -367,7 +376,13 @@ fn alone(limit: u64) -> usize {
 }
 
 impl<'a> Body<'a> {
-    fn new(agent: &'a Agent, connection: Connection, framing: Framing, keep: bool) -> Self {
+    fn new(
+        agent: &'a Agent,
+        connection: Connection,
+        framing: Framing,
+        keep: bool,
+        pending: Wait<'a>,
+    ) -> Self {
         let mut body = Self {
             agent,
             connection: Some(connection),
@@ -378,6 +393,7 @@ impl<'a> Body<'a> {
             spent: Duration::ZERO,
             least: LEAST_RATE,
             deadline: None,
+            pending: Some(pending).filter(|_| agent.limit.is_none()),
         };
         body.give_back();
         body
@@ -467,9 +483,11 @@ impl<'a> Body<'a> {
     fn give_back(&mut self) {
         if self.framing == Framing::Done
             && let Some(connection) = self.connection.take()
-            && self.keep
         {
-            lock(&self.agent.idle).push((connection, Instant::now()));
+            self.pending = None;
+            if self.keep {
+                lock(&self.agent.idle).push((connection, Instant::now()));
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The first wait; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
+/// The only wait for a host that refuses the first connection: it may be about to start.
+const REFUSED: Duration = Duration::from_millis(500);
 /// The longest wait of our own choosing.
 const LONGEST: Duration = Duration::from_secs(30);
 /// The longest wait a server may ask for.
@@ -23,6 +25,8 @@ const PROGRESS: u64 = 64 << 10;
 pub(crate) enum Verdict {
     /// Try again after the usual wait.
     Again,
+    /// Try once more, soon: nobody listens there, which is seldom mended by waiting.
+    Once,
     /// Try again after at least this long, because the server said so.
     After(Duration),
     /// The target a redirect led to does not serve us any more: ask the registry for a new one.
@@ -34,6 +38,7 @@ pub(crate) enum Verdict {
 /// What `failure` calls for.
 pub(crate) fn classify(failure: &Failure) -> Verdict {
     match failure {
+        Failure::Connect { refused: true, .. } => Verdict::Once,
         Failure::Resolve { again: true, .. }
         | Failure::Connect { .. }
         | Failure::Timer { .. }
@@ -97,13 +102,15 @@ impl Budget {
         let asked = match classify(failure) {
             Verdict::Never => return None,
             Verdict::After(wait) => Some(wait.max(FIRST)),
-            Verdict::Again => None,
+            Verdict::Once if self.attempts > 1 => return None,
+            Verdict::Again | Verdict::Once => None,
             // Nothing is wrong with the registry: there is no reason to wait for it.
             Verdict::NewUrl => Some(Duration::ZERO),
         };
         if self.failures >= self.tries {
             return None;
         }
+        let once = classify(failure) == Verdict::Once;
         let doubled = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
         self.failures += 1;
         self.attempts += 1;
@@ -111,6 +118,7 @@ impl Budget {
             Some(Duration::ZERO) if self.failures <= 2 => Duration::ZERO,
             // Many clients told the same second would come back in the same second.
             Some(wait) => wait.max(Duration::from_millis(1)) + jitter(FIRST),
+            None if once => REFUSED,
             None => doubled / 2 + jitter(doubled / 2),
         })
     }
@@ -202,6 +210,21 @@ mod tests {
         assert!(
             Budget::new(3).next(&status(429, false, Some(2))).unwrap() >= Duration::from_secs(2)
         );
+    }
+
+    #[test]
+    fn who_refuses_the_first_connection_is_tried_once_more() {
+        let refused = |refused| Failure::Connect {
+            origin: Url::parse("https://h/").unwrap().origin,
+            why: String::new(),
+            refused,
+        };
+        let mut budget = Budget::new(5);
+        assert_eq!(budget.next(&refused(true)), Some(REFUSED));
+        assert_eq!(budget.next(&refused(true)), None);
+        assert_eq!(Budget::new(0).next(&refused(true)), None);
+        let mut budget = Budget::new(5);
+        assert!((0..5).all(|_| budget.next(&refused(false)).is_some()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::auth::tokens::Tokens;
 use super::Repository;
 use super::mirror::{self, Mirror};
 use crate::budget::Room;
+use crate::cancel::Stop;
 use crate::error::{Error, Result};
 use crate::net::error::Failure;
 use crate::net::proxy::Proxies;
@@ -35,6 +36,7 @@ pub struct ClientBuilder {
     mirror_tags: bool,
     credentials: Credentials,
     log: Option<Log>,
+    notice: Option<Log>,
 }
 
 impl ClientBuilder {
@@ -132,6 +134,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Is told what somebody who waits should know, such as a failure that is tried again only
+    /// after more than a second; the log is not told it then.
+    pub fn notice(mut self, notice: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.notice = Some(Arc::new(notice));
+        self
+    }
+
     /// Reads the files that options name; connects to nothing.
     ///
     /// # Errors
@@ -187,6 +196,7 @@ impl ClientBuilder {
             codings: Mutex::default(),
             room: Room::default(),
             log: self.log,
+            notice: self.notice,
         })
     }
 }
@@ -207,6 +217,7 @@ pub struct Client {
     codings: Mutex<HashMap<crate::Digest, String>>,
     room: Room,
     log: Option<Log>,
+    notice: Option<Log>,
 }
 
 impl Client {
@@ -222,6 +233,7 @@ impl Client {
             mirror_tags: false,
             credentials: Credentials::default(),
             log: None,
+            notice: None,
         }
     }
 
@@ -237,6 +249,12 @@ impl Client {
     /// Ends all that is under way on this client, from another thread; it cannot be used again.
     pub fn cancel(&self) {
         self.agent.abort();
+    }
+
+    /// What is being waited for, such as `an answer from HOST`, and for how long already; for those
+    /// who show it.
+    pub fn pending(&self) -> Option<(String, Duration)> {
+        self.agent.pending.longest()
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -362,16 +380,23 @@ impl Client {
         }
     }
 
+    /// Waits before the try that follows a failure; `false` where it was stopped instead.
+    pub(crate) fn sleep(&self, stop: &Stop, wait: Duration, failure: &Failure) -> bool {
+        let line = format!("{failure}; trying again in {:.1} s", wait.as_secs_f64());
+        match &self.notice {
+            Some(notice) if wait > Duration::from_secs(1) => notice(&crate::error::line(&line)),
+            _ => self.note(&line),
+        }
+        let _pending = self.agent.pending.begin("the next try", &"");
+        stop.sleep(wait)
+    }
+
     /// Waits before a further try; fails when there is none, or the client was cancelled.
     pub(crate) fn wait(&self, budget: &mut Budget, failure: Failure, doing: &str) -> Result<()> {
         let Some(wait) = budget.next(&failure) else {
             return Err(failure.into_error(doing, budget.attempts()));
         };
-        self.note(&format!(
-            "{failure}; trying again in {:.1} s",
-            wait.as_secs_f64()
-        ));
-        if self.agent.stop.sleep(wait) {
+        if self.sleep(&self.agent.stop, wait, &failure) {
             Ok(())
         } else {
             Err(Error::Interrupted(0))

@@ -469,6 +469,10 @@ impl Repository<'_> {
     fn credential(&self) -> Option<auth::credentials::Found> {
         let credentials = self.client.credentials();
         let before = credentials.problems().len();
+        // A helper may take its time.
+        let domain = &self.reference.domain();
+        let pending = &self.client.agent().pending;
+        let _pending = pending.begin("credentials for", domain);
         let found = if self.mirror {
             let name = self.base.target.strip_prefix("/v2/").unwrap_or_default();
             credentials.find_by_name(&self.base.origin.authority(), name)

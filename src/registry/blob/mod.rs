@@ -205,11 +205,7 @@ impl<'a> Tries<'a> {
             }
             return Err(failure.into_error(&self.doing, self.budget.attempts()));
         };
-        self.client.note(&format!(
-            "{failure}; trying again in {:.1} s",
-            wait.as_secs_f64()
-        ));
-        Ok(self.stop.sleep(wait))
+        Ok(self.client.sleep(self.stop, wait, &failure))
     }
 }
 
