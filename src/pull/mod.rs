@@ -17,12 +17,14 @@ mod to_file;
 mod to_writer;
 mod transfer;
 mod transform;
+mod unchanged;
 mod worker;
 
 pub use event::{Event, LayerProgress};
 pub(crate) use reuse::{claims as reused, names, open as reusable};
 
 use crate::archive::plan::Plan;
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::registry::Client;
 use inflate::Inflate;
@@ -40,6 +42,8 @@ pub struct Pull<'c> {
     xz: bool,
     beside: Option<PathBuf>,
     reuse: Vec<PathBuf>,
+    quick_check: bool,
+    sha256: bool,
     observer: Option<Observer<'c>>,
 }
 
@@ -55,6 +59,10 @@ pub struct Report {
     pub downloaded: u64,
     /// Bytes of blobs that were there already, or came from another file.
     pub kept: u64,
+    /// What is there was already what is asked for, and was left as it is.
+    pub unchanged: bool,
+    /// The archive's SHA-256, where [`Pull::sha256`] asks for it; a directory has none.
+    pub sha256: Option<Digest>,
 }
 
 impl<'c> Pull<'c> {
@@ -69,6 +77,8 @@ impl<'c> Pull<'c> {
             xz: false,
             beside: None,
             reuse: Vec::new(),
+            quick_check: false,
+            sha256: false,
             observer: None,
         }
     }
@@ -121,6 +131,19 @@ impl<'c> Pull<'c> {
         self
     }
 
+    /// Takes an archive that is there for unchanged by its size, its headers and its documents,
+    /// without hashing its layers.
+    pub fn quick_check(mut self, quick: bool) -> Self {
+        self.quick_check = quick;
+        self
+    }
+
+    /// Reports the SHA-256 of the archive, for which a file is read once more.
+    pub fn sha256(mut self, sha256: bool) -> Self {
+        self.sha256 = sha256;
+        self
+    }
+
     /// Is told what happens, on the thread that calls the pull.
     pub fn observer(mut self, observer: impl FnMut(&Event) + 'c) -> Self {
         self.observer = Some(Box::new(observer));
@@ -128,7 +151,8 @@ impl<'c> Pull<'c> {
     }
 
     /// Makes the archive. It grows in `PATH.partial`, from which a later call goes on after any
-    /// failure, and gets its name when every byte of it is verified.
+    /// failure, and gets its name when every byte of it is verified. A file that is already the
+    /// archive is left as it is.
     ///
     /// # Errors
     ///

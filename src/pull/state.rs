@@ -153,6 +153,8 @@ impl<'p> Shared<'p> {
             size,
             downloaded: self.progress.downloaded.get(),
             kept: kept.map(|blob| blob.kept.get()).sum(),
+            unchanged: false,
+            sha256: None,
         }
     }
 

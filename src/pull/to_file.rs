@@ -5,34 +5,45 @@ use super::event::Event;
 use super::inflate::Stored;
 use super::state::Shared;
 use super::teller::Teller;
-use super::transform::{Pulled, Shape};
-use super::{Pull, Report, reuse};
+use super::transform::{Made, Pulled, Shape};
+use super::{Pull, Report, reuse, unchanged};
 use crate::archive::sink::Opened;
 use crate::archive::sink::directory::{self, Directory};
 use crate::archive::sink::file::{Partial, check_target};
 use crate::archive::sink::fs::{UNSYNCED, resolve, with_suffix};
+use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
-pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
+pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
     check_target(path)?;
     if let Some(beside) = &pull.beside {
         directory::check_target(beside)?;
     }
     // A link stays; the file that it points to is replaced.
     let place = &resolve(path).map_err(|error| Error::output(path, "writing", error))?;
+    if let Some(report) = pull.unchanged_file(place, path)? {
+        return Ok(report);
+    }
     let opened = Partial::open(place, &pull.plan, pull.restart)?;
     pull.fill(opened, path, |pull, filled| {
         let shape = filled.shape(pull)?;
-        let mut size = pull.plan.size();
+        let mut made = (pull.plan.size(), None);
+        let mut unchanged = false;
         if shape.is_plain() {
             filled.finish()?;
+            if pull.sha256 {
+                made.1 = Some(unchanged::sha256(pull, place, made.0, filled.teller)?);
+            }
         } else {
             filled
                 .teller
                 .stage(shape.plan(&pull.plan), shape.doing(), false);
-            size = shape.to_file(filled.pulled(&mut filled.stored()), filled.teller, place)?;
+            let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
+            let mut stored = filled.stored();
+            let pulled = filled.pulled(&mut stored);
+            (made, unchanged) = shape.to_file(pulled, filled.teller, place, hasher)?;
         }
         if let Some(beside) = &pull.beside {
             filled.to_directory(&shape, beside)?;
@@ -40,7 +51,7 @@ pub(super) fn to_file(pull: Pull<'_>, path: &Path) -> Result<Report> {
         if !shape.is_plain() {
             filled.shared.store.discard();
         }
-        Ok(size)
+        Ok((made, unchanged))
     })
 }
 
@@ -50,6 +61,9 @@ pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
     directory::check_target(path)?;
     // There is no archive to be compressed.
     pull.xz = false;
+    if let Some(report) = pull.unchanged_directory(path)? {
+        return Ok(report);
+    }
     let opened = if pull.inflate.is_some() {
         Partial::open(&with_suffix(path, ".tar"), &pull.plan, pull.restart)?
     } else {
@@ -63,18 +77,18 @@ pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
             filled.to_directory(&shape, path)?;
             filled.shared.store.discard();
         }
-        Ok(shape.plan(&pull.plan).size())
+        Ok(((shape.plan(&pull.plan).size(), None), false))
     })
 }
 
 impl Pull<'_> {
     /// Lets workers fill a store that will replace `path`, and then `finish` do what is left; it
-    /// says how large the archive became. After a failure the store keeps what is worth keeping.
+    /// says what was made, and whether what was there is the same. After a failure the store keeps what is worth keeping.
     fn fill(
         mut self,
         opened: Opened,
         path: &Path,
-        finish: impl FnOnce(&Self, &Filled<'_>) -> Result<u64>,
+        finish: impl FnOnce(&Self, &Filled<'_>) -> Result<(Made, bool)>,
     ) -> Result<Report> {
         let mut observer = self.observer.take().unwrap_or_else(|| Box::new(|_| {}));
         let (sender, receiver) = channel();
@@ -105,11 +119,15 @@ impl Pull<'_> {
             }
         });
         match outcome {
-            Ok(size) => {
+            Ok(((size, sha256), unchanged)) => {
                 if let Some(lender) = &shared.lender {
                     lender.remove();
                 }
-                Ok(shared.report(path, size))
+                Ok(Report {
+                    sha256,
+                    unchanged,
+                    ..shared.report(path, size)
+                })
             }
             Err(error) => {
                 shared.store.give_up();

@@ -11,6 +11,7 @@ use crate::archive::plan::Plan;
 use crate::archive::sink::stream::Layers;
 use crate::archive::source::Place;
 use crate::counter::Counter;
+use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result, STANDARD_OUTPUT};
 use crate::registry::Repository;
 use std::io::{BufRead, Write};
@@ -42,12 +43,13 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         Shape::of(pull.inflate, pull.xz, pulled, &teller)
     })?;
     let plan = shape.plan(&pull.plan);
-    let size = pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
+    let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
+    let (size, sha256) = pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
         // Where that is the first stage, it is the download.
         if pull.inflate.is_some() {
             teller.stage(plan, shape.doing(), false);
         }
-        shape.write(pulled, &teller, out, Path::new(STANDARD_OUTPUT))
+        shape.write(pulled, &teller, out, Path::new(STANDARD_OUTPUT), hasher)
     })?;
     teller.tell(&teller.snapshot());
     teller.tell(&Event::Finishing);
@@ -60,6 +62,8 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         kept: kept
             .map(|blob| pull.plan.blobs()[*blob].descriptor.size)
             .sum(),
+        unchanged: false,
+        sha256,
     })
 }
 

@@ -10,12 +10,16 @@ use crate::archive::sink::fs::{NewFile, UNSYNCED};
 use crate::archive::sink::stream::{self, Layers};
 use crate::archive::source::Place;
 use crate::codec::xz::Xz;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 
 /// What xz itself does unless told otherwise.
 const LEVEL: u32 = 6;
+
+/// The size of an archive, and its SHA-256 where that is wanted.
+pub(super) type Made = (u64, Option<Digest>);
 
 /// Where layers come from: those of a plan, as they were pulled.
 pub(super) struct Pulled<'p> {
@@ -85,16 +89,21 @@ impl Shape {
         }
     }
 
-    /// Writes the archive; says how many bytes that were.
+    /// Writes the archive; says how many bytes that were, and what `hasher` made of them.
     pub fn write(
         &self,
         pulled: Pulled<'_>,
         teller: &Teller<'_>,
         out: &mut dyn Write,
         name: &Path,
-    ) -> Result<u64> {
+        hasher: Option<Hasher>,
+    ) -> Result<Made> {
         let failed = |error| Error::output(name, "writing to", error);
-        let mut out = Counted { out, bytes: 0 };
+        let mut out = Counted {
+            out,
+            bytes: 0,
+            hasher,
+        };
         if self.xz {
             let mut xz = Xz::new(LEVEL, Box::new(&mut out)).map_err(failed)?;
             self.write_tar(pulled, teller, &mut xz, name)?;
@@ -103,7 +112,7 @@ impl Shape {
             self.write_tar(pulled, teller, &mut out, name)?;
         }
         out.flush().map_err(failed)?;
-        Ok(out.bytes)
+        Ok((out.bytes, out.hasher.map(Hasher::finish)))
     }
 
     fn write_tar(
@@ -125,13 +134,22 @@ impl Shape {
         })
     }
 
-    /// Makes a file of the archive; says how large it became.
-    pub fn to_file(&self, pulled: Pulled<'_>, teller: &Teller<'_>, path: &Path) -> Result<u64> {
+    /// Makes a file of the archive, unless the one that is there has the same bytes; says what
+    /// [`Self::write`] does, and whether it was left.
+    pub fn to_file(
+        &self,
+        pulled: Pulled<'_>,
+        teller: &Teller<'_>,
+        path: &Path,
+        hasher: Option<Hasher>,
+    ) -> Result<(Made, bool)> {
         let mut file = NewFile::create(path)?;
-        self.write(pulled, teller, &mut file, path)?;
-        let (size, synced) = file.finish()?;
-        note(synced, teller);
-        Ok(size)
+        let written = self.write(pulled, teller, &mut file, path, hasher)?;
+        if file.is_target() {
+            return Ok((written, true));
+        }
+        note(file.finish()?, teller);
+        Ok((written, false))
     }
 
     /// Makes a directory of the archive's entries.
@@ -188,16 +206,20 @@ fn note(synced: bool, teller: &Teller<'_>) {
     }
 }
 
-/// A writer that counts.
+/// A writer that counts, and hashes where that is wanted.
 struct Counted<'w> {
     out: &'w mut dyn Write,
     bytes: u64,
+    hasher: Option<Hasher>,
 }
 
 impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         self.bytes += written as u64;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[..written]);
+        }
         Ok(written)
     }
 

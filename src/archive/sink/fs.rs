@@ -210,18 +210,39 @@ impl NewFile {
         })
     }
 
-    /// Brings it to the disk and gives it its name; returns its size, and whether the file system
-    /// could be asked for that.
-    pub fn finish(mut self) -> Result<(u64, bool)> {
-        let synced = sync(&self.file);
-        let (synced, about) = synced
-            .and_then(|synced| Ok((synced, self.file.metadata()?)))
+    /// Has the file that it is to replace the same bytes already?
+    pub fn is_target(&self) -> bool {
+        let same = || {
+            let size = self.file.metadata().ok()?.len();
+            let about = self.target.metadata().ok()?;
+            (about.is_file() && about.len() == size).then_some(())?;
+            let there = File::open(&self.target).ok()?;
+            let mut buffers = [[0; 16 << 10]; 2];
+            let [own, other] = &mut buffers;
+            let mut at = 0;
+            while at < size {
+                let length = (size - at).min(own.len() as u64) as usize;
+                let (own, other) = (&mut own[..length], &mut other[..length]);
+                self.file.read_exact_at(own, at).ok()?;
+                there.read_exact_at(other, at).ok()?;
+                (own == other).then_some(())?;
+                at += length as u64;
+            }
+            Some(())
+        };
+        same().is_some()
+    }
+
+    /// Brings it to the disk and gives it its name; says whether the file system could be asked
+    /// for the former.
+    pub fn finish(mut self) -> Result<bool> {
+        let synced = sync(&self.file)
             .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?;
         std::fs::rename(&self.path, &self.target)
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         self.finished = true;
         sync_folder(&self.target);
-        Ok((about.len(), synced))
+        Ok(synced)
     }
 }
 
