@@ -14,10 +14,14 @@ mod time;
 fn main() -> io::Result<()> {
     let commit = set("DOCKERSAVE_COMMIT").or_else(commit);
     let date = set("SOURCE_DATE_EPOCH").or_else(date);
+    let seconds = date.as_ref().and_then(|date| date.parse().ok());
+    let day = time::date(seconds.unwrap_or(0));
     let mut out = io::stdout().lock();
     for file in ["Cargo.toml", "src/build.rs", "src/time.rs"] {
         writeln!(out, "cargo::rerun-if-changed={file}")?;
     }
+    // For the manual page.
+    writeln!(out, "cargo::rustc-env=DOCKERSAVE_DATE={day}")?;
     for (name, value) in [("DOCKERSAVE_COMMIT", commit), ("SOURCE_DATE_EPOCH", date)] {
         writeln!(out, "cargo::rerun-if-env-changed={name}")?;
         if let Some(value) = value {

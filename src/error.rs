@@ -60,22 +60,6 @@ pub enum Error {
         /// What was found.
         found: String,
     },
-    /// An archive that was checked has defects, which were told one by one. Status 6.
-    Unsound {
-        /// The archive.
-        archive: String,
-        /// How many there are.
-        defects: usize,
-        /// Did this program write it? Then it can be mended.
-        ours: bool,
-    },
-    /// An archive is sound as far as it was looked into, which is not all of it. Status 8.
-    Uninflated {
-        /// The archive.
-        archive: String,
-        /// How many layers were not inflated.
-        layers: usize,
-    },
     /// The disk or the output failed: full, read-only, closed. Status 7.
     Output {
         /// The file, directory or stream.
@@ -132,14 +116,13 @@ impl Error {
             Self::Refused { .. } => 3,
             Self::NotFound { .. } => 4,
             Self::Network { .. } => 5,
-            Self::Mismatch { .. } | Self::Unsound { .. } => 6,
+            Self::Mismatch { .. } => 6,
             Self::Output { .. } => 7,
             Self::Tls { .. }
             | Self::Malformed { .. }
             | Self::TooLarge { .. }
             | Self::Input { .. }
             | Self::Unsupported { .. } => 1,
-            Self::Uninflated { .. } => 8,
             Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
         }
     }
@@ -248,29 +231,6 @@ impl fmt::Display for Message<'_> {
                     advice => write!(f, "; {advice}"),
                 }
             }
-            Error::Unsound {
-                archive,
-                defects,
-                ours,
-            } => {
-                let s = if *defects == 1 { "" } else { "s" };
-                let advice = match ours {
-                    true => "pull its images to the same path again: what is sound in it is kept",
-                    false => "get it again from where it came",
-                };
-                write!(f, "{archive} has {defects} defect{s}; {advice}")
-            }
-            Error::Uninflated { archive, layers } => {
-                let (s, are) = if *layers == 1 {
-                    ("", "was")
-                } else {
-                    ("s", "were")
-                };
-                write!(
-                    f,
-                    "{archive}: {layers} layer{s} {are} not inflated, so whether their content is what the config names is not known; --inflate-memory allows larger zstd windows"
-                )
-            }
             Error::Tls { host, why } => write!(f, "{host}: {why}"),
             Error::Malformed { document, why } => write!(f, "{document}: {why}"),
             Error::TooLarge { what, limit } => {
@@ -362,10 +322,10 @@ impl fmt::Display for UntrustedText {
     }
 }
 
-/// Text from outside, fit for a terminal: secrets are left out, control, invisible and
+/// Text from a registry or an archive, fit for a terminal: secrets are left out, control, invisible and
 /// direction-changing characters become `?`, white space becomes single blanks, and what exceeds
 /// `limit` characters is cut off.
-pub(crate) fn printable(text: &str, limit: usize) -> String {
+pub fn printable(text: &str, limit: usize) -> String {
     // Before the text is cut: half a secret is one, too.
     let text = redact_all(text);
     let mut out = String::with_capacity(text.len().min(limit + 3));
@@ -392,15 +352,15 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
     out
 }
 
-/// A line that is about to be shown, whatever it was put together from: the last filter, for texts
-/// of our own that hold names of files, hosts and platforms.
-pub(crate) fn line(text: &str) -> String {
+/// One line that is about to be shown, whatever it was put together from: control and hidden
+/// characters become `?`, secrets and the users of addresses `***`.
+pub fn line(text: &str) -> String {
     let one = |c: char| if c.is_whitespace() { ' ' } else { visible(c) };
     redact(text, LONG).chars().map(one).collect()
 }
 
-/// Lines of a listing: only their ends are kept of what moves a cursor.
-pub(crate) fn lines(text: &str) -> String {
+/// The same for several lines, whose ends and tabs stay.
+pub fn lines(text: &str) -> String {
     let one = |c: char| match c {
         '\n' | '\t' => c,
         c if c.is_whitespace() => ' ',

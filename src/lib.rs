@@ -4,7 +4,7 @@
 //! layer is asked for; layers arrive in parallel at their final place; what was interrupted goes
 //! on; and a file under its final name is complete, with every size and digest checked.
 //!
-//! The program `dockersave` uses nothing but this interface.
+//! The program `dockersave`, which the default feature `cli` builds, uses nothing but this interface.
 //!
 //! ```
 //! use dockersave::{Client, Plan, PlanOptions, Pull, Reference};
@@ -63,7 +63,6 @@
 mod archive;
 mod budget;
 mod cancel;
-mod cli;
 mod codec;
 mod counter;
 mod digest;
@@ -84,20 +83,28 @@ mod secret;
 mod time;
 
 pub use crate::archive::plan::{Entry, Format, Plan, PlanOptions};
-use crate::archive::sink::directory::check_target as check_directory;
-use crate::archive::sink::file::{check_target, claimed, partial_path};
-use crate::archive::sink::fs::{sync as synced, with_suffix};
+pub use crate::archive::sink::directory::check_target as check_directory;
+pub use crate::archive::sink::file::{check_target as check_file, partial_path};
 pub use archive::defect::Defect;
 pub use archive::verify::{
     Findings, WINDOW, verify, verify_reader, verify_reader_within, verify_within,
 };
-pub use cli::run;
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
 pub use image::Image;
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;
-pub use pull::{Event, LayerProgress, Pull, Report};
-use pull::{names, reusable, reused};
+pub use pull::{BlobPreview, Event, LayerProgress, Preview, Pull, Report, image_names};
 pub use reference::Reference;
-pub use registry::{Client, ClientBuilder, Repository, Tags};
+pub use registry::{
+    Client, ClientBuilder, PlatformImage, Platforms, Repository, Tags, Warning, same_registry,
+};
+
+/// Text for people: fit for a terminal whoever wrote it, and without the secrets of this process.
+///
+/// Every password and token that a [`Client`] was given, found or received is known here. What an
+/// [`Error`] or an [`Event`] displays has passed through these functions already.
+pub mod text {
+    pub use crate::error::{line, lines, printable};
+    pub use crate::secret::{is_hidden, redact_known as without_secrets};
+}

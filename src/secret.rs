@@ -107,8 +107,8 @@ fn learn(forms: &[Vec<u8>]) {
     }
 }
 
-/// A document without the secrets of this run. Its addresses are its own: they stay.
-pub(crate) fn redact_known(text: &str) -> Cow<'_, str> {
+/// A document without the secrets that this process knows. Nothing else of it is changed.
+pub fn redact_known(text: &str) -> Cow<'_, str> {
     without_known(text, LONG)
 }
 
@@ -294,7 +294,7 @@ fn is_digest(text: &str) -> bool {
 
 /// Does it move the cursor, reorder or hide what is around it (CVE-2021-42574), or cannot be seen?
 /// Controls, line separators, and Unicode's default ignorable and format characters.
-pub(crate) fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

@@ -20,13 +20,6 @@ pub(crate) fn date(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// The last second of a day (UTC), `2026-11-24`: what became valid on that day is valid by then.
-pub(crate) fn end_of_day(text: &str) -> Option<u64> {
-    let mut parts = text.splitn(3, '-').map(|part| part.parse().ok());
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    from_civil(year, month, day, 23, 59, 59)
-}
-
 /// Seconds since 1970 of a date and time (UTC); `None` before 1970 and for what is no date.
 pub(crate) fn from_civil(
     year: u64,
@@ -103,26 +96,6 @@ mod tests {
                 from_civil(date.0, date.1, date.2, 0, 0, 0),
                 Some(days * 86_400)
             );
-        }
-    }
-
-    #[test]
-    fn days_are_read_and_end_late() {
-        assert_eq!(end_of_day("1970-01-01"), Some(86_399));
-        assert_eq!(
-            end_of_day("2026-11-24").map(date).as_deref(),
-            Some("2026-11-24")
-        );
-        for wrong in [
-            "",
-            "2026",
-            "2026-11",
-            "2026-13-01",
-            "24.11.2026",
-            "1969-01-01",
-            "2026-11-24-1",
-        ] {
-            assert_eq!(end_of_day(wrong), None, "{wrong}");
         }
     }
 

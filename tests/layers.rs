@@ -124,7 +124,7 @@ fn modules() -> Vec<Module> {
             let name = entry.file_name().into_string().unwrap();
             let mut path: Vec<String> = path.clone();
             if entry.path().is_dir() {
-                if name != "bin" && name != "cli" {
+                if name != "bin" {
                     path.push(name);
                     open.push((entry.path(), path));
                 }

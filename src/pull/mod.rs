@@ -7,6 +7,7 @@ mod event;
 mod inflate;
 mod noted;
 mod prefetch;
+mod preview;
 mod progress;
 mod reuse;
 mod run;
@@ -21,7 +22,8 @@ mod unchanged;
 mod worker;
 
 pub use event::{Event, LayerProgress};
-pub(crate) use reuse::{claims as reused, names, open as reusable};
+pub use preview::{BlobPreview, Preview};
+pub use reuse::names as image_names;
 
 use crate::archive::plan::Plan;
 use crate::digest::Digest;
@@ -148,6 +150,11 @@ impl<'c> Pull<'c> {
     pub fn observer(mut self, observer: impl FnMut(&Event) + 'c) -> Self {
         self.observer = Some(Box::new(observer));
         self
+    }
+
+    /// The plan of what it pulls.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Makes the archive. It grows in `PATH.partial`, from which a later call goes on after any

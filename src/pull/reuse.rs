@@ -13,7 +13,7 @@ const BUFFER: usize = 128 << 10;
 
 /// The archives that a pull may take from. One that was named has to be usable; the one that is
 /// about to be replaced may be anything.
-pub(crate) fn open(
+pub(super) fn open(
     named: &[PathBuf],
     replaced: Option<&Path>,
     client: &Client,
@@ -32,8 +32,9 @@ pub(crate) fn open(
     Ok(found)
 }
 
-/// The names of the images in an archive or a directory, as far as they can be read.
-pub(crate) fn names(path: &Path) -> Vec<String> {
+/// The names of the images in an archive or a directory, as far as they can be read: references as
+/// the archive spells them, none where there is no archive.
+pub fn names(path: &Path) -> Vec<String> {
     Existing::open(path).map_or_else(|_| Vec::new(), |existing| existing.image_names())
 }
 
@@ -106,7 +107,7 @@ pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Op
 
 /// For each blob of a plan, would it be taken from one of these? A name is taken at its word, and
 /// what has none is hashed; `inflated`: uncompressed layers serve, too.
-pub(crate) fn claims(existing: &[Existing], plan: &Plan, inflated: bool) -> Vec<bool> {
+pub(super) fn claims(existing: &[Existing], plan: &Plan, inflated: bool) -> Vec<bool> {
     let layers = layers(existing, plan, inflated);
     let blobs = plan.blobs().iter().zip(layers);
     let claims = blobs.map(|(blob, layer)| {

@@ -8,6 +8,7 @@ use super::mirror::{self, Mirror};
 use crate::budget::Room;
 use crate::cancel::Stop;
 use crate::error::{Error, Result};
+use crate::net::clock;
 use crate::net::error::Failure;
 use crate::net::proxy::Proxies;
 use crate::net::retry::Budget;
@@ -17,6 +18,7 @@ use crate::net::{Agent, Response, Timeouts};
 use crate::reference::Reference;
 use crate::secret::without_user;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -159,6 +161,7 @@ impl ClientBuilder {
             })
             .collect::<Result<_>>()?;
         let registries: Arc<Mutex<HashSet<Origin>>> = Arc::default();
+        let clock_given = self.trust.clock.given;
         let (options, known) = (self.trust, registries.clone());
         let beside: Vec<Origin> = mirrors.iter().map(|m| m.base.origin.clone()).collect();
         let trust = move |origin: &Origin| {
@@ -188,6 +191,7 @@ impl ClientBuilder {
             agent,
             registries,
             insecure: self.insecure,
+            believes_clock: !self.insecure && clock_given.is_none(),
             mirrors,
             mirror_tags: self.mirror_tags,
             credentials: self.credentials,
@@ -201,6 +205,27 @@ impl ClientBuilder {
     }
 }
 
+/// Something that the user of a client should know, although it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The system's clock says an earlier time than that of this library's own source; certificates
+    /// are judged by the latter. See [`ClientBuilder::time`].
+    ClockBehind,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClockBehind => write!(
+                f,
+                "{}: certificates are judged by that",
+                clock::Clock::default().told()
+            ),
+        }
+    }
+}
+
 /// Talks to registries. It can be shared between threads; a pull that is cancelled takes the
 /// client with it.
 pub struct Client {
@@ -208,6 +233,8 @@ pub struct Client {
     /// The origins that references named.
     registries: Arc<Mutex<HashSet<Origin>>>,
     insecure: bool,
+    /// Are certificates judged by the system's clock?
+    believes_clock: bool,
     mirrors: Vec<Mirror>,
     mirror_tags: bool,
     credentials: Credentials,
@@ -237,6 +264,12 @@ impl Client {
         }
     }
 
+    /// What the user of this client should know before it is used.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let behind = self.believes_clock && clock::is_behind();
+        behind.then_some(Warning::ClockBehind).into_iter().collect()
+    }
+
     /// A handle on the repository of a reference.
     ///
     /// # Errors
@@ -257,7 +290,8 @@ impl Client {
         self.agent.pending.longest()
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
+    /// Has it been cancelled?
+    pub fn is_cancelled(&self) -> bool {
         self.agent.stop.is_set()
     }
 

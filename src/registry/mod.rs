@@ -15,7 +15,9 @@ mod request;
 pub(crate) mod resolve;
 pub(crate) mod tags;
 
-pub use client::{Client, ClientBuilder};
+pub use auth::credentials::same_registry;
+pub use client::{Client, ClientBuilder, Warning};
+pub use resolve::{PlatformImage, Platforms};
 pub use tags::Tags;
 
 use crate::budget;

@@ -409,8 +409,12 @@ fn write_blobs(
     Ok(())
 }
 
-/// Can a directory of this name be made, or the one that is there be replaced?
-pub(crate) fn check_target(target: &Path) -> Result<()> {
+/// Can [`crate::Pull::to_directory`] make a directory of this name, or replace the one that is there?
+///
+/// # Errors
+///
+/// [`Error::Output`] with what stands in the way.
+pub fn check_target(target: &Path) -> Result<()> {
     super::file::check_folder(target)?;
     let names = Names::of(target)?;
     let check = |name: &Path, trust| -> io::Result<()> {

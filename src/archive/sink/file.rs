@@ -43,15 +43,21 @@ pub(crate) struct Lender {
     pub rows: Vec<Row>,
 }
 
-/// Where an archive of this name grows: beside the file that a link points to.
-pub(crate) fn partial_path(target: &Path) -> PathBuf {
+/// Where [`crate::Pull::to_file`] keeps an archive of this name until it is finished: `PATH.partial`,
+/// beside the file that a link points to. A directory that is pulled grows under such a name, too,
+/// and with [`crate::Pull::inflate`] under that of `PATH.tar`.
+pub fn partial_path(target: &Path) -> PathBuf {
     let place = resolve(target);
     with_suffix(place.as_deref().unwrap_or(target), ".partial")
 }
 
-/// Can a file of this name be made? Asked before the first request, so that nobody waits for a
-/// download that has nowhere to go.
-pub(crate) fn check_target(target: &Path) -> Result<()> {
+/// Can [`crate::Pull::to_file`] make a file of this name? It asks that, too; asked before the first
+/// request, nobody waits for a download that has nowhere to go.
+///
+/// # Errors
+///
+/// [`Error::Output`] with what stands in the way.
+pub fn check_target(target: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::output(target, "writing", error);
     let place = resolve(target).map_err(failed)?;
     let about = place.metadata().ok();

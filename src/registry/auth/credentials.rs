@@ -9,6 +9,7 @@ use super::config::{ConfigFile, Entry};
 use super::helper;
 use crate::error::{Error, Result, plain};
 use crate::json::{self, Loose};
+use crate::reference::Reference;
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -356,9 +357,10 @@ pub(crate) fn entries(bytes: &[u8], domain: &str, path: &str) -> usize {
     file.auths.iter().flatten().filter(own).count()
 }
 
-/// Do two references name the same registry?
-pub(crate) fn same_registry(one: &str, other: &str) -> bool {
-    Name::new(one, "").is_host(other)
+/// Do two references name the same registry, so that the same credentials are for both? Docker Hub
+/// has several names.
+pub fn same_registry(one: &Reference, other: &Reference) -> bool {
+    Name::new(one.domain(), "").is_host(other.domain())
 }
 
 /// A repository as keys of these files may name it.

@@ -5,6 +5,9 @@
 //! where no platform was asked for.
 
 mod named;
+mod platforms;
+
+pub use platforms::{PlatformImage, Platforms};
 
 use super::Repository;
 use crate::budget::Lease;

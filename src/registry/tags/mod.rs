@@ -247,8 +247,9 @@ impl<'a> Tags<'a> {
         Some(Err(error))
     }
 
-    /// Can the next tag be had without waiting for the registry?
-    pub(crate) fn is_at_hand(&self) -> bool {
+    /// Can the next tag be had without waiting for the registry? Whoever shows tags as they come
+    /// may then wait with what it has.
+    pub fn is_at_hand(&self) -> bool {
         self.page.as_ref().is_some_and(Page::is_at_hand)
     }
 

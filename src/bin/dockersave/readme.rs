@@ -5,7 +5,7 @@ use super::flags::{FLAGS, GROUPS};
 use super::help::STATUSES;
 use std::fmt::Write as _;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 fn flags() -> String {
     let mut out = String::from("| flag | what it does |\n|---|---|\n");
@@ -52,7 +52,7 @@ fn the_readmes_tables_are_those_of_the_program() {
         if std::env::var_os("DOCKERSAVE_UPDATE").is_none() {
             assert_eq!(
                 found, table,
-                "DOCKERSAVE_UPDATE=1 cargo test --lib readme writes it anew"
+                "DOCKERSAVE_UPDATE=1 cargo test --bin dockersave readme writes it anew"
             );
         }
     }

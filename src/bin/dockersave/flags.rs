@@ -3,7 +3,7 @@
 //! A flag is a row; `update` puts its value into [`Low`] and never names the flag, because the
 //! parser prefixes its name to every message.
 
-use crate::Format;
+use dockersave::{Format, Platform};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub(super) struct Low {
     pub working_dir: Option<PathBuf>,
     pub tarname: Option<PathBuf>,
     pub output: Option<PathBuf>,
-    pub platform: Option<crate::Platform>,
+    pub platform: Option<Platform>,
     pub all_platforms: bool,
     pub format: Option<Format>,
     pub no_tar: bool,
@@ -100,7 +100,7 @@ fn platform(low: &mut Low, text: &str) -> Result<(), String> {
             "a platform was given already; pull one at a time, or use --all-platforms".to_owned(),
         );
     }
-    let platform = text.parse().map_err(|e: crate::Error| e.to_string())?;
+    let platform = text.parse().map_err(|e: dockersave::Error| e.to_string())?;
     low.platform = Some(platform);
     Ok(())
 }
@@ -143,7 +143,7 @@ impl Value {
     /// The last second of a day.
     fn date(self) -> Result<u64, String> {
         let text = self.text()?;
-        crate::time::end_of_day(&text).ok_or(format!("{text:?} is no day such as 2026-11-24"))
+        end_of_day(&text).ok_or(format!("{text:?} is no day such as 2026-11-24"))
     }
 
     fn number(self, least: u64, most: u64) -> Result<u64, String> {
@@ -153,6 +153,19 @@ impl Value {
             _ => Err(format!("{text:?} is no number from {least} to {most}")),
         }
     }
+}
+
+/// The last second of a day (UTC), `2026-11-24`: what became valid on that day is valid by then.
+fn end_of_day(text: &str) -> Option<u64> {
+    let mut parts = text.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years are counted from March, so that the leap day is the last of one.
+    let (y, m) = (year - u64::from(month <= 2), (month + 9) % 12);
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 719_469;
+    Some((days + 1) * 86_400 - 1)
 }
 
 /// The groups of `--help`, in order.
@@ -386,6 +399,30 @@ pub(super) const FLAGS: &[Flag] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_are_read_and_end_late() {
+        for (day, end) in [
+            ("1970-01-01", 86_399),
+            ("2000-02-29", 951_868_799),
+            ("2000-03-01", 951_955_199),
+            ("2026-11-24", 1_795_564_799),
+            ("2100-03-01", 4_107_628_799),
+        ] {
+            assert_eq!(end_of_day(day), Some(end), "{day}");
+        }
+        for wrong in [
+            "",
+            "2026",
+            "2026-11",
+            "2026-13-01",
+            "24.11.2026",
+            "1969-01-01",
+            "2026-11-24-1",
+        ] {
+            assert_eq!(end_of_day(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn the_table_is_sound() {

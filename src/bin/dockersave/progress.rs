@@ -1,9 +1,11 @@
 //! Events as a person or a program wants them on standard error. Nothing moves where there is no
 //! terminal; nothing here knows how a pull works.
 
+use super::error::count;
 use super::flags::Mode;
-use crate::error::{count, line};
-use crate::{Event, LayerProgress};
+use super::json;
+use dockersave::text::line;
+use dockersave::{Digest, Event, LayerProgress};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
@@ -62,7 +64,7 @@ impl Progress {
             Mode::None => {}
             Mode::Json => write(&format!(
                 "{{\"event\":\"note\",\"text\":{}}}\n",
-                crate::json::ascii(&line(text))
+                json::ascii(&line(text))
             )),
             _ => {
                 let clear = self.clear();
@@ -122,7 +124,8 @@ impl Progress {
                 self.stage(doing);
                 write(&format!("{doing} {}\n", size(*total)));
             }
-            Event::Finishing => return,
+            // What a later library tells, nobody waits for.
+            _ => return,
         }
         self.last = Some(Instant::now());
     }
@@ -168,6 +171,7 @@ impl Progress {
                 format!(r#"{{"event":"stage","doing":"{doing}","total":{total}}}"#)
             }
             Event::Finishing => r#"{"event":"finishing"}"#.to_owned(),
+            _ => return,
         };
         write(&(line + "\n"));
     }
@@ -183,7 +187,7 @@ impl Progress {
             } => self.draw(*done, *total, active),
             Event::Note(text) => self.note(text),
             Event::Stage { doing, .. } => self.stage(doing),
-            Event::Layer { .. } | Event::Finishing => {}
+            _ => {}
         }
     }
 
@@ -318,7 +322,7 @@ fn percent(done: u64, total: u64) -> u64 {
         .unwrap_or(100) as u64
 }
 
-fn short(digest: &crate::Digest) -> String {
+fn short(digest: &Digest) -> String {
     digest.hex()[..12].to_owned()
 }
 

@@ -1,14 +1,19 @@
-//! The command line: what was asked for, done with the library, and told.
+//! The program `dockersave`: what the command line asks for, done with the library.
 //!
 //! Standard output carries only what was asked for: a listing, or the finished archive's path.
 //! Everything for people goes to standard error.
 
+// A test that cannot go on may say so by panicking.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod complete;
+mod error;
 mod flags;
 mod help;
+mod json;
 mod man;
 mod options;
-mod outlet;
+mod output;
 mod parse;
 mod progress;
 mod prompt;
@@ -19,9 +24,9 @@ mod readme;
 mod signal;
 mod verify;
 
-use crate::Client;
-use crate::error::{Error, Result, STANDARD_OUTPUT, line, lines};
-use crate::secret::redact_known;
+use dockersave::text::{line, lines, without_secrets};
+use dockersave::{Client, Warning, partial_path};
+use error::{Error, Result, STANDARD_OUTPUT};
 use flags::{Help, Low, Mode};
 use options::Options;
 use progress::Progress;
@@ -29,25 +34,25 @@ use signal::Signals;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Runs the program and returns its exit status.
-pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
+fn main() -> ExitCode {
     let mut mode = Mode::Plain;
     no_core_files();
-    match go(args, &mut mode) {
-        Ok(()) => 0,
+    match go(std::env::args_os(), &mut mode) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let status = error.status();
             match &error {
                 Error::Interrupted(signal) => signal::die_by(*signal),
                 // Whoever read it has gone, and knows.
-                Error::Output { source, .. }
+                Error::Library(dockersave::Error::Output { source, .. })
                     if source.kind() == ErrorKind::BrokenPipe && mode != Mode::Json => {}
                 _ => tell_failure(status, &error.to_string(), mode),
             }
-            status
+            ExitCode::from(status)
         }
     }
 }
@@ -87,7 +92,7 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     };
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
-        (Err(Error::Interrupted(_)), Some(signal)) => {
+        (Err(Error::Library(dockersave::Error::Interrupted(_))), Some(signal)) => {
             interrupted(signal, &options);
             Err(Error::Interrupted(signal))
         }
@@ -117,6 +122,10 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     let mut builder = Client::builder()
         .insecure(low.insecure)
         .skip_verify(low.skip_verify);
+    // First: from here on no message has the password in it.
+    if let Some(login) = &options.credentials {
+        builder = builder.credentials(&login.user, &login.password, login.source);
+    }
     for path in &low.cacert {
         builder = builder.trust_file(path);
     }
@@ -125,8 +134,6 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     }
     if let Some(seconds) = low.date {
         builder = builder.time(seconds);
-    } else if let Some(text) = crate::net::clock::behind().filter(|_| !low.insecure) {
-        lock(progress).note(&format!("dockersave: warning: {text}"));
     }
     if low.password.is_some() {
         lock(progress).note(
@@ -135,9 +142,6 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     }
     if let Some(path) = &low.authfile {
         builder = builder.authfile(path);
-    }
-    if let Some(login) = &options.credentials {
-        builder = builder.credentials(&login.user, login.password.expose(), login.source);
     }
     for address in &low.mirrors {
         builder = builder.mirror(address);
@@ -156,7 +160,15 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
         let progress = progress.clone();
         builder = builder.log(move |line| lock(&progress).note(line));
     }
-    builder.build()
+    let client = builder.build()?;
+    for warning in client.warnings() {
+        let advice = match warning {
+            Warning::ClockBehind => "; --date says what day it is",
+            _ => "",
+        };
+        lock(progress).note(&format!("dockersave: warning: {warning}{advice}"));
+    }
+    Ok(client)
 }
 
 /// What a signal has to end, once there is something.
@@ -183,7 +195,7 @@ fn print(text: &str) -> Result<()> {
 /// JSON is ASCII already, and often one word: what looks like the user of an address in it may be
 /// half of an object.
 fn print_json(text: &str) -> Result<()> {
-    print_bytes(redact_known(text).as_bytes())
+    print_bytes(without_secrets(text).as_bytes())
 }
 
 fn print_path(path: &Path) -> Result<()> {
@@ -206,7 +218,7 @@ fn tell_failure(status: u8, text: &str, mode: Mode) {
         Mode::Json => writeln!(
             err,
             r#"{{"event":"failed","status":{status},"text":{}}}"#,
-            crate::json::ascii(&line(text))
+            json::ascii(&line(text))
         ),
         _ => writeln!(err, "dockersave: {}", line(text)),
     };
@@ -214,7 +226,7 @@ fn tell_failure(status: u8, text: &str, mode: Mode) {
 
 fn interrupted(signal: i32, options: &Options) {
     let partial = options.partial().filter(|_| options.low.query.is_none());
-    let partial = partial.map(|path| crate::partial_path(&path));
+    let partial = partial.map(|path| partial_path(&path));
     let text = match partial.filter(|partial| partial.exists()) {
         Some(partial) => format!(
             "interrupted; {} is kept: run the same command again to go on from there",

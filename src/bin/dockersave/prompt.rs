@@ -1,6 +1,6 @@
 //! User and password from the terminal, the password unseen; the terminal is put right again.
 
-use crate::error::{Error, Result};
+use super::error::{Error, Result};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

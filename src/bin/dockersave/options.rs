@@ -1,12 +1,11 @@
 //! [`Low`] → [`Options`]: combinations are settled, the environment is read, passwords are asked
 //! for. After this nothing about the command line can fail.
 
+use super::error::{Error, Result};
 use super::flags::{Low, Mode, Query};
-use super::outlet::Outlet;
+use super::output::{Outlet, with_suffix};
 use super::prompt;
-use crate::error::{Error, Result};
-use crate::secret::Secret;
-use crate::{Format, Platform, Reference};
+use dockersave::{Format, Platform, Reference, same_registry};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +49,7 @@ impl Options {
     /// to before they are inflated into a directory.
     pub fn partial(&self) -> Option<PathBuf> {
         match &self.target {
-            Target::Directory(path) if self.low.gunzip => Some(crate::with_suffix(path, ".tar")),
+            Target::Directory(path) if self.low.gunzip => Some(with_suffix(path, ".tar")),
             target => target.path().map(Path::to_owned),
         }
     }
@@ -58,18 +57,13 @@ impl Options {
 
 pub(super) struct Login {
     pub user: String,
-    pub password: Secret,
+    pub password: String,
     pub source: &'static str,
 }
 
 impl Options {
     pub fn from_low(low: Low) -> Result<Self> {
-        let wrong = |what: &str, why: &str| {
-            Err(Error::Usage {
-                what: what.to_owned(),
-                why: why.to_owned(),
-            })
-        };
+        let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
         if low.images.is_empty() {
             return wrong(
                 "IMAGE",
@@ -80,7 +74,7 @@ impl Options {
             .images
             .iter()
             .map(|name| name.parse())
-            .collect::<Result<_>>()?;
+            .collect::<dockersave::Result<_>>()?;
         if low.output.is_some() && (low.tarname.is_some() || low.working_dir.is_some()) {
             return wrong(
                 "--output",
@@ -119,7 +113,7 @@ impl Options {
         let domain = references[0].domain();
         let other = references
             .iter()
-            .find(|one| !crate::registry::auth::credentials::same_registry(domain, one.domain()));
+            .find(|one| !same_registry(&references[0], one));
         if let Some(other) = other
             && (low.user.is_some() || low.ilogin)
         {
@@ -252,7 +246,7 @@ fn without_extension(archive: &Path) -> PathBuf {
         .filter(|bare| !bare.is_empty() && !bare.ends_with(b"/"));
     match bare {
         Some(bare) => std::ffi::OsString::from_vec(bare.to_vec()).into(),
-        None => crate::with_suffix(archive, ".layers"),
+        None => with_suffix(archive, ".layers"),
     }
 }
 
@@ -280,12 +274,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
 }
 
 fn login(low: &Low) -> Result<Option<Login>> {
-    let wrong = |what: &str, why: &str| {
-        Err(Error::Usage {
-            what: what.to_owned(),
-            why: why.to_owned(),
-        })
-    };
+    let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
     let sources = [low.password.is_some(), low.password_stdin, low.ilogin];
     if sources.iter().filter(|given| **given).count() > 1 {
         return wrong(
@@ -296,7 +285,7 @@ fn login(low: &Low) -> Result<Option<Login>> {
     if low.ilogin {
         let (user, password) = prompt::login(low.user.clone())?;
         return Ok(Some(Login {
-            password: Secret::of_user(&user, password),
+            password,
             user,
             source: "the terminal (--ilogin)",
         }));
@@ -309,7 +298,7 @@ fn login(low: &Low) -> Result<Option<Login>> {
     };
     if let Some(password) = low.password.clone() {
         return Ok(Some(Login {
-            password: Secret::of_user(&user, password),
+            password,
             user,
             source: "the command line (--user, --password)",
         }));
@@ -330,7 +319,7 @@ fn login(low: &Low) -> Result<Option<Login>> {
             ))
         })?;
         return Ok(Some(Login {
-            password: Secret::of_user(&user, password),
+            password,
             user,
             source: "standard input (--password-stdin)",
         }));
@@ -341,7 +330,7 @@ fn login(low: &Low) -> Result<Option<Login>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::parse::parse;
+    use crate::parse::parse;
 
     fn options(args: &[&str]) -> Result<Options> {
         let args = std::iter::once("dockersave").chain(args.iter().copied());

@@ -1,7 +1,7 @@
 //! argv → [`Low`]: one loop over the flag table. No file is opened and no environment read here.
 
+use super::error::{Error, Result};
 use super::flags::{FLAGS, Flag, Help, Low, Value};
-use crate::error::{Error, Result};
 use lexopt::Arg;
 use std::ffi::OsString;
 
@@ -71,10 +71,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
 }
 
 fn usage(what: &str, why: impl Into<String>) -> Error {
-    Error::Usage {
-        what: what.to_owned(),
-        why: why.into(),
-    }
+    Error::usage(what, why)
 }
 
 fn find(fits: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {

@@ -1,11 +1,14 @@
 //! A pull as the command line asks for one: resolve, plan, fill the output, say where it is.
 
+use super::error::{Error, Result, STANDARD_OUTPUT};
 use super::flags::Mode;
 use super::options::{Options, Target};
-use super::outlet::{Stream, TERMINAL};
-use super::{Shown, lock, print_json, print_path, query};
-use crate::error::{Error, Result, STANDARD_OUTPUT};
-use crate::{Client, Image, Plan, PlanOptions, Pull, Reference, Report};
+use super::output::{Stream, TERMINAL};
+use super::{Shown, json, lock, print_json, print_path, query};
+use dockersave::{
+    Client, Image, Plan, PlanOptions, Pull, Reference, Report, check_directory, check_file,
+    image_names,
+};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -20,28 +23,18 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     for folder in folders(options) {
         std::fs::create_dir_all(folder).map_err(|error| Error::output(folder, "making", error))?;
     }
-    let mut pull = Pull::new(client, plan)
-        .jobs(options.low.jobs.unwrap_or(6))
-        .restart(options.low.restart)
-        .xz(options.low.xz)
-        .observer(|event| lock(progress).event(event));
-    for path in &options.low.reuse {
-        pull = pull.reuse(path);
-    }
-    if options.low.gunzip {
-        pull = pull.inflate(options.low.inflate_limit);
-    }
+    let pull = configured(client, plan, options).observer(|event| lock(progress).event(event));
     let report = match (&options.target, &mut stream) {
         (Target::File(path, None), _) => pull.to_file(path),
         (Target::File(path, Some(beside)), _) => pull.directory(beside).to_file(path),
         (Target::Directory(path), _) => pull.to_directory(path),
         (Target::Stream(_, path), Some(stream)) => {
-            let report = pull.to_writer(stream).and_then(|report| {
-                stream.finish()?;
-                let path = path.clone();
-                Ok(Report { path, ..report })
-            });
-            report.map_err(|error| stream.name(error))
+            let mut report = pull
+                .to_writer(stream)
+                .map_err(|error| stream.name(error.into()))?;
+            stream.finish().map_err(|error| stream.name(error))?;
+            report.path.clone_from(path);
+            Ok(report)
         }
         _ => pull.to_writer(&mut standard_output()?),
     }?;
@@ -61,6 +54,22 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
         return print_json(&(object.finish() + "\n"));
     }
     print_path(&report.path)
+}
+
+/// A pull of a plan as the command line has it.
+pub(super) fn configured<'c>(client: &'c Client, plan: Plan, options: &Options) -> Pull<'c> {
+    let low = &options.low;
+    let mut pull = Pull::new(client, plan)
+        .jobs(low.jobs.unwrap_or(6))
+        .restart(low.restart)
+        .xz(low.xz);
+    for path in &low.reuse {
+        pull = pull.reuse(path);
+    }
+    if low.gunzip {
+        pull = pull.inflate(low.inflate_limit);
+    }
+    pull
 }
 
 /// Opens an output that is no plain file, before anything is asked for.
@@ -83,7 +92,7 @@ fn open_stream(client: &Client, options: &Options) -> Result<Option<Stream>> {
 pub(super) fn plan(client: &Client, options: &Options, progress: &Shown) -> Result<Plan> {
     let images = resolve(client, options, progress)?;
     let format = options.low.format.unwrap_or_default();
-    Plan::new(&images, &PlanOptions::default().format(format))
+    Ok(Plan::new(&images, &PlanOptions::default().format(format))?)
 }
 
 /// Can what is asked for be put there? Asked before the first request. In a directory that is yet
@@ -93,12 +102,12 @@ pub(super) fn check(options: &Options) -> Result<()> {
     let new = |path: &Path| folders(options).any(|own| path.starts_with(own) && !own.exists());
     let beside = |path: &Path| match new(path) {
         true => Ok(()),
-        false => crate::check_directory(path),
+        false => Ok(check_directory(path)?),
     };
     match &options.target {
         Target::File(path, directory) => {
             if !new(path) {
-                crate::check_target(path)?;
+                check_file(path)?;
             }
             directory.as_deref().map_or(Ok(()), beside)
         }
@@ -125,7 +134,7 @@ fn check_name(options: &Options) -> Result<()> {
     }
     let directory = directory.filter(|_| low.layers_dir.is_none());
     for path in archive.into_iter().chain(directory) {
-        let names = crate::names(path).into_iter();
+        let names = image_names(path).into_iter();
         let names: Vec<Reference> = names.filter_map(|name| name.parse().ok()).collect();
         if let Some(other) = names.first()
             && !names.iter().any(same)
@@ -179,7 +188,7 @@ fn resolve(client: &Client, options: &Options, progress: &Shown) -> Result<Vec<I
 }
 
 fn told(report: &Report) {
-    let path = crate::json::ascii(&report.path.to_string_lossy());
+    let path = json::ascii(&report.path.to_string_lossy());
     // Where standard error is closed there is nobody to tell.
     let _ = writeln!(
         std::io::stderr(),

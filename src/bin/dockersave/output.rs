@@ -1,8 +1,8 @@
 //! Outputs that are no plain file: descriptors (`/dev/stdout`, `/dev/fd/N`, `>(command)`), FIFOs,
 //! sockets, devices. They get the archive in order, and stay what they are.
 
-use crate::error::{Error, Result, plain};
-use crate::{Client, synced};
+use super::error::{Error, Result, plain};
+use dockersave::Client;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -60,6 +60,13 @@ fn descriptor(path: &Path) -> Option<i32> {
     number.parse().ok().filter(|_| digits)
 }
 
+/// The same name with something behind it.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// An output that is written in order.
 pub(super) struct Stream {
     file: File,
@@ -78,7 +85,7 @@ impl Stream {
                     match special_file(special) {
                         Err(error) if is_unread(&error, special) && Instant::now() < end => {
                             if client.is_cancelled() {
-                                return Err(Error::Interrupted(0));
+                                return Err(dockersave::Error::Interrupted(0).into());
                             }
                             std::thread::sleep(Duration::from_millis(20));
                         }
@@ -112,15 +119,18 @@ impl Stream {
 
     /// What a disk gets has to be on it.
     pub fn finish(&self) -> Result<()> {
-        synced(&self.file)
-            .map(|_| ())
-            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))
+        let synced = match rustix::io::retry_on_intr(|| rustix::fs::fsync(&self.file)) {
+            // Some file systems cannot be asked, and a pipe has no disk.
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => other,
+        };
+        synced.map_err(|error| Error::output(&self.path, "bringing to the disk", error))
     }
 
     /// A failure to write, with this output's name; nothing is kept of a stream.
     pub fn name(&self, error: Error) -> Error {
         match error {
-            Error::Output { doing, source, .. } => {
+            Error::Library(dockersave::Error::Output { doing, source, .. }) => {
                 let source = match source.kind() {
                     ErrorKind::BrokenPipe => source,
                     _ => io::Error::other(plain(&source)),

@@ -3,9 +3,10 @@
 
 use super::flags::{FLAGS, Flag, GROUPS};
 use super::help::{EXAMPLES, NOTES, STATUSES, USAGE, WHAT, wrap};
-use crate::net::clock::MADE;
-use crate::time;
 use std::fmt::Write as _;
+
+/// The day this source was last changed, or the version released, as the build script finds it.
+const DATE: &str = env!("DOCKERSAVE_DATE");
 
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
@@ -55,7 +56,7 @@ pub(super) fn page() -> String {
          dockersave \\- download a container image from its registry as an archive\n\
          .SH SYNOPSIS\n.B dockersave\n{}\n\
          .SH DESCRIPTION\n{}\n",
-        time::date(MADE),
+        DATE,
         roff(USAGE),
         filled(WHAT)
     );
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn the_page_is_dated_and_its_lines_are_short() {
         let page = page();
-        let date = time::date(MADE);
+        let date = DATE;
         assert!(page.starts_with(&format!(".TH DOCKERSAVE 1 \"{date}\" ")));
         assert_ne!(date, "1970-01-01");
         for line in page.lines() {

@@ -1,15 +1,14 @@
 //! Questions: each answer goes to standard output, and nothing else does. As text for people, or
 //! as one JSON value for programs; the README lists its members.
 
+use super::error::Result;
 use super::flags::Query;
+use super::json::{Object, array, ascii, document_for_terminal, document_in_ascii};
 use super::options::{Options, Target};
 use super::progress::size;
 use super::{Shown, print, print_bytes, print_json};
-use crate::error::{Error, Result, printable};
-use crate::json::{Object, array, ascii, document_for_terminal, document_in_ascii};
-use crate::manifest::Kinds;
-use crate::secret::redact_known;
-use crate::{Client, Content, Digest, Image, Plan, Platform, Repository};
+use dockersave::text::{printable, without_secrets};
+use dockersave::{Client, Image, Platform, Repository};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -106,7 +105,7 @@ fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let good = |at: &usize| {
             let around = &text[whole(text, at - AROUND)..whole(text, at + AROUND)];
-            redact_known(around) == around
+            without_secrets(around) == around
         };
         let cuts = (PIECE..text.len().saturating_sub(AROUND)).step_by(AROUND);
         let cut = cuts.map(|at| whole(text, at)).find(good);
@@ -132,7 +131,7 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
                 true => Cow::Owned(document_for_terminal(piece)),
                 false => Cow::Borrowed(piece),
             };
-            print_bytes(redact_known(&shown).as_bytes())?;
+            print_bytes(without_secrets(&shown).as_bytes())?;
         }
         return print("\n");
     }
@@ -148,29 +147,11 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
     print("}\n")
 }
 
-/// A platform's manifest, and the bytes of its layers where the registry has it.
-struct Listed {
-    platform: Option<Platform>,
-    digest: Digest,
-    size: Option<u64>,
-}
-
 fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
-    let document = repository.manifest()?;
-    let digest = *document.digest();
-    let list = if let Content::Index(_) = document.content() {
-        children(repository, &document)?
-    } else {
-        let size = total(document.content());
-        vec![Listed {
-            platform: repository.complete(document)?.platform().cloned(),
-            digest,
-            size: Some(size),
-        }]
-    };
+    let found = repository.platforms()?;
     if !json {
         let mut text = String::new();
-        for one in &list {
+        for one in &found.images {
             let platform = one
                 .platform
                 .as_ref()
@@ -180,7 +161,8 @@ fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
         }
         return print(&text);
     }
-    let items: Vec<String> = list
+    let items: Vec<String> = found
+        .images
         .iter()
         .map(|one| {
             let platform = one.platform.as_ref().map(Platform::to_string);
@@ -193,41 +175,9 @@ fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
         .collect();
     let object = Object::new()
         .text("reference", &repository.reference().to_string())
-        .text("digest", &digest.to_string())
+        .text("digest", &found.digest.to_string())
         .raw("platforms", &array(&items));
     print_json(&(object.finish() + "\n"))
-}
-
-/// The manifests of an index, each asked for once; artifacts among them are no images.
-fn children(repository: &Repository<'_>, index: &crate::Document) -> Result<Vec<Listed>> {
-    let mut list: Vec<Listed> = Vec::new();
-    for candidate in repository.candidates(index)? {
-        let digest = candidate.descriptor.digest;
-        let known = list.iter().find(|one| one.digest == digest);
-        let size = match known {
-            Some(known) => known.size,
-            None => match repository.child(index, &candidate.descriptor, Kinds::Images) {
-                Ok(child) => Some(total(child.content())),
-                // Mirrors may hold some platforms only, and one that is wrong spoils no other.
-                Err(Error::NotFound { .. } | Error::Malformed { .. }) => None,
-                Err(Error::Unsupported { .. }) => continue,
-                Err(error) => return Err(error),
-            },
-        };
-        list.push(Listed {
-            platform: candidate.platform,
-            digest,
-            size,
-        });
-    }
-    Ok(list)
-}
-
-fn total(content: &Content) -> u64 {
-    match content {
-        Content::Manifest { layers, .. } => layers.iter().map(|layer| layer.size).sum(),
-        Content::Index(_) => 0,
-    }
 }
 
 /// The images of an archive, as JSON.
@@ -264,9 +214,14 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
         super::pull::check(options)?;
     }
     let plan = super::pull::plan(client, options, shown)?;
-    let here = here(client, options, &plan)?;
-    let kept: u64 = here.iter().sum();
-    let left = plan.download_size() - kept;
+    let pull = super::pull::configured(client, plan, options);
+    let preview = match &options.target {
+        Target::File(path, _) => pull.preview_file(path),
+        Target::Directory(path) => pull.preview_directory(path),
+        Target::Stream(..) | Target::Stdout => pull.preview_writer(),
+    }?;
+    let plan = pull.plan();
+    let (left, kept) = (preview.download(), preview.here());
     // What inflating and compressing make of it is not known before.
     let known_before = !options.low.gunzip && !options.low.xz;
     let whole = known_before.then_some(plan.size());
@@ -275,15 +230,14 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
         Target::Stdout => "-".into(),
     };
     if options.low.json {
-        let layers: Vec<String> = plan
-            .blobs()
+        let layers: Vec<String> = preview
+            .blobs
             .iter()
-            .zip(&here)
-            .map(|(blob, here)| {
+            .map(|blob| {
                 Object::new()
-                    .text("digest", &blob.descriptor.digest.to_string())
-                    .number("size", blob.descriptor.size)
-                    .number("here", *here)
+                    .text("digest", &blob.digest.to_string())
+                    .number("size", blob.size)
+                    .number("here", blob.here)
                     .finish()
             })
             .collect();
@@ -294,10 +248,10 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
         return print_json(&(object.finish() + "\n"));
     }
     let mut text = String::new();
-    let mut blobs = here.iter();
+    let mut blobs = preview.blobs.iter();
     for entry in plan.entries() {
         let here = match entry.is_downloaded() {
-            true => blobs.next().copied(),
+            true => blobs.next().map(|blob| blob.here),
             false => None,
         };
         let (what, rest) = match here {
@@ -320,20 +274,4 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
         path.display()
     );
     print(&text)
-}
-
-/// Bytes of each blob that need not be downloaded, as far as names and journals tell.
-fn here(client: &Client, options: &Options, plan: &Plan) -> Result<Vec<u64>> {
-    let mut here = match options.partial() {
-        Some(path) if !options.low.restart => crate::claimed(&path, plan),
-        _ => vec![0; plan.blobs().len()],
-    };
-    let existing = crate::reusable(&options.low.reuse, options.target.path(), client)?;
-    let reused = crate::reused(&existing, plan, options.low.gunzip);
-    for ((here, blob), reused) in here.iter_mut().zip(plan.blobs()).zip(reused) {
-        if reused {
-            *here = blob.descriptor.size;
-        }
-    }
-    Ok(here)
 }

@@ -1,15 +1,16 @@
 //! `--verify`: what is wrong with an archive, a line for each, or that it is sound.
 
+use super::error::{Error, Result, count};
+use super::json::{Object, array, ascii};
 use super::{print, print_json};
-use crate::error::{Error, Result, count, printable};
-use crate::json::{Object, array, ascii};
-use crate::{Findings, verify_reader_within, verify_within};
+use dockersave::text::printable;
+use dockersave::{Findings, WINDOW, partial_path, verify_reader_within, verify_within};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 
 pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
-    let window = memory.unwrap_or(crate::WINDOW);
+    let window = memory.unwrap_or(WINDOW);
     let (findings, name) = if path == Path::new("-") {
         let mut stdin = std::io::stdin().lock();
         if stdin.is_terminal() {
@@ -46,16 +47,16 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
 }
 
 /// An archive that is not there may be one that is not there yet.
-fn missing(error: Error, path: &Path, name: &str) -> Error {
-    let Error::Input { source, .. } = &error else {
-        return error;
+fn missing(error: dockersave::Error, path: &Path, name: &str) -> Error {
+    let dockersave::Error::Input { source, .. } = &error else {
+        return error.into();
     };
-    let partial = crate::partial_path(path);
+    let partial = partial_path(path);
     match source.kind() == ErrorKind::NotFound && partial.exists() {
         true => Error::unsupported(format!(
             "{name} is not there, but {name}.partial is: its download has not ended, and the same command goes on with it"
         )),
-        false => error,
+        false => error.into(),
     }
 }
 

@@ -1,0 +1,96 @@
+//! What a pull would download, without a request and without a change to any file.
+
+use super::{Pull, reuse};
+use crate::archive::sink::file::claimed;
+use crate::archive::sink::fs::with_suffix;
+use crate::digest::Digest;
+use crate::error::Result;
+use std::path::Path;
+
+/// What a pull would download. Journals and the names of blobs are taken at their word: the pull
+/// itself checks what it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Preview {
+    /// The blobs, in the order of the plan's entries that are downloaded.
+    pub blobs: Vec<BlobPreview>,
+}
+
+/// A blob of a [`Preview`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobPreview {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How many of its bytes need not be downloaded.
+    pub here: u64,
+}
+
+impl Preview {
+    /// The bytes that are here already.
+    pub fn here(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.here).sum()
+    }
+
+    /// The bytes that would be downloaded.
+    pub fn download(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.size - blob.here).sum()
+    }
+}
+
+impl Pull<'_> {
+    /// What [`Pull::to_file`] would download for this path.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Input`] for an archive to be reused that cannot be.
+    pub fn preview_file(&self, path: &Path) -> Result<Preview> {
+        self.preview(Some(path), Some(path))
+    }
+
+    /// What [`Pull::to_directory`] would download for this path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pull::preview_file`].
+    pub fn preview_directory(&self, path: &Path) -> Result<Preview> {
+        match self.inflate {
+            Some(_) => self.preview(Some(&with_suffix(path, ".tar")), Some(path)),
+            None => self.preview(Some(path), Some(path)),
+        }
+    }
+
+    /// What [`Pull::to_writer`] would download.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pull::preview_file`].
+    pub fn preview_writer(&self) -> Result<Preview> {
+        self.preview(None, None)
+    }
+
+    fn preview(&self, grows: Option<&Path>, replaced: Option<&Path>) -> Result<Preview> {
+        let blobs = self.plan.blobs();
+        let claimed = match grows {
+            Some(path) if !self.restart => claimed(path, &self.plan),
+            _ => vec![0; blobs.len()],
+        };
+        let existing = reuse::open(&self.reuse, replaced, self.client)?;
+        let reused = reuse::claims(&existing, &self.plan, self.inflate.is_some());
+        let blobs = blobs.iter().zip(claimed).zip(reused);
+        let blobs = blobs.map(|((blob, claimed), reused)| BlobPreview {
+            digest: blob.descriptor.digest,
+            size: blob.descriptor.size,
+            here: if reused {
+                blob.descriptor.size
+            } else {
+                claimed
+            },
+        });
+        Ok(Preview {
+            blobs: blobs.collect(),
+        })
+    }
+}
