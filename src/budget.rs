@@ -59,7 +59,7 @@ impl Drop for Lease {
 /// What to say of a document that there is no room left for.
 pub(crate) fn exhausted(what: &str) -> Error {
     Error::TooLarge {
-        what: format!("{what}, with the other manifests and configs of this run,"),
+        what: format!("{what}, together with the other manifests and configs of this run,"),
         limit: ROOM,
     }
 }

@@ -101,7 +101,7 @@ impl FromStr for Digest {
             "sha512" => Algorithm::Sha512,
             other => {
                 return Err(wrong(format!(
-                    "algorithm {} is not supported, only sha256 and sha512 are",
+                    "algorithm {} is not supported, only sha256 and sha512",
                     printable(other, 40)
                 )));
             }
@@ -109,7 +109,7 @@ impl FromStr for Digest {
         let digits = algorithm.bytes() * 2;
         if hex.len() != digits || !hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(wrong(format!(
-                "{name} takes {digits} lower-case hexadecimal digits"
+                "{name} needs {digits} lowercase hexadecimal digits"
             )));
         }
         let value = |c: u8| if c <= b'9' { c - b'0' } else { c - b'a' + 10 };

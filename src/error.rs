@@ -192,7 +192,7 @@ impl fmt::Display for Message<'_> {
                 f.write_str(what)?;
                 match available.len() {
                     0 => Ok(()),
-                    _ => write!(f, "; there is: {}", list(available)),
+                    _ => write!(f, "; available: {}", list(available)),
                 }
             }
             Error::Network {
@@ -206,7 +206,7 @@ impl fmt::Display for Message<'_> {
                     write!(f, " ({host})")?;
                 }
                 if *attempts > 1 {
-                    write!(f, ", after {attempts} tries")?;
+                    write!(f, ", after {attempts} attempts")?;
                 }
                 Ok(())
             }
@@ -216,7 +216,7 @@ impl fmt::Display for Message<'_> {
                 found,
             } => write!(
                 f,
-                "{blob} is not what was named: expected {expected}, found {found}; nothing was kept of it"
+                "{blob}: content mismatch: expected {expected}, got {found}; discarded"
             ),
             Error::Output {
                 path,
@@ -234,10 +234,7 @@ impl fmt::Display for Message<'_> {
             Error::Tls { host, why } => write!(f, "{host}: {why}"),
             Error::Malformed { document, why } => write!(f, "{document}: {why}"),
             Error::TooLarge { what, limit } => {
-                write!(
-                    f,
-                    "{what} is larger than {limit} bytes, which is more than is taken"
-                )
+                write!(f, "{what} is larger than the limit of {limit} bytes")
             }
             Error::Input {
                 path,
@@ -274,16 +271,16 @@ pub(crate) fn plain(error: &io::Error) -> String {
     }
 }
 
-const MAKE_ROOM: &str = "make room and run it again: what arrived is kept";
+const MAKE_ROOM: &str = "free some space and run it again: what arrived is kept";
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MAKE_ROOM,
         io::ErrorKind::FileTooLarge => {
-            "this file system (vfat?) or a limit (ulimit -f) allows no file of that size"
+            "this file system (vfat?) or a limit (ulimit -f) does not allow files of that size"
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "choose another place with --output or --working-dir"
+            "choose another path with --output or --working-dir"
         }
         io::ErrorKind::NotFound => "the directory must exist",
         _ => "",
@@ -407,7 +404,7 @@ mod tests {
         assert_eq!(full.status(), 7);
         assert_eq!(
             full.to_string(),
-            "writing x.tar: No space left on device; make room and run it again: what arrived is kept"
+            "writing x.tar: No space left on device; free some space and run it again: what arrived is kept"
         );
         assert_eq!(Error::usage("x", "y").status(), 2);
         assert_eq!(Error::Interrupted(2).status(), 130);
@@ -417,7 +414,7 @@ mod tests {
         };
         assert_eq!(
             (missing.status(), missing.to_string().as_str()),
-            (4, "no tag x; there is: a, b")
+            (4, "no tag x; available: a, b")
         );
     }
 }

@@ -143,7 +143,7 @@ impl Found {
             }
             if !is_index(entry) && !is_manifest(entry) {
                 self.warnings.push(format!(
-                    "{digest} in the index of {reference} is neither index nor manifest ({}) and was left out",
+                    "{digest} in the index of {reference} is neither an index nor a manifest ({}); skipped",
                     crate::error::printable(&entry.descriptor.media_type, 120)
                 ));
                 continue;

@@ -48,7 +48,7 @@ pub(crate) fn parse_small<T: Deserialize>(
     if left == 0 {
         return Err(Error::malformed(
             document,
-            "has more, or longer, descriptors than are taken",
+            "has too many or too long descriptors",
         ));
     }
     parsed
@@ -118,7 +118,7 @@ fn shape(
         Some(b'{' | b'[') => {}
         Some(b'<') => {
             return Err(
-                "is not JSON but an HTML or XML page: is a proxy or a login page in between?"
+                "is an HTML or XML page, not JSON: is there a proxy or a login page in between?"
                     .into(),
             );
         }

@@ -219,7 +219,7 @@ impl WireDocument {
 
 fn schema_1(what: &str) -> Error {
     Error::unsupported(format!(
-        "{what} is a schema 1 manifest, which Docker gave up in 2023; push the image again with a current tool"
+        "{what} is a schema 1 manifest, which Docker dropped in 2023; push the image again with a current tool"
     ))
 }
 
@@ -326,7 +326,10 @@ fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> 
                 OCI_MANIFEST
             }))
         }
-        _ => Err(Error::malformed(what, "is no image index or manifest")),
+        _ => Err(Error::malformed(
+            what,
+            "is neither an image index nor a manifest",
+        )),
     }
 }
 
@@ -343,7 +346,11 @@ fn index(wire: WireDocument, what: &str) -> Result<(Content, Vec<PassedOver>)> {
     for (number, Loose(entry)) in entries.into_iter().enumerate() {
         let which = format!("entry {}", number + 1);
         let Some(mut entry) = entry else {
-            pass_over(&mut passed_over, None, format!("{which}: is no descriptor"));
+            pass_over(
+                &mut passed_over,
+                None,
+                format!("{which}: is not a descriptor"),
+            );
             continue;
         };
         let platform = entry.platform.0.take().and_then(|wire| wire.platform());
@@ -416,7 +423,7 @@ fn manifest(wire: WireDocument, what: &str, kinds: Kinds) -> Result<Content> {
         }
         if layer.media_type.ends_with("+encrypted") {
             return Err(Error::unsupported(format!(
-                "{what}: layer {} is encrypted ({}), which no loader opens without its key",
+                "{what}: layer {} is encrypted ({}), and no loader can open it without the key",
                 number + 1,
                 printable(&layer.media_type, 120)
             )));
@@ -455,7 +462,7 @@ pub(crate) fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Resul
     let size = match wire.size {
         Number::Is(size) if i64::try_from(size).is_ok() => size,
         Number::Missing => return Err(wrong("has no size".into())),
-        _ => return Err(wrong("the size is not a number of bytes".into())),
+        _ => return Err(wrong("its size is not a number of bytes".into())),
     };
     if wire.media_type.0.is_empty() {
         return Err(wrong("has no mediaType".into()));

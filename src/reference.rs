@@ -148,21 +148,23 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
         return Err("a name is needed, such as debian or ghcr.io/owner/repository:tag".into());
     }
     if text.len() > 1024 {
-        return Err("is longer than any image's name can be".into());
+        return Err("is longer than an image name can be".into());
     }
     if crate::secret::without_user(text) != text {
         return Err(
-            "an image is named without a user or password; --user and --password-stdin are for them"
-                .into(),
+            "an image name has no user or password in it; use --user and --password-stdin".into(),
         );
     }
     if text.contains("://") {
         return Err(
-            "an image is named without https://, such as ghcr.io/owner/repository:tag".into(),
+            "an image name has no https:// in front; write ghcr.io/owner/repository:tag".into(),
         );
     }
     if text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err("looks like an image ID; a registry needs a name (or name@sha256:...)".into());
+        return Err(
+            "looks like an image ID, which registries do not know; use a name, or name@sha256:..."
+                .into(),
+        );
     }
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (
@@ -175,15 +177,15 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
     let (path, tag) = match rest.split_once(':') {
         Some((path, tag)) if valid_tag(tag) => (path, Some(tag.to_owned())),
         Some(_) => {
-            return Err("the tag after ':' takes 1 to 128 letters, digits, '_', '.' and '-', and begins with none of the last two".into());
+            return Err("the tag after ':' must be 1 to 128 letters, digits, '_', '.' or '-', and must not start with '.' or '-'".into());
         }
         None => (rest, None),
     };
     if !path.split('/').all(valid_component) {
         return Err(if path.bytes().any(|c| c.is_ascii_uppercase()) {
-            "the repository's name must be lower case".into()
+            "the repository name must be lowercase".into()
         } else {
-            "the repository's name takes lower-case letters and digits, joined by '.', '_', '__', '-' or '/'".into()
+            "the repository name must be lowercase letters and digits, joined by '.', '_', '__', '-' or '/'".into()
         });
     }
     let path = if domain == HUB && !path.contains('/') {
@@ -192,10 +194,10 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
         path.to_owned()
     };
     if domain.len() > 255 + ":65535".len() {
-        return Err("the registry's name is longer than 255 characters".into());
+        return Err("the registry name is longer than 255 characters".into());
     }
     if path.len() > 255 {
-        return Err("the repository's name is longer than 255 characters".into());
+        return Err("the repository name is longer than 255 characters".into());
     }
     let tag = if tag.is_none() && digest.is_none() {
         Some("latest".to_owned())
@@ -223,7 +225,7 @@ fn split_domain(text: &str) -> std::result::Result<(String, &str), String> {
         return Ok((HUB.to_owned(), text));
     }
     if !valid_domain(first) {
-        return Err(format!("{first:?} is no valid registry host"));
+        return Err(format!("{first:?} is not a valid registry host"));
     }
     let domain = if first == "index.docker.io" {
         HUB

@@ -116,7 +116,7 @@ fn archives_of_buildpacks_are_sound() {
     );
     let outcome = verified(&dir, &bytes, 6);
     assert!(outcome.stdout.contains("not all of them find it"));
-    assert!(outcome.stderr.contains("get it again from where it came"));
+    assert!(outcome.stderr.contains("get a new copy"));
 }
 
 /// RLE blocks of zstd: four bytes become 128 KiB.
@@ -298,13 +298,16 @@ fn an_unfinished_archive_says_how_much_of_it_is_true() {
         let outcome = Run::new(&dir, &["--verify", "x.tar.partial"]).status(6);
         outcome.is_small();
         let text = outcome.stdout.clone();
-        let here = text.split("ended: ").nth(1).unwrap();
+        let here = text.split("finished: ").nth(1).unwrap();
         let number = here.split(' ').next().unwrap();
         (number.parse::<usize>().unwrap(), text)
     };
     let (before, text) = verified();
     assert_eq!(before, arrived, "{text}");
-    let words = format!("of {} bytes, 2 of 3 blobs whole", arrived + length(2));
+    let words = format!(
+        "of {} bytes are here and verified, 2 of 3 blobs complete",
+        arrived + length(2)
+    );
     assert!(text.contains(&words), "{text}");
     // A byte in the first layer is damaged.
     let path = dir.join("x.tar.partial");
@@ -341,7 +344,7 @@ fn a_source_that_serves_nothing_says_why() {
             .args(&["--reuse", place, "-o", &format!("{place}.tar")])
             .status(0);
         assert!(
-            !outcome.stderr.contains("serves nothing"),
+            !outcome.stderr.contains("nothing reused"),
             "{}",
             outcome.stderr
         );
@@ -361,16 +364,16 @@ fn a_source_that_serves_nothing_says_why() {
     let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["a","b","c"]}"#;
     dir.write("saved.tar", archive(&config(&ids), &parts, item));
     for (source, why) in [
-        ("empty", "it has no blobs"),
+        ("empty", "it holds no blobs"),
         ("other.tar", "none of its files is a blob"),
-        ("saved.tar", "serve --gunzip alone"),
+        ("saved.tar", "which only --gunzip can use"),
     ] {
         for output in ["y.tar", "-"] {
             let outcome = Run::pull(&dir, &registry.name("r:1"))
                 .args(&["--reuse", source, "-o", output])
                 .within("\"$@\" > out")
                 .status(0);
-            let line = format!("{source} serves nothing: ");
+            let line = format!("nothing reused from {source}: ");
             assert!(
                 outcome.stderr.contains(&line) && outcome.stderr.contains(why),
                 "{}",
@@ -382,7 +385,7 @@ fn a_source_that_serves_nothing_says_why() {
     dir.write("b.tar.gz", gzip(b"x"));
     Run::pull(&dir, &registry.name("r:1"))
         .args(&["--reuse", "b.tar.gz"])
-        .fails(1, "unpack it first: gzip -dk b.tar.gz");
+        .fails(1, "decompress it first: gzip -dk b.tar.gz");
 }
 
 /// What is in memory while a secret is does not end on the disk.

@@ -254,7 +254,7 @@ fn row_21_realms_that_are_not_safe_are_told_nothing() {
         let run = Run::pull(&dir, &registry.name("r"))
             .args(&["--user", "me", "--password", "hunter2"])
             .limit(5);
-        run.fails(1, "nothing was sent there");
+        run.fails(1, "nothing was sent to it");
         assert!(
             registry
                 .seen()
@@ -312,9 +312,13 @@ fn row_24_what_token_endpoints_may_answer() {
         (
             |_, _| Reply::new(200, vec![b' '; 2 << 20]),
             1,
-            "larger than 1048576",
+            "limit of 1048576 bytes",
         ),
-        (|_, _| Reply::new(200, "{}"), 1, "is missing in the answer"),
+        (
+            |_, _| Reply::new(200, "{}"),
+            1,
+            "is missing from the response",
+        ),
         (
             |_, _| Reply::new(403, r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
             3,
@@ -536,7 +540,7 @@ fn row_21_a_plain_realm_of_a_tls_registry_is_told_nothing() {
     let ca = dir.write("ca.pem", &authority.pem);
     Run::new(&dir, &["--cacert", &ca, &registry.name("r")])
         .args(&["--user", "me", "--password", "hunter2"])
-        .fails(1, "nothing was sent there");
+        .fails(1, "nothing was sent to it");
     assert!(tokens.seen().is_empty());
     assert!(
         registry
@@ -738,7 +742,7 @@ fn an_anonymous_token_request_follows_redirects() {
     let registry = moved(|| "http://169.254.169.254/token".into());
     Run::pull(&dir, &registry.name("r"))
         .limit(5)
-        .fails(1, "nothing was sent there");
+        .fails(1, "nothing was sent to it");
     let registry = moved(|| "/token?again".into());
     Run::pull(&dir, &registry.name("r")).fails(1, "too often");
 }
@@ -786,7 +790,7 @@ fn a_realm_in_disguise_is_told_no_password() {
         Run::pull(&dir, &registry.name("r"))
             .args(&["--user", "me", "--password", "hunter2"])
             .limit(5)
-            .fails(1, "nothing was sent there");
+            .fails(1, "nothing was sent to it");
         assert!(tokens.seen().is_empty(), "{host}: {:?}", tokens.seen());
     }
 }
@@ -835,7 +839,7 @@ fn a_realms_name_is_looked_at_once_it_is_resolved() {
         if told {
             run.archive();
         } else {
-            run.fails(1, "nothing was sent there");
+            run.fails(1, "nothing was sent to it");
             assert_eq!(tokens.seen().len(), before, "{realm}");
         }
     }

@@ -41,8 +41,8 @@ fn wrong_usage_is_told_with_status_2() {
     for (args, words) in [
         (&["--tagz", "debian"][..], "did you mean --tags?"),
         (&[], "an image's name is needed"),
-        (&["Debian"], "must be lower case"),
-        (&["https://h/x"], "without https://"),
+        (&["Debian"], "must be lowercase"),
+        (&["https://h/x"], "has no https://"),
         (
             &["debian", "--jobs", "many"],
             "--jobs: \"many\" is no number",

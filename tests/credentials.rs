@@ -132,7 +132,7 @@ fn helpers_of_all_kinds() {
         ),
         ("killed", Some("kill -9 $$"), "failed"),
         ("html", Some("echo '<html>'"), "HTML"),
-        ("../evil", None, "no helper's name"),
+        ("../evil", None, "not a helper name"),
     ] {
         let dir = Dir::new();
         if let Some(text) = text {

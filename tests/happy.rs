@@ -72,7 +72,7 @@ fn row_02_index_gives_the_right_child_for_every_platform() {
         archive
             .outcome
             .stderr
-            .contains("linux/arm/v7 runs there too"),
+            .contains("linux/arm/v7, which runs there too"),
         "{}",
         archive.outcome.stderr
     );

@@ -362,9 +362,9 @@ fn a_page_of_any_size_is_read_as_it_comes() {
 #[test]
 fn a_list_that_is_not_whole_is_a_failure() {
     for (body, fields, words) in [
-        (r#"{"tags":["a","b""#, "X: y", "too early"),
-        (r#"{"tags":["a","b"]"#, "X: y", "too early"),
-        ("\u{3}", "Content-Encoding: br", "the registry sent br"),
+        (r#"{"tags":["a","b""#, "X: y", "ends early"),
+        (r#"{"tags":["a","b"]"#, "X: y", "ends early"),
+        ("\u{3}", "Content-Encoding: br", "Content-Encoding br"),
         (
             r#"{"tags":["a"]}"#,
             "Link: <http://[bad>; rel=next",

@@ -149,7 +149,7 @@ fn ever_new_tags_without_end() {
         let run = Run::pull(&dir, &registry.name("r")).args(&["--tags", flag]);
         let outcome = run.within("exec \"$@\" >/dev/null").status(1);
         outcome.is_small();
-        assert!(outcome.stderr.contains("cut off"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("truncated"), "{}", outcome.stderr);
     }
 }
 

@@ -95,7 +95,7 @@ fn row_68_arm_variants_and_the_list_of_what_there_is() {
     assert!(
         outcome
             .stderr
-            .contains("there is: linux/arm/v6, linux/arm/v7"),
+            .contains("available: linux/arm/v6, linux/arm/v7"),
         "{}",
         outcome.stderr
     );
@@ -219,7 +219,7 @@ fn row_72_documents_without_measure() {
         &padded.manifest(),
         OCI_MANIFEST,
         1,
-        "larger than 4194304 bytes",
+        "limit of 4194304 bytes",
     );
 }
 
@@ -232,7 +232,7 @@ fn row_72_an_endless_manifest() {
             .contains("/manifests/")
             .then(|| Reply::new(200, "{"))
     });
-    let outcome = Run::pull(&dir, &registry.name("r")).fails(1, "larger than 4194304 bytes");
+    let outcome = Run::pull(&dir, &registry.name("r")).fails(1, "limit of 4194304 bytes");
     outcome.is_small();
 }
 
@@ -268,7 +268,7 @@ fn row_74_sizes_that_are_none() {
     for wrong in ["-1", "9223372036854775808", "1e3", "\"20\"", "{}", "true"] {
         let mut image = Image::small(1);
         image.layers[0].size = wrong.to_owned();
-        refused(&image.manifest(), OCI_MANIFEST, 1, "layer 1: the size");
+        refused(&image.manifest(), OCI_MANIFEST, 1, "layer 1: its size");
     }
     let mut image = Image::small(1);
     image.layers[0].size = "null".into();
@@ -478,7 +478,7 @@ fn a_config_for_another_platform_warns_and_is_refused_when_asked_otherwise() {
     let dir = Dir::new();
     Run::pull(&dir, &registry.name("r"))
         .args(&["--arch", "amd64"])
-        .fails(4, "there is: linux/s390x");
+        .fails(4, "available: linux/s390x");
     let silent = Image::new(Vec::new()).with_config("{}");
     silent.push(&registry, "silent", "latest");
     let archive = Run::pull(&dir, &registry.name("silent"))

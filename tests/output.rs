@@ -47,7 +47,7 @@ fn row_87_a_disk_that_is_too_small_is_told_before_the_first_layer() {
     let image = pushed(&registry, 6);
     let outcome = Run::pull(&mount.0, &registry.name("r")).fails(7, "are free");
     assert!(
-        outcome.stderr.contains("make room") || outcome.stderr.contains("takes"),
+        outcome.stderr.contains("free some space") || outcome.stderr.contains("takes"),
         "{}",
         outcome.stderr
     );
@@ -76,7 +76,7 @@ fn row_87_a_disk_that_fills_up_on_the_way() {
     if status.code() != Some(0) {
         assert_eq!(status.code(), Some(7), "{text}");
         assert!(
-            text.contains("No space left on device; make room and run it again"),
+            text.contains("No space left on device; free some space and run it again"),
             "{text}"
         );
         assert!(!mount.0.names().contains(&"r-latest.tar".to_owned()));
@@ -218,7 +218,7 @@ fn a_limit_on_file_sizes_is_told() {
         .unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(7), "{text}");
-    assert!(text.contains("allows no file of that size"), "{text}");
+    assert!(text.contains("does not allow files of that size"), "{text}");
     assert!(dir.names().is_empty());
 }
 

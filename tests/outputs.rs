@@ -464,12 +464,12 @@ fn a_directory_with_other_files_is_not_replaced() {
     dir.write("l", "a file");
     Run::pull(&dir, &registry.name("r"))
         .args(&["--no-tar", "--layers-dir", "l"])
-        .fails(7, "no directory");
+        .fails(7, "not a directory");
     std::fs::remove_file(dir.join("l")).unwrap();
     std::os::unix::fs::symlink("/tmp", dir.join("l")).unwrap();
     Run::pull(&dir, &registry.name("r"))
         .args(&["--no-tar", "--layers-dir", "l"])
-        .fails(7, "no directory");
+        .fails(7, "not a directory");
     assert!(registry.seen().is_empty());
 }
 
@@ -638,18 +638,18 @@ fn layers_that_inflate_to_something_else_are_refused() {
             "diff ID",
         ),
         (
-            "cut off",
+            "truncated",
             gzip(&layer_tar(1, 9000))[..5000].to_vec(),
             sha256(b"x"),
             1,
-            "is cut off",
+            "is truncated",
         ),
         (
-            "something behind it",
+            "data after it",
             [gzip(&layer_tar(1, 1000)), b"more".to_vec()].concat(),
             sha256(&layer_tar(1, 1000)),
             1,
-            "something else follows",
+            "other data follows",
         ),
         ("xz", b"\xfd7zXZ\0and so on".to_vec(), sha256(b"x"), 1, "xz"),
         (
@@ -657,7 +657,7 @@ fn layers_that_inflate_to_something_else_are_refused() {
             bomb(10 << 30),
             sha256(b"x"),
             1,
-            "--inflate-limit raises that",
+            "raise the limit with --inflate-limit",
         ),
     ];
     for (what, bytes, diff_id, status, text) in cases {

@@ -87,7 +87,7 @@ fn what_is_passed_over_is_said_with_verbose_and_where_it_was_wanted() {
     push_index(&registry, "r", "latest", OCI_INDEX, &[odd, ours]);
     let verbose = pull(&dir, &registry).arg("-v").archive();
     let text = &verbose.outcome.stderr;
-    assert!(text.contains("entry 1: has no size; passed over"), "{text}");
+    assert!(text.contains("entry 1: has no size; skipped"), "{text}");
     let dir = Dir::new();
     let quiet = pull(&dir, &registry).archive();
     assert!(
@@ -159,7 +159,7 @@ fn artifacts_in_an_index_are_passed_over() {
         OCI_INDEX,
         &[artifact(&registry, ""), other],
     );
-    pull(&dir, &registry).fails(4, "there is: linux/s390x");
+    pull(&dir, &registry).fails(4, "available: linux/s390x");
     push_index(
         &registry,
         "r",

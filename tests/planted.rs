@@ -120,12 +120,12 @@ fn a_partial_directory_that_leads_elsewhere() {
                     std::fs::create_dir(dir.join("out.partial")).unwrap();
                     fifo(&dir.join("out.partial/manifest.json"));
                 },
-                "no regular file",
+                "not a regular file",
             ),
             (
                 "somebody's files in it",
                 |dir| drop(dir.write("out.partial/blobs/sha256/letter", "mine")),
-                "none of an image's files",
+                "not part of an image",
             ),
             (
                 "a directory that others may write",
@@ -133,7 +133,7 @@ fn a_partial_directory_that_leads_elsewhere() {
                     std::fs::create_dir(dir.join("out.partial")).unwrap();
                     mode(&dir.join("out.partial"), 0o775);
                 },
-                "other users may write to it",
+                "other users can write to it",
             ),
             (
                 "what an earlier run replaced, as a link",
@@ -143,7 +143,7 @@ fn a_partial_directory_that_leads_elsewhere() {
             (
                 "what an earlier run replaced, with somebody's files",
                 |dir| drop(dir.write("out.partial.old/letter", "mine")),
-                "none of an image's files",
+                "not part of an image",
             ),
             (
                 "a link for blobs in what is to be replaced",
@@ -204,12 +204,12 @@ fn a_partial_file_that_is_somebody_elses() {
         (
             "a FIFO",
             |dir| fifo(&dir.join("x.tar.partial")),
-            "no regular file",
+            "not a regular file",
         ),
         (
             "a file that others may write",
             |dir| mode(dir.write("x.tar.partial", "x").as_ref(), 0o664),
-            "other users may write to it",
+            "other users can write to it",
         ),
         (
             "a link in the lender's place",
@@ -246,7 +246,7 @@ fn a_partial_file_that_is_somebody_elses() {
             (
                 "a FIFO in the new file's place",
                 |dir| fifo(&dir.join("x.tar.partial.new")),
-                "no regular file",
+                "not a regular file",
             ),
         ],
     );

@@ -276,7 +276,7 @@ fn other_encodings_are_named() {
                     let dir = Dir::new();
                     let run = Run::pull(&dir, &registry.name("r")).args(stream);
                     let run = run.within("exec \"$@\" >stdout").limit(10);
-                    let told = format!("the registry sent {coding}, which was not asked for");
+                    let told = format!("Content-Encoding {coding}, which was not requested");
                     run.fails(1, &told);
                     assert_eq!(requests(&registry), 1);
                 }
@@ -285,7 +285,7 @@ fn other_encodings_are_named() {
             let body = image::noise(16, layer.data().len());
             let (registry, _) = encoded(&layer, coding, &body, false);
             let dir = Dir::new();
-            Run::pull(&dir, &registry.name("r")).fails(1, &format!("sent {coding}"));
+            Run::pull(&dir, &registry.name("r")).fails(1, &format!("Content-Encoding {coding}"));
             // A false name for the blob itself does no harm.
             comes_through(|| encoded(&layer, coding, &layer.data(), false));
         }
@@ -324,8 +324,8 @@ fn documents_are_decoded_or_their_encoding_is_named() {
                     run.archive()
                         .holds(&image, Some(&registry.name("r:latest"))),
                 ),
-                ("/tags/", _) => drop(run.arg("--tags").fails(1, "the registry sent br")),
-                _ => drop(run.fails(1, "the registry sent br")),
+                ("/tags/", _) => drop(run.arg("--tags").fails(1, "Content-Encoding br")),
+                _ => drop(run.fails(1, "Content-Encoding br")),
             }
         }
     }
@@ -341,7 +341,7 @@ fn errors_and_tokens_are_decoded_too() {
         (
             "br",
             image::noise(2, 90),
-            "refused: HTTP 403, it wants credentials",
+            "refused: HTTP 403, it requires credentials",
         ),
     ] {
         let (registry, dir) = (Registry::start(), Dir::new());
@@ -368,7 +368,7 @@ fn errors_and_tokens_are_decoded_too() {
         let run = Run::pull(&dir, &registry.name("r"));
         match status {
             0 => drop(run.archive()),
-            _ => drop(run.fails(1, "the registry sent br")),
+            _ => drop(run.fails(1, "Content-Encoding br")),
         }
     }
 }

@@ -214,7 +214,7 @@ fn a_platforms_digest_takes_the_index_alone() {
     assert_eq!((out.lines().count(), requests.len()), (2, 3));
     Run::pull(&dir, &registry.name("r"))
         .args(&["--sha", "--arch", "s390x"])
-        .fails(4, "there is: linux/amd64, linux/arm/v7");
+        .fails(4, "available: linux/amd64, linux/arm/v7");
 }
 
 #[test]

@@ -104,10 +104,10 @@ fn row_37_scheme_relative() {
 fn row_38_redirects_that_lead_nowhere() {
     for (location, words) in [
         (Some("/v2/r/manifests/latest"), "in a circle"),
-        (Some("file:///etc/passwd"), "no http or https"),
+        (Some("file:///etc/passwd"), "not an http or https"),
         (Some("http://user:pw@h/x"), "user or password"),
         (Some(""), "in a circle"),
-        (None, "says not where to"),
+        (None, "has no Location"),
     ] {
         let (registry, dir) = (Registry::start(), Dir::new());
         registry.route(move |_| {

@@ -394,7 +394,7 @@ fn a_link_that_cannot_be_followed_is_told_before_the_download() {
     if std::os::unix::fs::lchown(dir.join("planted.tar"), Some(65534), None).is_ok() {
         Run::pull(&dir, &registry.name("r"))
             .args(&["-o", "planted.tar"])
-            .fails(7, "link of another user");
+            .fails(7, "link owned by another user");
     }
     assert!(registry.seen().is_empty() && !dir.join("x.tar").exists());
 }

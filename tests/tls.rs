@@ -86,12 +86,12 @@ fn a_date_stands_for_the_clock() {
             &["--cacert", &ca, &registry.name("r"), "--date", date],
         )
     };
-    on("2097-12-31").fails(1, "the date given is 2097-12-31: set the clock, or");
+    on("2097-12-31").fails(1, "the given date is 2097-12-31: set the clock, or");
     for date in ["2098-01-01", "2098-12-30"] {
         on(date).archive();
         std::fs::remove_file(dir.join("r-latest.tar")).unwrap();
     }
-    on("2099-02-01").fails(1, "expired on 2099-01-01; the date given is 2099-02-01");
+    on("2099-02-01").fails(1, "expired on 2099-01-01; the given date is 2099-02-01");
     on("tomorrow").fails(2, "--date");
 }
 
@@ -143,7 +143,7 @@ fn files_that_hold_no_certificate() {
     let empty = dir.write("empty.pem", "nothing here");
     Run::new(&dir, &["--cacert", &empty, "h/r"]).fails(1, "no certificate in PEM form");
     Run::new(&dir, &["--cacert", "missing.pem", "h/r"]).fails(1, "missing.pem");
-    Run::new(&dir, &["--cacert", ".", "h/r"]).fails(1, "no regular file");
+    Run::new(&dir, &["--cacert", ".", "h/r"]).fails(1, "not a regular file");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn row_51_a_byte_now_and_then_is_no_transfer() {
         ],
     )
     .limit(15);
-    run.fails(5, "next to no data");
+    run.fails(5, "almost no data");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn row_53_resets_without_progress_end() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (_, digest) = one(&registry);
     registry.faults(Fault::new(&digest, Action::Reset(0)).always());
-    let outcome = Run::pull(&dir, &registry.name("r")).fails(5, "after 3 tries");
+    let outcome = Run::pull(&dir, &registry.name("r")).fails(5, "after 3 attempts");
     assert_eq!(registry.count(&digest), 3);
     assert!(
         dir.names().is_empty(),
@@ -209,11 +209,7 @@ fn row_56_a_flipped_bit_is_fetched_again_once() {
     let (_, digest) = one(&registry);
     registry.faults(Fault::new(&digest, Action::Flip(1000)).always());
     let outcome = Run::pull(&dir, &registry.name("r")).fails(6, &digest);
-    assert!(
-        outcome.stderr.contains("found sha256:"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("got sha256:"), "{}", outcome.stderr);
     assert_eq!(registry.count(&digest), 2);
     Run::pull(&dir, &registry.name("r")).fails(6, &digest);
 }
@@ -398,7 +394,7 @@ fn row_66_ports_that_speak_something_else() {
     let alert = Registry::start();
     alert.fault("/", Action::Raw(vec![0x15, 3, 1, 0, 2, 2, 70]));
     Run::new(&dir, &["--insecure", "--retries", "0", &alert.name("r")])
-        .fails(1, "leave --insecure out");
+        .fails(1, "run without --insecure");
 }
 
 #[test]
@@ -681,7 +677,7 @@ fn a_layer_that_comes_fast_is_as_right_as_any() {
     image.push(&registry, "r", "latest");
     let faults = [
         (Action::Reset(80_000_000), ""),
-        (Action::Flip(150_000_000), "fetching it again"),
+        (Action::Flip(150_000_000), "downloading it again"),
     ];
     for (action, note) in faults {
         registry.forget();
@@ -730,7 +726,7 @@ fn row_59_a_wait_of_a_day_is_not_waited_for_in_silence() {
     let mut text = String::new();
     std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
     assert!(
-        text.contains("429") && text.contains("again in 6"),
+        text.contains("429") && text.contains("retrying in 6"),
         "{text}"
     );
 }

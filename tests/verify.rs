@@ -242,23 +242,17 @@ fn what_is_wrong_is_named() {
     let name = |part: usize| std::str::from_utf8(&parts[part][..77]).unwrap().to_owned();
     is_told(
         &flipped(place(5) + 600),
-        &format!("{}: holds other bytes", name(5)),
+        &format!("{}: does not have the digest", name(5)),
     );
-    is_told(
-        &flipped(place(4) + 3),
-        "is damaged: its checksum is another one",
-    );
+    is_told(&flipped(place(4) + 3), "is damaged: its checksum is wrong");
     is_told(&flipped(place(0) + 512 + 40), "oci-layout: is padded");
     is_told(&flipped(place(1) - 1), "oci-layout: is padded");
-    is_told(
-        &flipped(bytes.len() - 600),
-        "the end: other bytes than zeros",
-    );
-    is_told(&[&bytes[..], &[0; 512]].concat(), "the end: stands at");
-    is_told(&bytes[..bytes.len() - 512], "the archive is cut off");
+    is_told(&flipped(bytes.len() - 600), "the end: nonzero bytes");
+    is_told(&[&bytes[..], &[0; 512]].concat(), "the end: is at");
+    is_told(&bytes[..bytes.len() - 512], "the archive is truncated");
     is_told(
         &bytes[..place(5) + 700],
-        &format!("{}: the archive is cut off here", name(5)),
+        &format!("{}: the archive is truncated here", name(5)),
     );
     let without = |part: usize| {
         [
@@ -278,12 +272,12 @@ fn what_is_wrong_is_named() {
     // Without manifest.json it is an OCI layout, which says so.
     is_told(
         &without(2),
-        "index.json: is not what follows from the images",
+        "index.json: differs from what follows from the images",
     );
     is_told(&without(0), "oci-layout: is missing");
     is_told(&end, "neither index.json nor manifest.json");
-    is_told(b"", "is no tar archive");
-    is_told(&b"no tar\n".repeat(1000), "is no tar archive");
+    is_told(b"", "is not a tar archive");
+    is_told(&b"no tar\n".repeat(1000), "is not a tar archive");
 }
 
 #[test]
@@ -576,10 +570,10 @@ fn archives_of_other_writers_are_sound() {
         absent.contains("linux/arm/v7") && absent.contains("linux/s390x"),
         "{absent}"
     );
-    is_told(&containerd(&[]), "nothing of what its index names is there");
+    is_told(&containerd(&[]), "nothing that its index names is there");
     is_told(
         &containerd(&["bare"]),
-        "no image of which anything is there",
+        "only images of which nothing is there",
     );
     is_told(
         &containerd(&["here", "part"]),
@@ -587,11 +581,11 @@ fn archives_of_other_writers_are_sound() {
     );
     is_told(
         &docker_25("y:1", "docker.io/library/x:1"),
-        "names docker.io/library/y:1, which index.json does not",
+        "names docker.io/library/y:1, but index.json does not",
     );
     is_told(
         &docker_25("x", "docker.io/library/x:1"),
-        "no name with a tag",
+        "not a name with a tag",
     );
 }
 
@@ -603,17 +597,17 @@ fn damage_in_the_archives_of_others_is_found() {
     bytes[at + 700] ^= 1;
     is_told(
         &bytes,
-        "x:1: layer 2 (bb/layer.tar) is not the one that its config names",
+        "x:1: layer 2 (bb/layer.tar) does not match its diff ID",
     );
     // Where its own name says what it is.
     let mut bytes = crane();
     let at = bytes.windows(6).position(|part| part == b"file-1").unwrap();
     bytes[at + 700] ^= 1;
-    is_told(&bytes, ".tar.gz holds other bytes than its name says");
+    is_told(&bytes, ".tar.gz does not have the digest in its name");
     let mut bytes = crane();
     let at = bytes.windows(5).position(|part| part == b"amd64").unwrap();
     bytes[at] ^= 1;
-    is_told(&bytes, "holds other bytes than its name says");
+    is_told(&bytes, "does not have the digest in its name");
 }
 
 #[test]
@@ -635,18 +629,15 @@ fn compressed_layers_are_compared_with_their_diff_ids() {
         tar.blob(image.layers[0].data()).done()
     };
     is_sound(&layer(&packed, &sha256(&tar)), 1);
-    is_told(
-        &layer(&packed, &other),
-        "is not the one that its config names",
-    );
-    is_told(&layer(&cut, &sha256(&tar)), "its gzip data is cut off");
+    is_told(&layer(&packed, &other), "does not match its diff ID");
+    is_told(&layer(&cut, &sha256(&tar)), "its gzip data is truncated");
     is_told(
         &layer(&damaged, &sha256(&tar)),
         "does not match its checksum",
     );
     is_told(
         &layer(&[&packed[..], b"x"].concat(), &sha256(&tar)),
-        "something else follows",
+        "other data follows",
     );
     // What asks for more memory than there is stays as it is, and that is said.
     let window = [&b"\x28\xb5\x2f\xfd\x00\x70\x01\x00\x00"[..], b"xx"].concat();
@@ -733,9 +724,9 @@ fn directories_are_checked_like_archives() {
     std::fs::write(blobs.join("strange"), "").unwrap();
     let outcome = Run::new(&dir, &["--verify", "ours"]).status(6);
     for words in [
-        "holds other bytes",
+        "does not have the digest",
         "leads out of the archive",
-        "its name is no digest",
+        "its name is not a digest",
     ] {
         assert!(outcome.stdout.contains(words), "{}", outcome.stdout);
     }
@@ -789,7 +780,7 @@ fn a_pipe_is_checked_in_one_pass_and_little_memory() {
     let cut = "head -c 9000000 x.tar | \"$@\"";
     let outcome = Run::new(&dir, &["--verify", "-"]).within(cut).status(6);
     assert!(
-        outcome.stdout.contains("the archive is cut off here"),
+        outcome.stdout.contains("the archive is truncated here"),
         "{}",
         outcome.stdout
     );
@@ -797,11 +788,7 @@ fn a_pipe_is_checked_in_one_pass_and_little_memory() {
     let outcome = Run::new(&dir, &["--verify", "-"])
         .within("exec \"$@\" < /dev/zero")
         .status(6);
-    assert!(
-        outcome.stdout.contains("stand behind it"),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains("follow it"), "{}", outcome.stdout);
 }
 
 #[test]
@@ -823,11 +810,11 @@ fn a_compressed_archive_is_inflated_on_the_way() {
     *damaged.last_mut().unwrap() ^= 1;
     let unsound = gzip(&bytes[..bytes.len() - 512]);
     for (bytes, words) in [
-        (&packed[..packed.len() - 9], "its gzip data is cut off"),
+        (&packed[..packed.len() - 9], "its gzip data is truncated"),
         (&damaged[..], "does not match its checksum"),
-        (&[&packed[..], b"x"].concat()[..], "something else follows"),
-        (&unsound[..], "the archive is cut off"),
-        (&gzip(&vec![0; 300 << 20])[..], "bytes stand behind it"),
+        (&[&packed[..], b"x"].concat()[..], "other data follows"),
+        (&unsound[..], "the archive is truncated"),
+        (&gzip(&vec![0; 300 << 20])[..], "bytes follow it"),
     ] {
         dir.write("x", bytes);
         let outcome = Run::new(&dir, &["--verify", "x"]).status(6);
@@ -889,7 +876,7 @@ fn strange_entries_are_told_one_by_one() {
     }
     is_told(
         &with(Tar::new().raw(b"\xff\xfe", b"x", |_| {})),
-        "is no text",
+        "is not UTF-8",
     );
     for kind in [
         tar::EntryType::Char,
@@ -911,15 +898,15 @@ fn strange_entries_are_told_one_by_one() {
     );
     is_told(
         &with(Tar::new().raw(b"blobs/sha256/x", b"y", |_| {})),
-        "its name is no digest",
+        "its name is not a digest",
     );
     is_told(
         &with(Tar::new().file("index.json", "{}")),
-        "index.json: stands in the archive more than once",
+        "index.json: is in the archive more than once",
     );
     is_told(
         &with(Tar::new().file("./index.json", "{}")),
-        "index.json: stands in the archive more than once",
+        "index.json: is in the archive more than once",
     );
     let directory = |h: &mut tar::Header| {
         h.set_entry_type(tar::EntryType::Directory);
@@ -927,18 +914,15 @@ fn strange_entries_are_told_one_by_one() {
     };
     is_told(
         &with(Tar::new().raw(b"d", b"", directory)),
-        "has a size all the same",
+        "but has a size",
     );
     let end = vec![0; 1024];
     is_told(
         &[sound(), Tar::new().file("late", "x").done()].concat(),
-        "the end: other bytes than zeros",
+        "the end: nonzero bytes",
     );
-    is_told(&[end, sound()].concat(), "the end: other bytes than zeros");
-    is_told(
-        &[sound(), vec![0; 2 << 20]].concat(),
-        "bytes stand behind it",
-    );
+    is_told(&[end, sound()].concat(), "the end: nonzero bytes");
+    is_told(&[sound(), vec![0; 2 << 20]].concat(), "bytes follow it");
 }
 
 fn pax(kind: u8, records: &[u8]) -> Tar {
@@ -973,7 +957,7 @@ fn extended_headers_cannot_say_two_things() {
     );
     is_told(
         &with(pax(b'x', b"28 size=9223372036854775807\n")),
-        "beyond what a file can have",
+        "that no file can have",
     );
     is_told(
         &with(pax(b'x', b"28 size=9223372036854775808\n")),
@@ -987,7 +971,7 @@ fn extended_headers_cannot_say_two_things() {
     is_told(&with(pax(b'x', b"10 size=1\n")), "oci-layout");
     is_told(
         &with(pax(b'g', b"10 path=x\n")),
-        "gives all entries one name",
+        "gives all entries the same name",
     );
     is_told(&with(pax(b'L', b"../x\0")), "leads out of the archive");
     for record in [
@@ -997,26 +981,26 @@ fn extended_headers_cannot_say_two_things() {
         b"15  path=manif\n",
         b"18 uid=4294967296\n",
     ] {
-        is_told(&with(pax(b'x', record)), "in different ways");
+        is_told(&with(pax(b'x', record)), "differently");
     }
     let last = [&bytes[..bytes.len() - 1024], &pax(b'x', b"").done()].concat();
-    is_told(&last, "which does not follow");
+    is_told(&last, "that does not follow");
     for id in [
         b"        ",
         b"\xff\xff\xff\xff\xff\xff\xff\xff",
         b"\x80\0\x01\0\0\0\0\0",
     ] {
         let odd = |h: &mut tar::Header| h.as_old_mut().uid.copy_from_slice(id);
-        is_told(&with(Tar::new().raw(b"x", b"", odd)), "that is no number");
+        is_told(
+            &with(Tar::new().raw(b"x", b"", odd)),
+            "that is not a number",
+        );
     }
     let large = |h: &mut tar::Header| {
         h.set_entry_type(tar::EntryType::XHeader);
         h.set_size(1 << 30);
     };
-    is_told(
-        &with(Tar::new().raw(b"x", b"", large)),
-        "announces more than",
-    );
+    is_told(&with(Tar::new().raw(b"x", b"", large)), "has more than");
     for size in [
         &b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"[..],
         b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -1025,7 +1009,7 @@ fn extended_headers_cannot_say_two_things() {
         let wrong = |h: &mut tar::Header| h.as_old_mut().size.copy_from_slice(size);
         is_told(
             &with(Tar::new().raw(b"x", b"", wrong)),
-            "has a size that is no number",
+            "has a size that is not a number",
         );
     }
     let beyond = |h: &mut tar::Header| h.set_size(1 << 40);
@@ -1049,8 +1033,8 @@ fn hostile_files_are_bounded_and_told_in_one_line() {
         .arg(dir.join("fifo"))
         .status()
         .unwrap();
-    run("fifo", 1, "no regular file");
-    run("/dev/zero", 1, "no regular file");
+    run("fifo", 1, "neither a regular file");
+    run("/dev/zero", 1, "neither a regular file");
     run("/dev/tty", 1, "");
     // A manifest.json, and an index.json, of 1 GB, most of it holes.
     for name in ["manifest.json", "index.json"] {
@@ -1067,7 +1051,7 @@ fn hostile_files_are_bounded_and_told_in_one_line() {
         run(
             "big.tar",
             if name == "index.json" { 1 } else { 6 },
-            "are the most that is looked into",
+            "the limit for checking is",
         );
     }
     let many = |name: &dyn Fn(usize) -> String| {
@@ -1091,7 +1075,7 @@ fn hostile_documents_are_bounded() {
             format!(r#"{{"manifests":["{}"]}}"#, r#"","#.repeat(100_000)),
             "has more than",
         ),
-        ("{}".to_owned(), "is no index"),
+        ("{}".to_owned(), "neither an index nor a manifest"),
         (
             r#"{"manifests":[],"layers":[]}"#.to_owned(),
             "both an index and a manifest",
@@ -1279,7 +1263,7 @@ fn the_largest_archives_that_are_taken_are_checked_in_little_memory() {
     assert_eq!(run("x.tar", 0), "x.tar: sound, 4 images, 2505 blobs\n");
     run("-", 1);
     write(&[one, &heavy], 6000);
-    assert!(run("x.tar", 1).contains("are the most that is looked into"));
+    assert!(run("x.tar", 1).contains("the limit for checking is"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn what_surrounds_a_body_is_no_data() {
         each(&questions, |question| {
             let dir = Dir::new();
             let args = [&["--insecure", &name], *question].concat();
-            let outcome = ends(&dir, &args, "next to no data");
+            let outcome = ends(&dir, &args, "almost no data");
             assert!(outcome.time < Duration::from_secs(9), "{:?}", outcome.time);
         });
     });
@@ -102,7 +102,7 @@ fn what_surrounds_a_layer_is_no_data() {
                 .args(more)
                 .within("exec \"$@\" >/dev/null")
                 .limit(60)
-                .fails(5, "next to no data");
+                .fails(5, "almost no data");
             assert!(outcome.time < Duration::from_secs(9), "{:?}", outcome.time);
         });
     });
@@ -232,7 +232,7 @@ fn records_of_tls_that_trickle_are_no_data() {
     let ca = dir.write("ca.pem", &authority.pem);
     // In the handshake, in the head, and in a record of the body, of which nothing can be used
     // before all of it is there.
-    for (at_once, words) in [(300, ""), (2500, ""), (8000, "next to no data")] {
+    for (at_once, words) in [(300, ""), (2500, ""), (8000, "almost no data")] {
         let line = narrow(registry.address, at_once);
         let name = format!("localhost:{}/r", line.port());
         ends(&Dir::new(), &["--cacert", &ca, "--metadata", &name], words);

@@ -104,7 +104,7 @@ const VALUES: (usize, usize) = (4096, 10_000);
 /// all else stays.
 pub(super) fn with_layers(manifest: &Document, layers: &[(Digest, u64)]) -> Result<Document> {
     let what = format!("manifest {}", manifest.digest());
-    let wrong = || Error::malformed(what.clone(), "has layers that cannot be told apart");
+    let wrong = || Error::malformed(what.clone(), "has layers that cannot be distinguished");
     let mut value: Value = crate::json::parse_within(manifest.bytes(), &what, VALUES, &Keys::None)?;
     let Value::Object(object) = &mut value else {
         return Err(wrong());

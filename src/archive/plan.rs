@@ -169,7 +169,7 @@ impl Plan {
             let size = image.manifest.bytes().len() as u64;
             left = left.checked_sub(size).ok_or_else(|| Error::TooLarge {
                 what: format!(
-                    "the manifest of {}, with --gunzip, alone or with those of the other images,",
+                    "with --gunzip, the manifest of {}, alone or together with those of the other images,",
                     image.reference
                 ),
                 limit: INFLATABLE,
@@ -323,7 +323,7 @@ impl Builder {
             Some(known) if known == size => Ok(false),
             Some(known) => Err(Error::malformed(
                 format!("blob {digest}"),
-                format!("is said to have {known} bytes and {size} bytes"),
+                format!("has two sizes: {known} bytes and {size} bytes"),
             )),
         }
     }
@@ -355,7 +355,7 @@ impl Builder {
         let too_large = || {
             Error::malformed(
                 "the image",
-                "has sizes that add up to more than a file can hold",
+                "has blobs that add up to more than a file can hold",
             )
         };
         let mut hasher = Hasher::new(Algorithm::Sha256);

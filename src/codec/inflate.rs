@@ -57,22 +57,24 @@ pub(crate) enum Defect {
 impl fmt::Display for Defect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cut(format) => write!(f, "its {format} data is cut off"),
+            Self::Cut(format) => write!(f, "its {format} data is truncated"),
             Self::Damaged(format) => write!(f, "its {format} data is damaged"),
             Self::Checksum(format) => write!(f, "its {format} data does not match its checksum"),
-            Self::Trailing(format) => write!(f, "something else follows its {format} data"),
+            Self::Trailing(format) => write!(f, "other data follows its {format} data"),
             Self::Window { asked, allowed } => write!(
                 f,
-                "asks for a zstd window of {} MiB, {} MiB are allowed",
+                "needs a zstd window of {} MiB, the limit is {} MiB",
                 asked.div_ceil(1 << 20),
                 allowed >> 20
             ),
-            Self::Dictionary(id) => write!(f, "needs zstd dictionary {id}, which is not in it"),
+            Self::Dictionary(id) => {
+                write!(f, "needs zstd dictionary {id}, which it does not contain")
+            }
             Self::TooMuch(limit) => write!(f, "inflates to more than {limit} bytes"),
             Self::Unsupported(format) => {
                 write!(
                     f,
-                    "is compressed with {format}, only gzip and zstd are supported"
+                    "is compressed with {format}; only gzip and zstd are supported"
                 )
             }
         }
@@ -761,7 +763,7 @@ mod tests {
             allowed: 8 << 20,
         }
         .to_string();
-        assert_eq!(text, "asks for a zstd window of 9 MiB, 8 MiB are allowed");
+        assert_eq!(text, "needs a zstd window of 9 MiB, the limit is 8 MiB");
     }
 
     /// Fails at the given byte.

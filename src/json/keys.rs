@@ -221,7 +221,7 @@ impl Watch {
         };
         if raw != known.as_bytes() {
             return Err(format!(
-                "has the key {:?}, which some programs read as {known:?} and others do not",
+                "has the key {:?}, which only some programs read as {known:?}",
                 printable(&String::from_utf8_lossy(raw), 60)
             ));
         }
@@ -345,7 +345,7 @@ mod tests {
             (
                 r#"{"layers":[],"Layers":[]}"#,
                 &DOCUMENT,
-                r#""Layers", which some programs read as "layers""#,
+                r#""Layers", which only some programs read as "layers""#,
             ),
             (r#"{"LAYERS":[]}"#, &DOCUMENT, "LAYERS"),
             ("{\"layer\u{17f}\":[]}", &DOCUMENT, "as \"layers\""),

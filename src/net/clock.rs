@@ -44,7 +44,7 @@ impl Clock {
 
     fn tell(self, system: u64, made: u64) -> String {
         match self.given {
-            Some(given) => format!("the date given is {}", time::date(given)),
+            Some(given) => format!("the given date is {}", time::date(given)),
             None if system < made => format!(
                 "this system's clock says {}, and this program is from {}",
                 time::date(system),
@@ -87,6 +87,6 @@ mod tests {
         );
         assert!(!clock.tell(1_764_000_000, 100).contains("program"));
         let given = Clock { given: Some(0) };
-        assert_eq!(given.tell(5, 5), "the date given is 1970-01-01");
+        assert_eq!(given.tell(5, 5), "the given date is 1970-01-01");
     }
 }

@@ -79,7 +79,7 @@ impl Resolver {
             return Err(Failure::Resolve {
                 host: host.to_owned(),
                 again: false,
-                why: "the name server knows none".into(),
+                why: "the name server returned none".into(),
             });
         }
         let mut known = lock(&self.known);
@@ -101,7 +101,7 @@ fn unresolved(host: &str, error: &io::Error) -> Failure {
     let hint = if std::path::Path::new("/etc/resolv.conf").exists() {
         ""
     } else {
-        "; there is no /etc/resolv.conf here that names a name server"
+        "; there is no /etc/resolv.conf that names a name server"
     };
     Failure::Resolve {
         host: host.to_owned(),
@@ -129,7 +129,7 @@ fn interleave(mut list: Vec<IpAddr>) -> Vec<IpAddr> {
 fn explain(error: &io::Error, origin: &Origin) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            format!("nothing listens on port {} there", origin.port)
+            format!("nothing listens on port {}", origin.port)
         }
         _ => plain(error),
     }

@@ -97,7 +97,7 @@ fn reason(status: u16) -> Option<&'static str> {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        421 | 426 | 505 => "(it wants another version of HTTP)",
+        421 | 426 | 505 => "(it requires another version of HTTP)",
         _ => return None,
     })
 }
@@ -105,9 +105,9 @@ fn reason(status: u16) -> Option<&'static str> {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve { host, why, .. } => write!(f, "{host} has no address: {why}"),
+            Self::Resolve { host, why, .. } => write!(f, "cannot resolve {host}: {why}"),
             Self::Connect { origin, why, .. } => {
-                write!(f, "no connection to {}: {why}", origin.host_and_port())
+                write!(f, "cannot connect to {}: {why}", origin.host_and_port())
             }
             Self::Tls { host, why } => write!(f, "{host}: {why}"),
             Self::Timer {
@@ -187,13 +187,13 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
             }
             match (failure.status, &failure.credentials) {
                 (407, _) => detail.push_str(
-                    "; the proxy wants a user and a password: http://USER:PASSWORD@PROXY",
+                    "; the proxy requires a user and password: http://USER:PASSWORD@PROXY",
                 ),
                 (_, Some(_)) => {}
                 _ => detail.push_str(if detail.is_empty() {
-                    "it wants credentials, or there is no such repository: see --user"
+                    "it requires credentials, or there is no such repository: see --user"
                 } else {
-                    "; it wants credentials, or there is no such repository: see --user"
+                    "; it requires credentials, or there is no such repository: see --user"
                 }),
             }
             Error::Refused {

@@ -144,10 +144,10 @@ impl Connection {
                 return Ok(head);
             }
             if head.status == 101 {
-                return Err(self.protocol("switched to another protocol, which nobody asked for"));
+                return Err(self.protocol("switched to another protocol without being asked"));
             }
         }
-        Err(self.protocol("sends interim answers without end"))
+        Err(self.protocol("keeps sending interim responses"))
     }
 
     fn one_head(&mut self, wait: Duration) -> Result<Head, Failure> {
@@ -167,7 +167,7 @@ impl Connection {
                         }
                         Ok(None) if held.len() > HEAD_LIMIT => {
                             return Err(self.protocol(format!(
-                                "sends a head of more than {HEAD_LIMIT} bytes"
+                                "sent a response header of more than {HEAD_LIMIT} bytes"
                             )));
                         }
                         Ok(None) => {}
@@ -179,9 +179,9 @@ impl Connection {
             }
             if self.more(wait, "an answer")? == 0 {
                 let why = if scanned == 0 {
-                    "closed the connection without an answer"
+                    "closed the connection without answering"
                 } else {
-                    "closed the connection in the middle of an answer's head"
+                    "closed the connection in the middle of the response header"
                 };
                 return Err(Failure::Closed {
                     host: self.host(),
@@ -197,12 +197,12 @@ impl Connection {
         match held {
             [0x15, 3, ..] => Failure::Tls {
                 host: self.host(),
-                why: "speaks TLS on this port, not plain HTTP: leave --insecure out".into(),
+                why: "speaks TLS on this port, not plain HTTP: run without --insecure".into(),
             },
             [0, 0, _, 4, ..] => {
-                self.protocol("speaks only HTTP/2 on this port, which is not spoken here")
+                self.protocol("speaks only HTTP/2 on this port, which is not supported")
             }
-            _ => self.protocol(format!("did not answer in HTTP ({why})")),
+            _ => self.protocol(format!("did not answer with HTTP ({why})")),
         }
     }
 
@@ -272,10 +272,10 @@ impl Connection {
             let value = value.trim();
             let number = match value.parse::<u64>() {
                 Ok(number) if value.bytes().all(|c| c.is_ascii_digit()) => number,
-                _ => return Err(self.protocol("sends a Content-Length that is no number")),
+                _ => return Err(self.protocol("sent a Content-Length that is not a number")),
             };
             if length.is_some_and(|other| other != number) {
-                return Err(self.protocol("sends two different Content-Lengths"));
+                return Err(self.protocol("sent two different Content-Lengths"));
             }
             length = Some(number);
         }
@@ -349,7 +349,7 @@ impl Connection {
     fn short(&self, left: u64) -> Failure {
         Failure::Closed {
             host: self.host(),
-            why: format!("closed the connection {left} bytes before the end"),
+            why: format!("closed the connection {left} bytes early"),
         }
     }
 
@@ -374,7 +374,7 @@ impl Connection {
         if !first {
             let end = self.line(idle)?;
             if !end.is_empty() {
-                return Err(self.protocol("sends a chunk that is longer than it said"));
+                return Err(self.protocol("sent a chunk longer than its stated size"));
             }
         }
         let line = self.line(idle)?;
@@ -386,7 +386,7 @@ impl Connection {
         let valid = (1..=16).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
         let size = std::str::from_utf8(digits).ok().filter(|_| valid);
         size.and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .ok_or_else(|| self.protocol("sends a chunk without a size"))
+            .ok_or_else(|| self.protocol("sent a chunk without a size"))
     }
 
     fn trailers(&mut self, idle: Duration) -> Result<(), Failure> {
@@ -398,7 +398,7 @@ impl Connection {
                 return Ok(());
             }
             if total > LINE_LIMIT {
-                return Err(self.protocol("sends trailers without end"));
+                return Err(self.protocol("keeps sending trailers"));
             }
         }
     }
@@ -415,7 +415,7 @@ impl Connection {
             }
             scanned = held.len();
             if scanned > LINE_LIMIT {
-                return Err(self.protocol(format!("sends a line of more than {LINE_LIMIT} bytes")));
+                return Err(self.protocol(format!("sent a line of more than {LINE_LIMIT} bytes")));
             }
             if self.more(idle, "data")? == 0 {
                 return Err(Failure::Closed {
@@ -476,10 +476,10 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
             };
             Ok(Some((head, length)))
         }
-        Err(httparse::Error::TooManyHeaders) => Err("more than 100 fields"),
+        Err(httparse::Error::TooManyHeaders) => Err("more than 100 header fields"),
         Err(httparse::Error::Version) => Err("no version"),
         Err(httparse::Error::Status) => Err("no status"),
-        Err(_) => Err("a malformed head"),
+        Err(_) => Err("a malformed header"),
     }
 }
 

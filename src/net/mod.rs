@@ -218,7 +218,7 @@ impl Agent {
             if wait.is_zero() {
                 return Err(Failure::Timer {
                     host: origin.to_string(),
-                    what: "no answer, only redirects,",
+                    what: "no answer but redirects",
                     seconds: (self.timeouts.answer * 2).as_secs(),
                 });
             }
@@ -455,7 +455,7 @@ impl<'a> Body<'a> {
                     Failure::Timer { host, .. } if self.spent + begin.elapsed() >= window => {
                         Failure::Timer {
                             host,
-                            what: "next to no data",
+                            what: "almost no data",
                             seconds: window.as_secs(),
                         }
                     }

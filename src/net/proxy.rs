@@ -186,11 +186,11 @@ impl Proxy {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         if scheme.bytes().any(|c| !c.is_ascii_alphanumeric()) {
-            return Err("is no proxy's address, such as http://proxy:3128".into());
+            return Err("is not a proxy address such as http://proxy:3128".into());
         }
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(format!(
-                "proxies of the kind {scheme}:// are not supported, only http:// ones are"
+                "{scheme}:// proxies are not supported, only http:// ones"
             ));
         }
         // A password may hold slashes that nobody has encoded.
@@ -200,7 +200,7 @@ impl Proxy {
         };
         let host = host.split('/').next().unwrap_or("");
         let origin = Url::parse(&format!("http://{host}"))
-            .map_err(|_| "is no proxy's address, such as http://proxy:3128".to_owned())?
+            .map_err(|_| "is not a proxy address such as http://proxy:3128".to_owned())?
             .origin;
         let credentials = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
@@ -249,7 +249,7 @@ impl Proxy {
             },
             status: head.status,
             codes: Vec::new(),
-            message: format!("the proxy opens no connection to {target}"),
+            message: format!("the proxy did not open a connection to {target}"),
             retry_after: None,
             limit: None,
             quota_used: false,

@@ -229,7 +229,7 @@ impl TlsStream {
                 self.closed = true;
                 Next::Closed
             }
-            _ => return Err(io::Error::other("an unexpected state of TLS")),
+            _ => return Err(io::Error::other("an unexpected TLS state")),
         };
         self.begin += discard;
         if self.begin == self.end {
@@ -248,7 +248,7 @@ impl TlsStream {
         if self.end == self.incoming.len() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a TLS message that is larger than its buffer",
+                "a TLS message larger than its buffer",
             ));
         }
         let length = self.socket.read(&mut self.incoming[self.end..])?;

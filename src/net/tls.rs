@@ -186,7 +186,7 @@ impl Trust {
             .clone()
             .map_err(wrong)?;
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| wrong("is no name that a certificate can be for".into()))?;
+            .map_err(|_| wrong("is not a name that a certificate can be for".into()))?;
         UnbufferedClientConnection::new(config, name).map_err(|error| wrong(error.to_string()))
     }
 
@@ -253,7 +253,7 @@ impl Trust {
             None => Failure::Closed {
                 host,
                 why: format!(
-                    "ended the connection during the TLS handshake: {}",
+                    "closed the connection during the TLS handshake: {}",
                     crate::error::plain(error)
                 ),
             },
@@ -276,22 +276,22 @@ impl Trust {
             }
             C::NotValidYet => "its certificate is not valid yet: is this system's clock right?".into(),
             C::NotValidYetContext { not_before, .. } => format!(
-                "its certificate is valid from {} on, but {}: set the clock, or say what day it is with --date",
+                "its certificate is valid from {} on, but {}: set the clock, or give the date with --date",
                 date(*not_before), self.clock.told()
             ),
             C::UnknownIssuer => format!(
-                "its certificate comes from an issuer that none of the {} trusted roots vouches for; give the registry's own CA with --cacert",
+                "its certificate is not signed by any of the {} trusted roots; give the registry's own CA with --cacert",
                 webpki_roots::TLS_SERVER_ROOTS.len() + self.own.len()
             ),
             C::NotValidForName => "its certificate is for another name".into(),
             C::NotValidForNameContext { presented, .. } if presented.is_empty() => {
-                "its certificate names no host (a common name alone does not count)".into()
+                "its certificate names no host (a common name alone is not enough)".into()
             }
             C::NotValidForNameContext { presented, .. } => {
                 format!("its certificate is for another name: {}", printable(&presented.join(", "), 200))
             }
             other if is_ca_as_leaf(other) => {
-                "its certificate is a CA's (CA:TRUE), made by openssl req -x509; give that very certificate with --cacert to trust it".into()
+                "its certificate is a CA certificate (CA:TRUE), as openssl req -x509 makes them; give it with --cacert to trust it".into()
             }
             other => format!("its certificate is not accepted: {}", printable(&format!("{other:?}"), 120)),
         }
@@ -311,7 +311,7 @@ pub(crate) fn broken(host: String, error: &io::Error) -> Failure {
         },
         _ => Failure::Protocol {
             host,
-            why: format!("broke TLS: {}", crate::error::plain(error)),
+            why: format!("violated TLS: {}", crate::error::plain(error)),
         },
     }
 }
@@ -319,18 +319,18 @@ pub(crate) fn broken(host: String, error: &io::Error) -> Failure {
 fn sentence(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
-            E::InvalidMessage(_) => "does not speak TLS on this port; where the registry is plain HTTP on purpose, use --insecure".into(),
+            E::InvalidMessage(_) => "does not speak TLS on this port; if the registry is meant to be plain HTTP, use --insecure".into(),
             E::AlertReceived(alert) => match format!("{alert:?}").as_str() {
                 "CertificateRequired" | "BadCertificate" | "UnknownCA" | "CertificateUnknown" | "AccessDenied" => {
-                    format!("wants a client certificate that it trusts (TLS alert {alert:?}): see --cert and --key")
+                    format!("requires a client certificate that it trusts (TLS alert {alert:?}): see --cert and --key")
                 }
                 "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
-                    format!("offers no TLS 1.2 or 1.3 with ciphers of today (TLS alert {alert:?})")
+                    format!("does not offer TLS 1.2 or 1.3 with current ciphers (TLS alert {alert:?})")
                 }
-                "NoApplicationProtocol" => "speaks no HTTP/1.1 (TLS alert NoApplicationProtocol)".into(),
+                "NoApplicationProtocol" => "does not speak HTTP/1.1 (TLS alert NoApplicationProtocol)".into(),
                 other => format!("ended the TLS handshake with alert {other}"),
             },
-            E::PeerIncompatible(why) => format!("offers no TLS that is spoken here ({why:?})"),
+            E::PeerIncompatible(why) => format!("offers no TLS version or cipher supported here ({why:?})"),
             other => printable(&other.to_string(), 200),
         }
 }
@@ -343,7 +343,7 @@ pub(crate) fn as_io(error: rustls::Error) -> io::Error {
 fn no_pem(what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("no {what} in PEM form in it"),
+        format!("it contains no {what} in PEM form"),
     )
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct Url {
 impl Url {
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > 16_384 {
-            return Err("the address is longer than 16384 characters".into());
+            return Err("the URL is longer than 16384 characters".into());
         }
         let bad = |why: &str| {
             // What precedes an '@' may hold a '?', too.
@@ -71,17 +71,17 @@ impl Url {
         };
         let (scheme, rest) = match text.split_once("://") {
             Some(parts) => parts,
-            None => return bad("is no http or https address"),
+            None => return bad("is not an http or https URL"),
         };
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
-            _ => return bad("is no http or https address"),
+            _ => return bad("is not an http or https URL"),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         if authority.contains('@') {
-            return Err("an address with a user or password in it is not used".into());
+            return Err("a URL with a user or password in it is not accepted".into());
         }
         let (host, port) = match split_port(authority) {
             Some(parts) => parts,

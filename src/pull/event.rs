@@ -78,7 +78,7 @@ impl fmt::Display for Event {
             Self::Layer { digest, size, .. } => write!(f, "{digest}: {size} bytes"),
             Self::Note(text) => f.write_str(&crate::error::line(text)),
             Self::Stage { doing, total } => write!(f, "{doing} {total} bytes"),
-            Self::Finishing => f.write_str("bringing the archive to the disk"),
+            Self::Finishing => f.write_str("syncing the archive to disk"),
         }
     }
 }

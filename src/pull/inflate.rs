@@ -114,7 +114,7 @@ impl Read for Here<'_> {
         self.at += length as u64;
         if length == 0 {
             ends_as(&self.hasher, self.digest, || {
-                format!("layer {} in the archive to be reused", self.digest)
+                format!("layer {} in the reused archive", self.digest)
             })?;
         }
         Ok(length)
@@ -202,7 +202,7 @@ fn check(plan: &Plan, blob: usize, found: Digest) -> Result<()> {
         for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()) {
             if layer.digest == digest && *diff_id != found {
                 return Err(Error::Mismatch {
-                    blob: format!("layer {digest} of {}, inflated,", image.reference().name()),
+                    blob: format!("inflated layer {digest} of {}", image.reference().name()),
                     expected: format!("diff ID {diff_id}"),
                     found: found.to_string(),
                 });
@@ -268,9 +268,7 @@ impl Read for Inflated<'_> {
         if read == 0
             && let Some(expected) = self.expected
         {
-            ends_as(&self.hasher, expected, || {
-                format!("{}, inflated,", self.name)
-            })?;
+            ends_as(&self.hasher, expected, || format!("inflated {}", self.name))?;
         }
         Ok(read)
     }
@@ -282,8 +280,8 @@ fn named(error: io::Error, name: &str) -> io::Error {
         return error;
     };
     let hint = match defect {
-        Defect::TooMuch(_) => "; --inflate-limit raises that",
-        _ => "; without --gunzip it is kept as it came",
+        Defect::TooMuch(_) => "; raise the limit with --inflate-limit",
+        _ => "; without --gunzip the layer is stored as it is",
     };
     io::Error::other(Error::malformed(name, format!("{defect}{hint}")))
 }

@@ -26,7 +26,7 @@ pub(super) fn open(
     if let Some(path) = replaced {
         match Existing::open(path) {
             Ok(existing) => found.push(existing),
-            Err(error) => client.note(&format!("nothing is taken from what is there: {error}")),
+            Err(error) => client.note(&format!("not reusing the existing archive: {error}")),
         }
     }
     Ok(found)
@@ -57,13 +57,15 @@ pub(super) fn useless(
         let mut layers = (0..plan.blobs().len()).filter_map(|blob| plan.diff_id(blob));
         let why = match layers.any(|id| serves(&id, None)) {
             true if inflated => return None,
-            true => "its layers are uncompressed, and serve --gunzip alone",
+            true => "its layers are uncompressed, which only --gunzip can use",
             false if one.is_empty() => {
-                "it has no blobs where an archive or an image's directory has them"
+                "it holds no blobs where an archive or image directory has them"
             }
-            false => "none of its files is a blob of this image, unless it was packed anew",
+            false => {
+                "none of its files is a blob of this image (recompressed layers have other digests)"
+            }
         };
-        Some(format!("{} serves nothing: {why}", path.display()))
+        Some(format!("nothing reused from {}: {why}", path.display()))
     };
     named.iter().zip(existing).filter_map(line).collect()
 }

@@ -63,7 +63,7 @@ impl Shared<'_> {
                     }
                     // What is held back here tells nothing of the line.
                     if !self.client.agent().is_limited() && self.queue.give_up_slow() > 0 {
-                        let note = "a connection brings next to nothing, trying another one";
+                        let note = "a connection is nearly stalled; opening a new one";
                         self.client.note(note);
                     }
                     if let Err(error) = self.note_old() {

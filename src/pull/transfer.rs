@@ -97,7 +97,7 @@ impl<'p> Worker<'p> {
             if failure.is_of_load() && shared.queue.fewer() {
                 shared
                     .client
-                    .note(&format!("{failure}; going on with fewer connections"));
+                    .note(&format!("{failure}; continuing with fewer connections"));
                 return Ok(());
             }
             if !tries.again(failure, transfer.mirrored)? {

@@ -377,7 +377,7 @@ impl<'p> Worker<'p> {
             return Err(shared.client.blame_coding(&descriptor.digest, error));
         }
         shared.tell(Event::Note(format!(
-            "layer {} came as {found}: fetching it again",
+            "layer {}: digest mismatch: got {found}; downloading it again",
             descriptor.digest
         )));
         *front = Front {

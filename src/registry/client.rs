@@ -416,7 +416,7 @@ impl Client {
 
     /// Waits before the try that follows a failure; `false` where it was stopped instead.
     pub(crate) fn sleep(&self, stop: &Stop, wait: Duration, failure: &Failure) -> bool {
-        let line = format!("{failure}; trying again in {:.1} s", wait.as_secs_f64());
+        let line = format!("{failure}; retrying in {:.1} s", wait.as_secs_f64());
         match &self.notice {
             Some(notice) if wait > Duration::from_secs(1) => notice(&crate::error::line(&line)),
             _ => self.note(&line),

@@ -56,7 +56,7 @@ impl Coding {
 pub(crate) fn unasked(what: &str, name: &str) -> Error {
     Error::malformed(
         what,
-        format!("came encoded: the registry sent {name}, which was not asked for"),
+        format!("was sent with Content-Encoding {name}, which was not requested"),
     )
 }
 
@@ -80,7 +80,7 @@ impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.body.read(buffer).map_err(io::Error::other)?;
         let left = self.left.checked_sub(read as u64);
-        self.left = left.ok_or_else(|| io::Error::other("more came than it can hold"))?;
+        self.left = left.ok_or_else(|| io::Error::other("more arrived than it can contain"))?;
         Ok(read)
     }
 }

@@ -41,13 +41,11 @@ impl Mirror {
             (false, false) => "https://",
         };
         if text.contains('@') {
-            return Err(
-                "a mirror's address has no user or password; --authfile is for them".into(),
-            );
+            return Err("a mirror URL has no user or password; use --authfile".into());
         }
         let mut base = Url::parse(&format!("{scheme}{text}"))?;
         if base.target.contains(['?', '#']) {
-            return Err("a mirror's address has no query but ?ns".into());
+            return Err("a mirror URL has no query except ?ns".into());
         }
         let path = base.target.trim_matches('/');
         let prefix = match path.strip_prefix("v2") {
@@ -121,7 +119,7 @@ impl Mirror {
 /// A mirror's failure in a line of its own.
 pub(crate) fn told(mirror: &Mirror, failure: &Failure) -> String {
     format!(
-        "the mirror {} did not serve it ({}); going on without",
+        "mirror {} failed ({}); continuing without it",
         mirror.base.origin, failure
     )
 }

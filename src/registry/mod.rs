@@ -274,7 +274,7 @@ impl<'a> Repository<'a> {
                 separate,
                 ..Ask::default()
             };
-            let fetched = self.client.again(&format!("asking for {what}"), || {
+            let fetched = self.client.again(&format!("requesting {what}"), || {
                 self.document(&url, ask, wanted)
             });
             let parsed = fetched.and_then(|(bytes, media_type)| wanted.read(bytes, media_type));
@@ -329,7 +329,7 @@ impl<'a> Repository<'a> {
         let own = target == self.reference.target();
         let hint = match self.reference.tag() {
             Some(_) if own && self.reference.digest().is_none() => format!(
-                "; dockersave --tags {} lists what there is",
+                "; dockersave --tags {} lists the tags",
                 self.reference.familiar()
             ),
             _ => String::new(),
@@ -356,7 +356,7 @@ impl<'a> Repository<'a> {
         if descriptor.size > self.client.room().limit(limit) {
             return Err(budget::exhausted(what));
         }
-        let doing = format!("asking for {what}");
+        let doing = format!("requesting {what}");
         let mut again = true;
         let mut coding = Coding::Identity;
         loop {

@@ -113,7 +113,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
 
     pub fn redirect(&mut self, response: Response<'_>) -> std::result::Result<(), Failure> {
         let Some(location) = response.field("location") else {
-            return Err(self.protocol("says not where to".into()));
+            return Err(self.protocol("has no Location".into()));
         };
         let next = self.url.join(location).map_err(|why| self.protocol(why))?;
         if self.url.origin.secure && !next.origin.secure {
@@ -127,7 +127,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             !self.url.origin.secure && next.origin.secure && next.target == self.url.target;
         self.seen.push(std::mem::replace(&mut self.url, next));
         if self.seen.len() > HOPS {
-            return Err(self.protocol(format!("is the last of more than {HOPS}")));
+            return Err(self.protocol(format!("is one of more than {HOPS} in a row")));
         }
         if self.seen.contains(&self.url) {
             return Err(self.protocol("leads in a circle".into()));

@@ -68,7 +68,7 @@ struct Blob {
 impl Names {
     fn of(target: &Path) -> Result<Self> {
         let Some(name) = target.file_name() else {
-            let why = io::Error::other("a directory needs a name of its own");
+            let why = io::Error::other("this path does not name a directory to create");
             return Err(Error::output(target, "making", why));
         };
         let target = PathBuf::from(name);
@@ -113,11 +113,11 @@ impl Directory {
         let parent = Handle::above(target).map_err(failed("opening the directory of"))?;
         let failed = |doing: &'static str| |error: io::Error| Error::output(&path, doing, error);
         let own = parent.make(&names.partial).map_err(failed("making"))?;
-        replace::check(&own, Trust::Alone).map_err(failed("going on with"))?;
+        replace::check(&own, Trust::Alone).map_err(failed("resuming"))?;
         let folders = Folders::make(&own, plan).map_err(failed("making"))?;
         let journal = open_locked(own.fd(), Path::new(JOURNAL), &path.join(JOURNAL))?;
         if restart {
-            journal.set_len(0).map_err(failed("laying out"))?;
+            journal.set_len(0).map_err(failed("creating"))?;
         }
         let found = read_journal(&journal, plan);
         let claims = claims(found.as_ref(), plan);
@@ -138,7 +138,7 @@ impl Directory {
         if found.is_none_or(|found| !found.is_of(plan)) {
             directory
                 .lay_out(plan, &claims)
-                .map_err(failed("laying out"))?;
+                .map_err(failed("creating"))?;
         } else {
             directory.marks.keep();
         }
@@ -302,7 +302,7 @@ impl Store for Directory {
 
     /// The blobs under way; those that are settled are on the disk.
     fn sync_all(&self) -> Result<()> {
-        const DOING: &str = "bringing to the disk";
+        const DOING: &str = "syncing";
         for blob in &self.blobs {
             let file = blob.file.lock().unwrap_or_else(PoisonError::into_inner);
             let file = file.clone();
@@ -323,7 +323,7 @@ impl Store for Directory {
     /// Brings the blob to the disk now, while others still come.
     fn settle(&self, blob: usize) -> Result<()> {
         let file = self.file(blob)?;
-        let failed = |error| self.failed(&self.blobs[blob], "bringing to the disk", error);
+        let failed = |error| self.failed(&self.blobs[blob], "syncing", error);
         self.sync(&file).map_err(failed)?;
         *self.blobs[blob]
             .file
@@ -424,7 +424,7 @@ pub fn check_target(target: &Path) -> Result<()> {
     let beside = |suffix| with_suffix(target, suffix);
     check(&names.target, Trust::Ours).map_err(|error| Error::output(target, "replacing", error))?;
     check(&names.partial, Trust::Alone)
-        .map_err(|error| Error::output(&beside(".partial"), "going on with", error))?;
+        .map_err(|error| Error::output(&beside(".partial"), "resuming", error))?;
     check(&names.old, Trust::Ours)
         .map_err(|error| Error::output(&beside(".partial.old"), "removing", error))
 }

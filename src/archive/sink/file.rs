@@ -67,7 +67,7 @@ pub fn check_target(target: &Path) -> Result<()> {
         return Err(failed(rustix::io::Errno::ISDIR.into()));
     }
     if about.is_some_and(|about| !about.is_file()) {
-        return Err(failed(io::Error::other("it is no regular file")));
+        return Err(failed(io::Error::other("it is not a regular file")));
     }
     check_folder(&place)?;
     for suffix in [".partial", ".partial.old", ".partial.new"] {
@@ -196,7 +196,7 @@ impl Partial {
     fn lay_out(&self, plan: &Plan) -> Result<()> {
         let whole = plan.size() + journal::size(plan);
         check_room(&self.file, &self.target, whole)?;
-        let failed = |error: io::Error| Error::output(&self.path, "laying out", error);
+        let failed = |error: io::Error| Error::output(&self.path, "creating", error);
         self.file.set_len(0).map_err(failed)?;
         self.file.set_len(whole).map_err(failed)?;
         self.write_pieces(plan)?;
@@ -251,8 +251,7 @@ impl Store for Partial {
     }
 
     fn sync_all(&self) -> Result<()> {
-        sync(&self.file)
-            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?;
+        sync(&self.file).map_err(|error| Error::output(&self.path, "syncing", error))?;
         if !self.marks.named.swap(true, Ordering::Relaxed) {
             sync_folder(&self.path);
         }
@@ -268,7 +267,7 @@ impl Store for Partial {
         let failed =
             |doing: &'static str| move |error: io::Error| Error::output(&self.path, doing, error);
         self.file.set_len(self.size).map_err(failed("finishing"))?;
-        let synced = sync(&self.file).map_err(failed("bringing to the disk"))?;
+        let synced = sync(&self.file).map_err(failed("syncing"))?;
         std::fs::rename(&self.path, &self.target)
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         sync_folder(&self.target);

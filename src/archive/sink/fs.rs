@@ -30,10 +30,10 @@ pub(super) fn check_room(file: &File, target: &Path, whole: u64) -> Result<()> {
     if room.f_blocks == 0 || free >= whole {
         return Ok(());
     }
-    let why = format!("the archive takes {whole} bytes, {free} are free");
+    let why = format!("the archive needs {whole} bytes, {free} are free");
     Err(Error::output(
         target,
-        "making room for",
+        "reserving space for",
         io::Error::new(io::ErrorKind::StorageFull, why),
     ))
 }
@@ -43,7 +43,7 @@ pub(super) fn check_room(file: &File, target: &Path, whole: u64) -> Result<()> {
 pub(super) fn reserve(file: &File, path: &Path, offset: u64, size: u64) -> Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, size) {
         Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => {
-            Err(Error::output(path, "making room in", error))
+            Err(Error::output(path, "allocating space in", error))
         }
         _ => Ok(()),
     }
@@ -124,7 +124,7 @@ pub(crate) fn sync(file: &File) -> io::Result<bool> {
 }
 
 /// What is said where [`sync`] could not ask.
-pub(crate) const UNSYNCED: &str = "this file system has no fsync: all was written and checked, but when it is on the disk is up to the system";
+pub(crate) const UNSYNCED: &str = "this file system does not support fsync: everything was written and checked, but the system decides when it reaches the disk";
 
 /// Opens or makes a file and locks it; fails where it is not this user's alone, or another process
 /// has it locked. `path` is its name in messages.
@@ -141,7 +141,7 @@ pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Resul
         // File systems without locks cannot tell; they are no reason to refuse.
         let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if lock == Err(rustix::io::Errno::WOULDBLOCK) {
-            let why = "another dockersave is writing it; let it finish, or choose another --output";
+            let why = "another dockersave is writing it; wait for it, or choose another --output";
             return failed("locking", why);
         }
         // Between opening and locking the other process may have finished and renamed it.
@@ -151,7 +151,7 @@ pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Resul
             return Ok(file);
         }
     }
-    failed("locking", "it is being replaced all the time")
+    failed("locking", "it keeps being replaced")
 }
 
 /// How many links are followed from an output's name (path_resolution(7) allows as many).
@@ -166,7 +166,7 @@ pub(crate) fn resolve(target: &Path) -> io::Result<PathBuf> {
             Ok(about) if about.is_symlink() => {
                 let user = rustix::process::geteuid().as_raw();
                 if about.uid() != user && about.uid() != 0 {
-                    let why = "it is a symbolic link of another user, which is not followed";
+                    let why = "it is a symbolic link owned by another user, which is not followed";
                     return Err(io::Error::other(why));
                 }
                 path = owned::directory_of(&path).join(std::fs::read_link(&path)?);
@@ -236,8 +236,8 @@ impl NewFile {
     /// Brings it to the disk and gives it its name; says whether the file system could be asked
     /// for the former.
     pub fn finish(mut self) -> Result<bool> {
-        let synced = sync(&self.file)
-            .map_err(|error| Error::output(&self.path, "bringing to the disk", error))?;
+        let synced =
+            sync(&self.file).map_err(|error| Error::output(&self.path, "syncing", error))?;
         std::fs::rename(&self.path, &self.target)
             .map_err(|error| Error::output(&self.target, "naming", error))?;
         self.finished = true;

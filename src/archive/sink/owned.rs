@@ -47,15 +47,15 @@ fn judge(
     let directory = kind == FileType::Directory;
     let found = FileType::from_raw_mode(about.st_mode);
     let why = if found == FileType::Symlink && directory {
-        "it is a symbolic link, and no directory"
+        "it is a symbolic link, not a directory"
     } else if found == FileType::Symlink {
         "it is a symbolic link, which is not followed"
     } else if found != kind && directory {
-        "it is no directory"
+        "it is not a directory"
     } else if found != kind {
-        "it is no regular file"
+        "it is not a regular file"
     } else if !directory && about.st_nlink > 1 {
-        "it is a file with several names (hard links)"
+        "it has several hard links"
     } else {
         let others = |about: &Stat| match trust {
             Trust::Alone => about.st_mode & OTHERS,
@@ -68,9 +68,9 @@ fn judge(
         // everything looks as what is made now does.
         match made_now(at, name, directory) {
             Some(new) if about.st_uid != new.st_uid => "it belongs to another user",
-            Some(new) if others(about) & !others(&new) != 0 => "other users may write to it",
+            Some(new) if others(about) & !others(&new) != 0 => "other users can write to it",
             Some(_) => return Ok(()),
-            None => "it belongs to another user, or others may write to it",
+            None => "it belongs to another user, or others can write to it",
         }
     };
     let why = format!("{why}; remove it, or choose another output");

@@ -53,7 +53,7 @@ pub(crate) fn copy(
 
 /// What was read twice was not the same the second time.
 fn changed() -> Error {
-    Error::malformed("a layer", "has another size than it had a moment ago")
+    Error::malformed("a layer", "changed its size while it was read")
 }
 
 /// A failure of ours that came through a reader.

@@ -26,7 +26,7 @@ impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "its download has not ended: {} of {} bytes, {} of {} blobs whole, are here and true",
+            "its download is not finished: {} of {} bytes are here and verified, {} of {} blobs complete",
             self.here, self.size, self.whole, self.blobs
         )
     }

@@ -34,7 +34,7 @@ impl Folder {
         let file = File::from(rustix::fs::openat(below, last, flags, Mode::empty())?);
         match file.metadata()?.is_file() {
             true => Ok(file),
-            false => Err(io::Error::other("it is no regular file")),
+            false => Err(io::Error::other("it is not a regular file")),
         }
     }
 

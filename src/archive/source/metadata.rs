@@ -110,14 +110,14 @@ impl Outline {
             let kind = if both {
                 "both an index and a manifest"
             } else {
-                "no index or manifest"
+                "neither an index nor a manifest"
             };
             return Err(Error::malformed(what, format!("is {kind}")));
         }
         let children = |list: Vec<Loose<WireDescriptor>>| {
             let child = |wire: Loose<WireDescriptor>| {
                 let Loose(Some(mut wire)) = wire else {
-                    return Err(Error::malformed(what, "an entry: is no descriptor"));
+                    return Err(Error::malformed(what, "an entry: is not a descriptor"));
                 };
                 let (platform, names) = (wire.platform.0.take(), wire.annotations.0.take());
                 let (name, tag) = names.map_or_else(Default::default, |n| (n.name.0, n.tag.0));

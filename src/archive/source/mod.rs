@@ -115,7 +115,7 @@ impl Existing {
             Holder::Folder(folder) => (folder.list()?, false),
             Holder::Packed(_, with) => {
                 return Err(Error::unsupported(format!(
-                    "{0} is compressed with {with}, and blobs are taken from any place of an archive; unpack it first: {with} -dk {0}",
+                    "{0} is compressed with {with}, so blobs in it cannot be read; decompress it first: {with} -dk {0}",
                     path.display()
                 )));
             }
@@ -286,14 +286,14 @@ pub(super) fn open(path: &Path) -> Result<Holder> {
 }
 
 fn no_file(path: &Path) -> Error {
-    let why = io::Error::other("it is no regular file and no directory");
+    let why = io::Error::other("it is neither a regular file nor a directory");
     Error::input(path, "opening", why)
 }
 
 /// For what is not undone here.
 pub(super) fn compressed(name: &str, with: &str) -> Error {
     Error::unsupported(format!(
-        "{name} is compressed with {with}, which is not undone here; {with} does it on the way: {with} -dc FILE | dockersave --verify -"
+        "{name} is compressed with {with}, which is not supported; decompress it on the way: {with} -dc FILE | dockersave --verify -"
     ))
 }
 
@@ -314,7 +314,7 @@ fn tar_table(file: &File, path: &Path) -> Result<(Table, bool)> {
     }
     if !walker.is_tar() {
         let name = path.display().to_string();
-        return Err(Error::malformed(name, "is no tar archive"));
+        return Err(Error::malformed(name, "is not a tar archive"));
     }
     table.seal();
     Ok((table, damaged))
@@ -415,7 +415,7 @@ mod tests {
         }
         // Nothing is known of the others, but one of them could be it.
         assert_eq!(found(&existing, b"layer six").len(), 2);
-        assert!(found(&existing, b"another size").is_empty());
+        assert!(found(&existing, b"changed its size").is_empty());
         assert!(existing.find(&digest(b"layer six"), None).is_empty());
         // The same, unpacked.
         tar::Archive::new(&old_docker()[..])
@@ -495,15 +495,15 @@ mod tests {
         let fifo = scratch.0.join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RWXU).unwrap();
         for (path, why) in [
-            (fifo, "no regular file"),
-            ("/dev/null".into(), "no regular file"),
+            (fifo, "neither a regular file"),
+            ("/dev/null".into(), "neither a regular file"),
             (scratch.0.join("missing"), "No such file"),
             (scratch.write("x.xz", b"\xfd7zXZ\0rest"), "xz -dk"),
             (scratch.write("x.gz", b"\x1f\x8b\x08"), "gzip -dk"),
-            (scratch.write("empty", b""), "no tar archive"),
+            (scratch.write("empty", b""), "not a tar archive"),
             (
                 scratch.write("text", &b"hello ".repeat(500)),
-                "no tar archive",
+                "not a tar archive",
             ),
         ] {
             let error = Existing::open(&path).err().unwrap();

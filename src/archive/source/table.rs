@@ -64,7 +64,7 @@ impl Table {
             self.rows.len() < ENTRIES,
         ) else {
             return Err(Error::unsupported(format!(
-                "{} has more than {ENTRIES} entries, or more than {NAMES} bytes of names, which is more than is taken",
+                "{} has more than {ENTRIES} entries, or more than {NAMES} bytes of names",
                 archive.display()
             )));
         };

@@ -43,9 +43,9 @@ impl<'b> Header<'b> {
         let all: u64 = self.0.iter().map(|byte| u64::from(*byte)).sum();
         let own: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
         match octal(field) {
-            None => Err("has a checksum that is no number"),
+            None => Err("has a checksum that is not a number"),
             Some(sum) if sum == all - own + 8 * u64::from(b' ') => Ok(()),
-            Some(_) => Err("is damaged: its checksum is another one"),
+            Some(_) => Err("is damaged: its checksum is wrong"),
         }
     }
 
@@ -106,23 +106,23 @@ impl<'b> Header<'b> {
         let posix = match &self.0[257..265] {
             b"ustar\x0000" => true,
             b"ustar  \0" | b"\0\0\0\0\0\0\0\0" => false,
-            _ => return Some("has a magic that is none of POSIX, GNU and V7"),
+            _ => return Some("has a magic that is neither POSIX, GNU nor V7"),
         };
         let old = blank(&self.0[257..265]);
         if old && matches!(self.0[156], b'L' | b'K' | b'x' | b'g') {
-            return Some("has a type that is not of its dialect");
+            return Some("has a type that its dialect does not have");
         }
         let tail = if posix { 500 } else { 345 };
         // The map of a sparse file is refused as such.
         if !blank(&self.0[tail..]) && self.0[156] != b'S' {
-            return Some("has other bytes than zeros where dialects differ");
+            return Some("has nonzero bytes where dialects differ");
         }
         let is_link = matches!(self.0[156], b'1' | b'2');
         if !ends(&self.0[..100])
             || (posix && !ends(&self.0[345..500]))
             || (is_link && !ends(&self.0[157..257]))
         {
-            return Some("has a name with something behind its end");
+            return Some("has a name with bytes after its end");
         }
         let devices = if old { 0 } else { 2 };
         let numbers = [(100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8)];
@@ -135,7 +135,7 @@ impl<'b> Header<'b> {
                 || is_owner && (field[0] == 0xff || field[0] == 0x80 && !blank(&field[1..4]))
         };
         if numbers[..4 + devices].iter().any(wrong) {
-            return Some("has a mode, an owner, a time or a device that is no number");
+            return Some("has a mode, owner, time or device that is not a number");
         }
         (self.0[156] == b'7').then_some("is of a type that loaders refuse")
     }

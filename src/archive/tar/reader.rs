@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt;
 const LONG: u64 = 64 << 10;
 /// The most zeros behind the end that are read: a tape's record has as many.
 const TRAILER: u64 = 1 << 20;
-const DIRTY: &str = "other bytes than zeros stand in it or behind it";
+const DIRTY: &str = "nonzero bytes are in it or after it";
 
 /// Where an archive's bytes come from, in order.
 pub(crate) trait Input {
@@ -189,7 +189,7 @@ impl<'i> Walker<'i> {
                 Next::Header(block) => block,
                 Next::End => {
                     if self.strict && pax.is_any() {
-                        self.tell_header("is about an entry which does not follow", tell);
+                        self.tell_header("describes an entry that does not follow", tell);
                     }
                     return Ok(None);
                 }
@@ -221,7 +221,7 @@ impl<'i> Walker<'i> {
                 self.tell_header(what, tell);
             }
             let Some(size) = header.size() else {
-                self.tell_header("has a size that is no number, or too large a one", tell);
+                self.tell_header("has a size that is not a number or is too large", tell);
                 return self.give_up(tell);
             };
             if damaged && std::mem::replace(&mut self.doubtful, true) {
@@ -272,10 +272,7 @@ impl<'i> Walker<'i> {
             let slash = kind == Kind::Directory && header.0[156] != b'5';
             let whole = header.size() == Some(0) && !pax.is_any();
             if slash && !(old && whole) || old && pax.is_any() && name.ends_with(b"/") {
-                self.tell_header(
-                    "is a file's for some readers and a directory's for others",
-                    tell,
-                );
+                self.tell_header("is a file to some readers and a directory to others", tell);
             }
             self.compare(&pax, &name, link, kind, size, tell);
         }
@@ -287,7 +284,7 @@ impl<'i> Walker<'i> {
         }
         let has_data = matches!(kind, Kind::File | Kind::Sparse | Kind::Unknown);
         if !has_data && size > 0 {
-            self.tell_header("is no file's, and has a size all the same", tell);
+            self.tell_header("is not a file, but has a size", tell);
         }
         let size = if has_data { size } else { 0 };
         if self
@@ -295,7 +292,7 @@ impl<'i> Walker<'i> {
             .checked_add(size)
             .is_none_or(|end| end > i64::MAX as u64 - BLOCK)
         {
-            self.tell_header("has a size beyond what a file can have", tell);
+            self.tell_header("has a size that no file can have", tell);
             return self.give_up(tell);
         }
         (self.left, self.padding) = (size, padding(size));
@@ -336,18 +333,21 @@ impl<'i> Walker<'i> {
         let is_link = matches!(kind, Kind::Symlink | Kind::Hardlink);
         if pax.ambiguous {
             self.tell_header(
-                "has something before it that readers take in different ways",
+                "is preceded by something that readers interpret differently",
                 tell,
             );
         }
         if differs(&pax.name, name) {
-            self.tell_header("gives it another name than the one before it", tell);
+            self.tell_header("gives it a different name than the one before it", tell);
         }
         if (pax.link.is_some() && !is_link) || differs(&pax.link, link) {
-            self.tell_header("gives it another link target than the one before it", tell);
+            self.tell_header(
+                "gives it a different link target than the one before it",
+                tell,
+            );
         }
         if pax.size.is_some_and(|given| given != size && given <= SIZE) {
-            self.tell_header("gives it another size than the one before it", tell);
+            self.tell_header("gives it a different size than the one before it", tell);
         }
     }
 
@@ -368,10 +368,7 @@ impl<'i> Walker<'i> {
         let read = self.input.fill(&mut bytes[..padding])?;
         self.at += read as u64;
         if bytes[..read].iter().any(|byte| *byte != 0) && self.strict {
-            tell(Defect::new(
-                &self.label,
-                "is padded with other bytes than zeros",
-            ));
+            tell(Defect::new(&self.label, "is padded with nonzero bytes"));
         }
         if read < padding {
             self.cut_off("its padding is missing", tell);
@@ -381,7 +378,10 @@ impl<'i> Walker<'i> {
 
     fn cut_off(&mut self, what: &str, tell: Tell<'_>) {
         self.done = true;
-        let what = format!("the archive is cut off here, at {} bytes: {what}", self.at);
+        let what = format!(
+            "the archive is truncated here, at {} bytes: {what}",
+            self.at
+        );
         tell(Defect::new(&self.label, what));
     }
 
@@ -399,7 +399,7 @@ impl<'i> Walker<'i> {
         if read < block.len() {
             self.done = true;
             let what = format!(
-                "the archive is cut off at {} bytes: its end, two blocks of zeros, is missing",
+                "the archive is truncated at {} bytes: its end, two blocks of zeros, is missing",
                 self.at
             );
             tell(Defect::new("the end", what));
@@ -433,11 +433,11 @@ impl<'i> Walker<'i> {
             DIRTY.to_owned()
         } else if behind < BLOCK {
             format!(
-                "the archive is cut off at {} bytes: it has two blocks of zeros",
+                "the archive is truncated at {} bytes: it has two blocks of zeros",
                 self.at
             )
         } else if behind > TRAILER {
-            format!("more than {TRAILER} bytes stand behind it")
+            format!("more than {TRAILER} bytes follow it")
         } else {
             return Ok(());
         };
@@ -467,7 +467,7 @@ impl<'i> Walker<'i> {
     fn content(&mut self, size: u64, tell: Tell<'_>) -> io::Result<Option<Vec<u8>>> {
         if size > LONG {
             self.tell_header(
-                &format!("announces more than {LONG} bytes about the next entry"),
+                &format!("has more than {LONG} bytes about the next entry"),
                 tell,
             );
             return self.give_up(tell).map(|_| None);
@@ -517,7 +517,7 @@ impl<'i> Walker<'i> {
                     // Readers disagree about a name or a size for all entries.
                     let path = read.name.is_some() || read.link.is_some();
                     if path || read.size.is_some() || read.sparse || read.ambiguous {
-                        self.tell_header("gives all entries one name or size", tell);
+                        self.tell_header("gives all entries the same name or size", tell);
                     }
                 }
             },

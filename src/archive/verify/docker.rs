@@ -28,7 +28,7 @@ pub(super) fn check(
     }
     let items = match archive.document(number, PARSED) {
         Ok(bytes) if oci.is_none() && bytes.trim_ascii_start().starts_with(b"{") => {
-            let why = "is a registry's manifest and no list of images (skopeo's dir:?), which is not looked into";
+            let why = "is a registry's manifest, not a list of images (skopeo's dir:?); it was not checked";
             findings.unchecked(NAME, why);
             return true;
         }
@@ -77,7 +77,7 @@ fn check_item(
     let label = item.tags.first().unwrap_or(&item.config);
     for tag in &item.tags {
         if full_name(tag).is_none() {
-            let what = format!("RepoTags has {tag:?}, which is no name with a tag");
+            let what = format!("RepoTags has {tag:?}, which is not a name with a tag");
             findings.defect(NAME, what);
         }
     }
@@ -110,7 +110,7 @@ fn check_item(
         } else if !same.any(|image| image.layers == layers) {
             findings.defect(
                 label,
-                "has other layers in manifest.json than in its manifest",
+                "has different layers in manifest.json and in its manifest",
             );
         } else {
             // Everything else was checked there.
@@ -140,7 +140,7 @@ fn file(
     let found = archive.table.file(name);
     if archive.table.is_hard_link(name) {
         let what =
-            format!("{what} is a hard link, which some loaders take for an empty file: {name}");
+            format!("{what} is a hard link, which some loaders read as an empty file: {name}");
         findings.defect(label, what);
     }
     match found {
@@ -168,7 +168,7 @@ fn check_name(
     if found != raw(&named) && diff_id != Some(named) {
         findings.defect(
             label,
-            format!("{name} holds other bytes than its name says"),
+            format!("{name} does not have the digest in its name"),
         );
     }
 }
@@ -203,7 +203,7 @@ fn compare_tags(items: &[DockerItem], oci: &Oci, archive: &Archive, findings: &m
         }
     }
     for tag in tags.keys().filter(|tag| !names.contains(*tag)) {
-        findings.defect(NAME, format!("names {tag}, which index.json does not"));
+        findings.defect(NAME, format!("names {tag}, but index.json does not"));
     }
     for root in named() {
         let Some(image) = oci.images.iter().find(|image| Some(image.row) == root.row) else {

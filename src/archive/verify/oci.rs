@@ -129,7 +129,7 @@ impl Walk<'_> {
             return;
         };
         let Some(children) = outline.manifests else {
-            self.findings.defect("index.json", "is no index");
+            self.findings.defect("index.json", "is not an index");
             return;
         };
         for child in children {
@@ -164,7 +164,7 @@ impl Walk<'_> {
         if self.findings.images == 0 && found == known {
             let what = match self.findings.absent.is_empty() {
                 true => "names no image",
-                false => "names no image of which anything is there",
+                false => "names only images of which nothing is there",
             };
             self.findings.defect("index.json", what);
         }
@@ -196,7 +196,10 @@ impl Walk<'_> {
         let size = self.archive.table.rows()[row].size;
         if size != descriptor.size {
             let name = descriptor.digest.path();
-            let what = format!("{name} has {size} bytes, but {} are named", descriptor.size);
+            let what = format!(
+                "{name} has {size} bytes, but its descriptor says {}",
+                descriptor.size
+            );
             self.findings.defect(label, what);
         }
     }
@@ -241,7 +244,7 @@ impl Walk<'_> {
         if own != pending.media_type || is_index != outline.manifests.is_some() {
             let name = self.archive.table.name(pending.row);
             let what = format!(
-                "{name} is not of the type that is named, {}",
+                "{name} is not of the type that its descriptor says, {}",
                 pending.media_type
             );
             self.findings.defect(&label, what);
@@ -273,7 +276,7 @@ impl Walk<'_> {
         }
         if there == 0 && !children.is_empty() {
             self.findings
-                .defect(label, "nothing of what its index names is there");
+                .defect(label, "nothing that its index names is there");
         }
     }
 
@@ -361,7 +364,7 @@ pub(super) fn check_diff_ids(
         match archive.inflated(layer) {
             Inflated::Damaged(why) => findings.defect(label, format!("{subject}: {why}")),
             Inflated::Digest(found) if id.algorithm() == Algorithm::Sha256 && found != raw(id) => {
-                let what = format!("{subject} is not the one that its config names as {id}");
+                let what = format!("{subject} does not match its diff ID in the config, {id}");
                 findings.defect(label, what);
             }
             Inflated::Unknown => findings.compressed += 1,

@@ -45,11 +45,11 @@ pub(super) fn check(archive: &Archive, findings: &mut Findings) {
     let plan = match plan(archive) {
         Ok(plan) => plan,
         Err(Error::TooLarge { .. }) => {
-            let why = "is too large to be compared with what it should be";
+            let why = "is too large to be compared with its plan";
             return findings.unchecked("index.json", why);
         }
         Err(error) => {
-            let what = format!("is not as this program writes it: {}", why(error));
+            let what = format!("is not as dockersave writes it: {}", why(error));
             return findings.defect("index.json", what);
         }
     };
@@ -65,11 +65,11 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
         };
         let name = archive.table.name(number);
         if name != entry.path() {
-            let what = format!("stands where {} belongs", entry.path());
+            let what = format!("is where {} belongs", entry.path());
             return findings.defect(&name, what);
         }
         if !row.ours {
-            return findings.defect(&name, "has not the header that this program writes");
+            return findings.defect(&name, "does not have the header dockersave writes");
         }
         // Of a blob, the digest was checked.
         if let Source::Memory(known) = entry.source()
@@ -80,7 +80,7 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
                 Ok(bytes) => {
                     let same = bytes.iter().zip(&**known).take_while(|(a, b)| a == b);
                     let what = format!(
-                        "is not what follows from the images, from byte {} on",
+                        "differs from what follows from the images at byte {}",
                         same.count()
                     );
                     return findings.defect(&name, what);
@@ -91,7 +91,7 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
         if row.size != entry.size() || row.data != entry.data_start() {
             return findings.defect(
                 &name,
-                "has another size or place than its manifest gives it",
+                "does not have the size or place that its manifest gives it",
             );
         }
     }
@@ -100,7 +100,7 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
         return findings.defect(&name, "does not belong to any image");
     }
     if size != plan.size() {
-        let what = format!("stands at {size} bytes, but belongs to {}", plan.size());
+        let what = format!("is at byte {size}, but belongs at byte {}", plan.size());
         findings.defect("the end", what);
     }
 }

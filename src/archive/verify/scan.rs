@@ -119,7 +119,7 @@ impl Archive {
                 Some(with) => source::compressed(&name, with),
                 None => Error::malformed(
                     name,
-                    "is no tar archive, or is damaged from its beginning on",
+                    "is not a tar archive, or is damaged from its first byte on",
                 ),
             });
         }
@@ -127,11 +127,11 @@ impl Archive {
         for number in archive.table.duplicates() {
             findings.defect(
                 &archive.table.name(number),
-                "stands in the archive more than once",
+                "is in the archive more than once",
             );
         }
         for number in archive.table.misplaced() {
-            let what = "stands below an entry that is no directory";
+            let what = "is below an entry that is not a directory";
             findings.defect(&archive.table.name(number), what);
         }
         Ok(archive)
@@ -187,7 +187,7 @@ impl Archive {
         if !self.table.rows()[number].clean {
             findings.defect(
                 &name,
-                "has a name that leads out of the archive, or is no text",
+                "has a name that leads out of the archive or is not UTF-8",
             );
             return;
         }
@@ -196,7 +196,8 @@ impl Archive {
         if !is_plain(&head.name, &cleaned, head.kind) {
             findings.defect(&name, "has a name that readers write in different ways");
         } else if is_looked_for(&cleaned) && (link || head.name.starts_with(b"/")) {
-            let what = "is what loaders look for, but not all of them find it so";
+            let what =
+                "is a name that loaders look for, but spelled so that not all of them find it";
             findings.defect(&name, what);
         }
         self.judge_name(number, &cleaned, head.kind, findings);
@@ -204,7 +205,7 @@ impl Archive {
 
     fn judge_name(&self, number: usize, name: &str, kind: Kind, findings: &mut Findings) {
         let what = match kind {
-            Kind::Special => "is a device or a FIFO, which no image has",
+            Kind::Special => "is a device or a FIFO, which an image never has",
             Kind::Sparse => "is stored as a sparse file, which loaders do not read",
             Kind::Unknown => "is of a type that no loader knows",
             Kind::File if name.is_empty() => "has no name",
@@ -212,7 +213,7 @@ impl Archive {
                 "is a link that leads out of the archive"
             }
             Kind::File if name.starts_with("blobs/") && named_digest(name).is_none() => {
-                "stands among the blobs, but its name is no digest"
+                "is among the blobs, but its name is not a digest"
             }
             _ => return,
         };
@@ -270,7 +271,7 @@ impl Archive {
 
     fn tell_false(&self, number: usize, findings: &mut Findings) {
         let found = Digest::from_bytes(Algorithm::Sha256, &self.contents[number].sha256);
-        let what = format!("holds other bytes than its name says (their digest is {found})");
+        let what = format!("does not have the digest in its name (it is {found})");
         findings.push(Defect::new(&self.table.name(number), what));
     }
 
@@ -294,7 +295,7 @@ impl Archive {
         let size = self.table.rows()[number].size;
         let fits = |weight: usize| match self.room().checked_div(weight) {
             Some(limit) if size > limit as u64 => Err(format!(
-                "has {size} bytes, and {limit} are the most that is looked into"
+                "has {size} bytes; the limit for checking is {limit}"
             )),
             _ => Ok(()),
         };
@@ -302,7 +303,7 @@ impl Archive {
             Store::Place(holder) => holder,
             Store::Kept(kept) => {
                 let bytes = kept.get(&number).ok_or_else(|| format!(
-                    "could not be kept: the documents of a stream have {KEPT} bytes; check a file instead"
+                    "could not be kept: the documents of a stream may have {KEPT} bytes; check a file instead"
                 ))?;
                 fits(weight - 1)?;
                 return Ok(Cow::Borrowed(bytes));

@@ -81,15 +81,15 @@ impl fmt::Display for Error {
                 ours,
             } => {
                 let advice = match ours {
-                    true => "pull its images to the same path again: what is sound in it is kept",
-                    false => "get it again from where it came",
+                    true => "pull its images to the same path again: intact blobs are kept",
+                    false => "get a new copy from where it came from",
                 };
                 format!("{archive} has {}; {advice}", count(*defects, "defect"))
             }
             Self::Uninflated { archive, layers } => {
                 let were = if *layers == 1 { "was" } else { "were" };
                 format!(
-                    "{archive}: {} {were} not inflated, so whether their content is what the config names is not known; --inflate-memory allows larger zstd windows",
+                    "{archive}: {} {were} not inflated, so their diff IDs were not checked; --inflate-memory allows larger zstd windows",
                     count(*layers, "layer")
                 )
             }
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(damaged(true).status(), 6);
         assert_eq!(
             damaged(false).to_string(),
-            "x .tar has 2 defects; get it again from where it came"
+            "x .tar has 2 defects; get a new copy from where it came from"
         );
         let part = Error::Uninflated {
             archive: "x.tar".into(),

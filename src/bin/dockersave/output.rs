@@ -124,7 +124,7 @@ impl Stream {
             Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             other => other,
         };
-        synced.map_err(|error| Error::output(&self.path, "bringing to the disk", error))
+        synced.map_err(|error| Error::output(&self.path, "syncing", error))
     }
 
     /// A failure to write, with this output's name; nothing is kept of a stream.

@@ -322,11 +322,14 @@ pub(crate) fn read_token(
         let said = crate::registry::error::in_place(bytes);
         return Err(Error::malformed(
             what,
-            format!("is missing in the answer{said}"),
+            format!("is missing from the response{said}"),
         ));
     }
     if !token.bytes().all(|c| c.is_ascii_graphic()) {
-        return Err(Error::malformed(what, "holds characters that no token has"));
+        return Err(Error::malformed(
+            what,
+            "contains characters that a token cannot have",
+        ));
     }
     let life = match wire.expires_in {
         Number::Is(seconds) | Number::Quoted(seconds) => seconds.clamp(LIFE, 86_400 * 365),

@@ -199,7 +199,7 @@ impl Credentials {
             } else {
                 name.domain.clone()
             };
-            let source = format!("docker-credential-{helper}, which {source} names");
+            let source = format!("docker-credential-{helper}, named in {source}");
             match helper::get(helper, &key) {
                 Ok(Some((user, secret))) if user == "<token>" => {
                     return Ok(Some(Found {
@@ -335,9 +335,9 @@ fn password(entry: &Entry) -> std::result::Result<Option<(String, Secret)>, &'st
             GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let bytes = GeneralPurpose::new(&base64::alphabet::STANDARD, config)
             .decode(folded)
-            .map_err(|_| "is not in base64")?;
+            .map_err(|_| "is not base64")?;
         let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
-        let (user, password) = text.split_once(':').ok_or("has no user and password")?;
+        let (user, password) = text.split_once(':').ok_or("has no user:password")?;
         (user.to_owned(), password.trim_end_matches('\0').to_owned())
     };
     let password = Secret::of_user(&user, password);

@@ -28,7 +28,7 @@ fn reason(text: &str) -> String {
         3.. if !told && text.split_whitespace().all(plain) => {
             format!(": {}", crate::error::printable(text, 120))
         }
-        _ => "; what it said is not shown, since it may hold the secret".into(),
+        _ => "; its output is not shown, since it may contain the secret".into(),
     }
 }
 
@@ -39,7 +39,7 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
         .bytes()
         .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
     {
-        return Err("is no helper's name".into());
+        return Err("is not a helper name".into());
     }
     let mut child = Command::new(format!("docker-credential-{name}"))
         .arg("get")
@@ -85,7 +85,7 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
     let Some(status) = status else {
         let _ = child.kill();
         let _ = child.wait();
-        return Err("did not end".into());
+        return Err("did not exit".into());
     };
     if !status.success() {
         let text = String::from_utf8_lossy(&bytes);
@@ -94,6 +94,6 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
         }
         return Err(format!("failed ({status}){}", reason(&text)));
     }
-    let answer: Entry = json::parse(&bytes, "its answer").map_err(|error| error.to_string())?;
+    let answer: Entry = json::parse(&bytes, "its output").map_err(|error| error.to_string())?;
     Ok((!answer.secret.0.is_empty()).then_some((answer.username.0, answer.secret.0)))
 }

@@ -29,12 +29,11 @@ impl Challenger<'_> {
     /// Is it safe to ask this origin, at these addresses, for a token?
     pub fn check(self, realm: &Origin, addresses: &[IpAddr]) -> Result<()> {
         if self.origin.secure && !realm.secure {
-            return Err(self.refuse("its realm is plain http, although the registry is https"));
+            return Err(self.refuse("its realm is plain http, but the registry is https"));
         }
         if !self.may_lead_to(realm, addresses) {
-            return Err(
-                self.refuse("its realm is an address of this machine or of its cloud's metadata")
-            );
+            return Err(self
+                .refuse("its realm is an address of this machine or of a cloud metadata service"));
         }
         Ok(())
     }
@@ -54,7 +53,7 @@ impl Challenger<'_> {
     fn refuse(self, why: &str) -> Error {
         Error::malformed(
             format!("the authentication challenge of {}", self.origin),
-            format!("{why}; nothing was sent there"),
+            format!("{why}; nothing was sent to it"),
         )
     }
 }

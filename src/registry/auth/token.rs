@@ -49,7 +49,7 @@ impl Client {
                 (Plan::Basic, _) => Err(Failure::Final(Error::Refused {
                     host: origin.to_string(),
                     status: 401,
-                    detail: "it wants a user and a password: see --user".into(),
+                    detail: "it requires a user and password: see --user".into(),
                 })),
                 (
                     Plan::Bearer {
@@ -128,7 +128,7 @@ impl Client {
         }
         Err(Failure::Final(Error::malformed(
             format!("the token endpoint {}", realm.origin),
-            "redirects to another host, which is not told any credentials, or too often",
+            "redirects too often, or to another host, which must not get credentials",
         )))
     }
 

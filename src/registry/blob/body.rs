@@ -146,7 +146,7 @@ impl<'a> Flow<'a> {
     pub fn short(&self, descriptor: &Descriptor, host: &str) -> Failure {
         self.unasked(descriptor).unwrap_or_else(|| Failure::Closed {
             host: host.to_owned(),
-            why: "ended the answer too early".into(),
+            why: "ended the response early".into(),
         })
     }
 

@@ -73,7 +73,7 @@ impl<'a> Repository<'a> {
             (None, Holds::Part { .. }) => {
                 return Err(Failure::Protocol {
                     host: self.reference.registry(),
-                    why: "sends a part that nobody asked for".into(),
+                    why: "sent a range that was not requested".into(),
                 });
             }
             (None, _) if !plain => {
@@ -199,7 +199,7 @@ impl<'a> Tries<'a> {
         let Some(wait) = self.budget.next(&failure) else {
             if mirrored && self.client.leave_mirrors() {
                 self.client
-                    .note(&format!("{failure}; going on without mirrors"));
+                    .note(&format!("{failure}; continuing without mirrors"));
                 self.budget = self.client.budget();
                 return Ok(true);
             }
@@ -302,7 +302,7 @@ impl<'a> Reader<'a> {
                     }
                     return Err(Failure::Protocol {
                         host: self.repository.reference.registry(),
-                        why: "sends other bytes than before".into(),
+                        why: "sent different bytes than before".into(),
                     });
                 }
             }

@@ -85,7 +85,7 @@ impl Repository<'_> {
             match self.of_entry(&document, candidate) {
                 // An artifact may name a platform, too.
                 Err(error @ Error::Unsupported { .. }) => {
-                    self.client.note(&format!("{error}; passed over"));
+                    self.client.note(&format!("{error}; skipped"));
                     unsupported.get_or_insert(error);
                 }
                 image => {
@@ -131,7 +131,7 @@ impl Repository<'_> {
                     None => {}
                 },
                 Err(error) if is_of_one_entry(&error) => {
-                    self.client.note(&format!("{error}; passed over"));
+                    self.client.note(&format!("{error}; skipped"));
                     failed.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -201,7 +201,7 @@ impl Repository<'_> {
         let lease = self.client.room().take(0, entries.len(), &what)?;
         for one in document.passed_over() {
             self.client.note(&format!(
-                "the index of {}: {}; passed over",
+                "the index of {}: {}; skipped",
                 self.reference, one.why
             ));
         }
@@ -222,7 +222,7 @@ impl Repository<'_> {
                 match self.child(document, &entry.descriptor, Kinds::Images) {
                     Ok(nested) => self.flatten(&nested, depth + 1, total, seen, found, lost)?,
                     Err(error) if is_of_one_entry(&error) => {
-                        self.client.note(&format!("{error}; passed over"));
+                        self.client.note(&format!("{error}; skipped"));
                         lost.get_or_insert(error);
                     }
                     Err(error) => return Err(error),
@@ -243,7 +243,7 @@ impl Repository<'_> {
         let Content::Manifest { config, layers } = document.content().clone() else {
             return Err(Error::malformed(
                 format!("manifest {}", document.digest()),
-                "is an index, although its entry calls it a manifest",
+                "is an index, but its entry calls it a manifest",
             ));
         };
         let what = format!("the config of {}", self.reference);
@@ -298,7 +298,7 @@ impl Repository<'_> {
                 ));
             } else if said != wanted && wanted.rank(said) != Some(0) {
                 image.warnings.push(format!(
-                    "{} has no image for {wanted}; the one for {said} runs there too and was taken",
+                    "{} has no image for {wanted}; using the one for {said}, which runs there too",
                     self.reference
                 ));
             }

@@ -64,7 +64,7 @@ impl Repository<'_> {
             method: Some("HEAD"),
             ..Ask::default()
         };
-        let doing = format!("asking for the digest of {}", self.reference);
+        let doing = format!("requesting the digest of {}", self.reference);
         self.client.again(&doing, || match self.send(&url, ask) {
             Ok(response) => Ok(response
                 .field("docker-content-digest")

@@ -152,7 +152,10 @@ impl<'a> Tags<'a> {
             false => end && had.count < before.count,
         };
         match changed {
-            true => Err(Error::malformed(&*self.what, "changed while it was read")),
+            true => Err(Error::malformed(
+                &*self.what,
+                "changed while it was being read",
+            )),
             false => Ok(()),
         }
     }
@@ -201,7 +204,7 @@ impl<'a> Tags<'a> {
         if let Some(page) = self.page.take() {
             self.read += page.read;
             if page.left_out > 0 {
-                let text = format!("{} entries of {} are no tags", page.left_out, self.what);
+                let text = format!("{} entries of {} are not tags", page.left_out, self.what);
                 self.repository.client.note(&text);
             }
         }
@@ -218,8 +221,8 @@ impl<'a> Tags<'a> {
             self.idle += 1;
             if self.visited.len() >= PAGES || self.idle > IDLE_PAGES {
                 let why = match self.visited.len() >= PAGES {
-                    true => format!("goes on after {PAGES} pages; it was cut off here"),
-                    false => format!("goes on after {IDLE_PAGES} pages without a new tag"),
+                    true => format!("does not end after {PAGES} pages; truncated"),
+                    false => format!("does not end after {IDLE_PAGES} pages without a new tag"),
                 };
                 return Err(Error::malformed(&*self.what, why));
             }
@@ -237,7 +240,7 @@ impl<'a> Tags<'a> {
             self.before = self.had.clone();
         }
         let client = self.repository.client;
-        let doing = format!("asking for {}", self.what);
+        let doing = format!("requesting {}", self.what);
         client.wait(&mut self.budget, failure, &doing)
     }
 
@@ -281,7 +284,7 @@ impl Iterator for Tags<'_> {
                     self.idle = 0;
                     self.listed += 1;
                     if self.listed > TAGS_LIMIT {
-                        let why = format!("goes on after {TAGS_LIMIT} tags; it was cut off here");
+                        let why = format!("does not end after {TAGS_LIMIT} tags; truncated");
                         return self.end(Error::malformed(&*self.what, why));
                     }
                     return Some(Ok(tag));

@@ -105,14 +105,14 @@ impl<'a> Page<'a> {
                 Place::Start => match self.token()? {
                     b'{' => Place::Member { first: true },
                     b'<' => return Err(self.malformed(
-                        "is not JSON but an HTML or XML page: is a proxy or a login page in between?",
+                        "is an HTML or XML page, not JSON: is there a proxy or a login page in between?",
                     )),
                     other => {
                         if let Some(error) = self.coding.error(&self.what) {
                             return Err(error.into());
                         }
                         self.skip(other)?;
-                        return Err(self.malformed("is no object"));
+                        return Err(self.malformed("is not an object"));
                     }
                 },
                 Place::Member { first } => self.member(first)?,
@@ -138,11 +138,11 @@ impl<'a> Page<'a> {
                 Place::End => {
                     while let Some(byte) = self.byte()? {
                         if !byte.is_ascii_whitespace() {
-                            return Err(self.malformed("has something behind its end"));
+                            return Err(self.malformed("has data after its end"));
                         }
                     }
                     return match self.errors && !self.listed {
-                        true => Err(self.malformed("holds an error instead of tags")),
+                        true => Err(self.malformed("is an error instead of tags")),
                         false => Ok(None),
                     };
                 }
@@ -248,7 +248,7 @@ impl<'a> Page<'a> {
                 return Ok(());
             }
             if length > TEXT {
-                return Err(self.malformed("has a text of more than 64 KiB"));
+                return Err(self.malformed("has a string of more than 64 KiB"));
             }
         }
     }
@@ -282,7 +282,7 @@ impl<'a> Page<'a> {
             self.begin
                 .extend_from_slice(&self.buffer[..room.min(self.buffer.len())]);
             if self.read > self.room {
-                return Err(self.malformed("goes on and on; it was cut off here"));
+                return Err(self.malformed("does not end; truncated"));
             }
         }
         Ok(self.buffer.get(self.at).copied())
@@ -299,7 +299,7 @@ impl<'a> Page<'a> {
     fn cut(&self) -> Failure {
         self.malformed(match self.read {
             0 => "is empty",
-            _ => "is not JSON: it ends too early",
+            _ => "is not JSON: it ends early",
         })
     }
 }
@@ -368,15 +368,15 @@ mod tests {
         for (text, why) in [
             ("", "is empty"),
             ("<html>", "HTML"),
-            ("null", "no object"),
-            ("[]", "no object"),
+            ("null", "not an object"),
+            ("[]", "not an object"),
             ("x", "not JSON"),
-            (r#"{"tags":["a","b""#, "too early"),
-            (r#"{"tags":["a","b"]"#, "too early"),
+            (r#"{"tags":["a","b""#, "ends early"),
+            (r#"{"tags":["a","b"]"#, "ends early"),
             (r#"{"tags":["a" "b"]}"#, "not JSON"),
             (r#"{"tags":["a"],]}"#, "not JSON"),
             (r#"{"tags":"a"}"#, "no list"),
-            (r#"{"tags":["a"]} {}"#, "behind its end"),
+            (r#"{"tags":["a"]} {}"#, "after its end"),
             (r#"{"errors":[{"code":"DENIED"}]}"#, "an error"),
             (r#"{"name":"r","detail":"Not Found"}"#, "an error"),
         ] {
@@ -389,6 +389,6 @@ mod tests {
         let endless = format!("{{\"tags\":[\"{}", "x".repeat(100_000));
         assert!(read(endless.as_bytes()).1.unwrap_err().contains("64 KiB"));
         let large = format!("{{\"tags\":[{}", "\"x\",".repeat(300_000));
-        assert!(read(large.as_bytes()).1.unwrap_err().contains("cut off"));
+        assert!(read(large.as_bytes()).1.unwrap_err().contains("truncated"));
     }
 }
