@@ -820,3 +820,124 @@ fn what_is_kept_of_a_stream_counts_once() {
     let kept = format!(r#""downloaded":0,"kept":{}}}"#, plain.len());
     assert!(last.ends_with(&kept), "{last}");
 }
+
+/// The plain bytes of a layer as one zstd frame, which says so many bytes of itself.
+fn zstd_frame(plain: &[u8], says: u64) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xc0, 0x58];
+    frame.extend_from_slice(&says.to_le_bytes());
+    let blocks: Vec<&[u8]> = plain.chunks(100_000).collect();
+    for (number, block) in blocks.iter().enumerate() {
+        let last = u32::from(number + 1 == blocks.len());
+        frame.extend_from_slice(&(((block.len() as u32) << 3) | last).to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+#[test]
+fn sizes_that_layers_state_are_believed_only_as_far_as_they_are_true() {
+    let tars: Vec<Vec<u8>> = (0..9).map(|seed| layer_tar(seed, 300_000)).collect();
+    let whole = |seed: usize| gzip(&tars[seed]);
+    let parts = |seed: usize, at: usize| {
+        let (first, second) = tars[seed].split_at(at);
+        [gzip(first), gzip(second)].concat()
+    };
+    const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let right = [
+        (image::GZIP, whole(0), 0),
+        (ZSTD, zstd_frame(&tars[1], tars[1].len() as u64), 1),
+        ("application/vnd.oci.image.layer.v1.tar", tars[2].clone(), 2),
+        (image::GZIP, gzip(b""), 9),
+    ];
+    let wrong: [(&str, Vec<u8>, usize); 6] = [
+        // Members: the last one is nearly all, next to nothing, and nothing.
+        (image::GZIP, parts(3, 700), 3),
+        (image::GZIP, parts(4, tars[4].len() - 700), 4),
+        (image::GZIP, [whole(5), gzip(b"")].concat(), 5),
+        // What stands behind it is no trailer.
+        (image::GZIP, [whole(6), vec![0; 4]].concat(), 6),
+        (image::GZIP, [whole(7), vec![0; 1]].concat(), 7),
+        // Frames: each counts itself alone.
+        (
+            ZSTD,
+            [
+                zstd_frame(&tars[8][..5000], 5000),
+                zstd_frame(&tars[8][5000..], tars[8].len() as u64 - 5000),
+            ]
+            .concat(),
+            8,
+        ),
+    ];
+    let blob = |(media, bytes, seed): &(&str, Vec<u8>, usize)| {
+        let plain = tars.get(*seed).map_or(&[][..], Vec::as_slice);
+        Blob::bytes(media, bytes.clone(), sha256(plain))
+    };
+    let mut cases = vec![(right.iter().map(blob).collect::<Vec<_>>(), false)];
+    for one in &wrong {
+        cases.push((right[..2].iter().chain([one]).map(blob).collect(), true));
+    }
+    for (number, (layers, measured)) in cases.into_iter().enumerate() {
+        let (registry, dir) = (Registry::start(), Dir::new());
+        Image::new(layers).push(&registry, "r", "latest");
+        let run = |more: &[&str]| {
+            Run::pull(&dir, &registry.name("r"))
+                .arg("--gunzip")
+                .args(more)
+        };
+        // A stream cannot be taken back: its layers are measured.
+        run(&["-o", "-"]).within(TO_FILE).status(0);
+        let expected = std::fs::read(dir.join("out.tar")).unwrap();
+        std::fs::remove_file(dir.join("out.tar")).unwrap();
+        let outcome = run(&["-o", "x.tar", "--progress", "json"]).status(0);
+        outcome.is_small();
+        let stage = r#"{"event":"stage","doing":"inflating""#;
+        assert_eq!(outcome.stderr.contains(stage), measured, "case {number}");
+        assert!(
+            std::fs::read(dir.join("x.tar")).unwrap() == expected,
+            "case {number}"
+        );
+        run(&["-o", "x.tar.xz", "--xz"]).status(0);
+        if let Some(bytes) = unxz(&std::fs::read(dir.join("x.tar.xz")).unwrap()) {
+            assert!(bytes == expected, "case {number}, compressed");
+        }
+        run(&["--no-tar"]).status(0);
+        let names = |bytes: &[u8]| -> Vec<String> {
+            let mut tar = tar::Archive::new(bytes);
+            let entries = tar.entries().unwrap();
+            entries
+                .map(|entry| entry.unwrap().path().unwrap().to_str().unwrap().to_owned())
+                .collect()
+        };
+        let directory = tar_of(&dir.join("r-latest"), &names(&expected));
+        assert!(directory == expected, "case {number}, a directory");
+    }
+}
+
+#[test]
+fn a_layer_that_is_not_what_its_size_says_leaves_nothing_behind() {
+    let plain = layer_tar(1, 200_000);
+    let mut lies = gzip(&plain);
+    let end = lies.len();
+    for says in [
+        0u32,
+        1,
+        plain.len() as u32 + 1,
+        plain.len() as u32 - 1,
+        u32::MAX,
+    ] {
+        lies[end - 4..].copy_from_slice(&says.to_le_bytes());
+        let registry = Registry::start();
+        Image::new(vec![Blob::bytes(image::GZIP, lies.clone(), sha256(&plain))])
+            .push(&registry, "r", "latest");
+        let dir = Dir::new();
+        let outcome = Run::pull(&dir, &registry.name("r"))
+            .arg("--gunzip")
+            .status(1);
+        assert!(
+            outcome.stderr.contains("does not match its checksum"),
+            "{says}: {}",
+            outcome.stderr
+        );
+        assert_eq!(dir.names(), ["r-latest.tar.partial"], "{says}");
+    }
+}

@@ -22,6 +22,7 @@ const SMALL: u64 = 1 << 30;
 const RATIO: u64 = 100;
 
 /// The layers of a plan that are all in its store, and true.
+#[derive(Clone)]
 pub(super) struct Stored<'s> {
     pub store: &'s dyn Store,
     pub plan: &'s Plan,
@@ -130,16 +131,15 @@ pub(super) struct Inflate {
 
 impl Inflate {
     /// A layer's bytes, uncompressed.
-    fn open<'l>(
+    pub fn open<'l>(
         self,
         plan: &Plan,
         blob: usize,
         layers: &'l mut dyn Layers,
     ) -> Result<Inflated<'l>> {
         let descriptor = &plan.blobs()[blob].descriptor;
-        let automatic = descriptor.size.saturating_mul(RATIO).max(SMALL);
         let limits = Limits {
-            output: self.limit.unwrap_or(automatic),
+            output: self.limit(plan, blob),
             window: WINDOW,
         };
         let name = format!(
@@ -161,13 +161,22 @@ impl Inflate {
         })
     }
 
-    /// Inflates every layer to nowhere: which digest and size each has then. Their diff IDs are
+    /// The most bytes that a blob may have when it is inflated.
+    fn limit(self, plan: &Plan, blob: usize) -> u64 {
+        let size = plan.blobs()[blob].descriptor.size;
+        let automatic = size.saturating_mul(RATIO).max(SMALL);
+        self.limit.unwrap_or(automatic)
+    }
+
+    /// Which digest and size each layer has when it is inflated: its diff ID and the size that is
+    /// `stated` for it, or else what it has where it is inflated to nowhere. Then its diff ID is
     /// checked.
     pub fn measure(
         self,
         plan: &Plan,
         layers: &mut dyn Layers,
         raw: &[Option<Place>],
+        stated: &[Option<u64>],
         teller: &Teller<'_>,
     ) -> Result<Vec<(Digest, u64)>> {
         let mut found = Vec::with_capacity(plan.blobs().len());
@@ -177,6 +186,14 @@ impl Inflate {
             if let (Some(place), Some(diff_id)) = (&raw[blob], plan.diff_id(blob)) {
                 teller.passed(size);
                 found.push((diff_id, place.size()));
+                continue;
+            }
+            let size_stated = stated.get(blob).copied().flatten();
+            if let (Some(stated), Some(diff_id)) = (size_stated, plan.diff_id(blob))
+                && stated <= self.limit(plan, blob)
+            {
+                teller.passed(size);
+                found.push((diff_id, stated));
                 continue;
             }
             teller.begin(plan, blob);
@@ -249,7 +266,7 @@ impl Layers for Inflating<'_> {
 }
 
 /// An inflated layer that is hashed while it is read.
-struct Inflated<'l> {
+pub(super) struct Inflated<'l> {
     reader: Box<dyn Read + 'l>,
     name: String,
     hasher: Hasher,
@@ -257,12 +274,17 @@ struct Inflated<'l> {
     expected: Option<Digest>,
 }
 
+impl Inflated<'_> {
+    /// Reads without hashing.
+    pub fn read_plain(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer);
+        read.map_err(|error| named(error, &self.name))
+    }
+}
+
 impl Read for Inflated<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self
-            .reader
-            .read(buffer)
-            .map_err(|error| named(error, &self.name))?;
+        let read = self.read_plain(buffer)?;
         self.hasher.update(&buffer[..read]);
         self.size += read as u64;
         if read == 0

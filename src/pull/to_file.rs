@@ -5,8 +5,8 @@ use super::event::Event;
 use super::inflate::Stored;
 use super::state::Shared;
 use super::teller::Teller;
-use super::transform::{Made, Pulled, Shape};
-use super::{Pull, Report, reuse, unchanged};
+use super::transform::{Job, Made, Pulled, Shape};
+use super::{Pull, Report, reuse, stated, unchanged};
 use crate::archive::sink::Opened;
 use crate::archive::sink::directory::{self, Directory};
 use crate::archive::sink::file::{Partial, check_target};
@@ -28,30 +28,31 @@ pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
     }
     let opened = Partial::open(place, &pull.plan, pull.restart)?;
     pull.fill(opened, path, |pull, filled| {
-        let shape = filled.shape(pull)?;
-        let mut made = (pull.plan.size(), None);
-        let mut unchanged = false;
-        if shape.is_plain() {
-            filled.finish()?;
-            if pull.sha256 {
+        filled.shaped(pull, &|shape| {
+            let mut made = (pull.plan.size(), None);
+            let mut unchanged = false;
+            if shape.is_plain() {
+                filled.finish()?;
+            } else {
+                filled
+                    .teller
+                    .stage(shape.plan(&pull.plan), shape.doing(), false);
+                let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
+                let job = filled.job();
+                (made, unchanged) = shape.to_file(&filled.stored(), &job, place, hasher)?;
+            }
+            // What was not written in order is read back.
+            if pull.sha256 && made.1.is_none() {
                 made.1 = Some(unchanged::sha256(pull, place, made.0, filled.teller)?);
             }
-        } else {
-            filled
-                .teller
-                .stage(shape.plan(&pull.plan), shape.doing(), false);
-            let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
-            let mut stored = filled.stored();
-            let pulled = filled.pulled(&mut stored);
-            (made, unchanged) = shape.to_file(pulled, filled.teller, place, hasher)?;
-        }
-        if let Some(beside) = &pull.beside {
-            filled.to_directory(&shape, beside)?;
-        }
-        if !shape.is_plain() {
-            filled.shared.store.discard();
-        }
-        Ok((made, unchanged))
+            if let Some(beside) = &pull.beside {
+                filled.to_directory(shape, beside)?;
+            }
+            if !shape.is_plain() {
+                filled.shared.store.discard();
+            }
+            Ok((made, unchanged))
+        })
     })
 }
 
@@ -70,14 +71,15 @@ pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
         Directory::open(path, &pull.plan, pull.restart)?
     };
     pull.fill(opened, path, |pull, filled| {
-        let shape = filled.shape(pull)?;
-        if shape.is_plain() {
-            filled.finish()?;
-        } else {
-            filled.to_directory(&shape, path)?;
-            filled.shared.store.discard();
-        }
-        Ok(((shape.plan(&pull.plan).size(), None), false))
+        filled.shaped(pull, &|shape| {
+            if shape.is_plain() {
+                filled.finish()?;
+            } else {
+                filled.to_directory(shape, path)?;
+                filled.shared.store.discard();
+            }
+            Ok(((shape.plan(&pull.plan).size(), None), false))
+        })
     })
 }
 
@@ -144,7 +146,7 @@ struct Filled<'f> {
     teller: &'f Teller<'f>,
 }
 
-impl Filled<'_> {
+impl<'f> Filled<'f> {
     fn stored(&self) -> Stored<'_> {
         Stored {
             store: &*self.shared.store,
@@ -153,20 +155,48 @@ impl Filled<'_> {
         }
     }
 
-    fn pulled<'p>(&'p self, stored: &'p mut Stored<'_>) -> Pulled<'p> {
-        Pulled {
-            plan: self.shared.plan,
-            layers: stored,
+    fn job(&self) -> Job<'_, 'f> {
+        Job {
             raw: self.shared.raw(),
+            teller: self.teller,
+            client: self.shared.client,
         }
     }
 
-    fn shape(&self, pull: &Pull<'_>) -> Result<Shape> {
-        if pull.inflate.is_some() {
+    /// Lets `write` make the output in its final form. A layer's size is believed first: where
+    /// that proves wrong, all are measured, and the output is made once more.
+    fn shaped(
+        &self,
+        pull: &Pull<'_>,
+        write: &dyn Fn(&Shape) -> Result<(Made, bool)>,
+    ) -> Result<(Made, bool)> {
+        let stated: Vec<Option<u64>> = match pull.inflate {
+            Some(_) => (0..pull.plan.blobs().len())
+                .map(|blob| stated::size(&*self.shared.store, &pull.plan, blob))
+                .collect(),
+            None => Vec::new(),
+        };
+        if stated.iter().any(Option::is_some) {
+            let shape = self.shape(pull, &stated);
+            match shape.and_then(|shape| write(&shape)) {
+                // The size was wrong, or the layer is: measuring says which.
+                Err(Error::Mismatch { .. } | Error::Malformed { .. }) => {}
+                other => return other,
+            }
+        }
+        write(&self.shape(pull, &[])?)
+    }
+
+    fn shape(&self, pull: &Pull<'_>, stated: &[Option<u64>]) -> Result<Shape> {
+        if pull.inflate.is_some() && (stated.is_empty() || stated.contains(&None)) {
             self.teller.stage(&pull.plan, "inflating", false);
         }
-        let mut stored = self.stored();
-        Shape::of(pull.inflate, pull.xz, self.pulled(&mut stored), self.teller)
+        let pulled = Pulled {
+            plan: self.shared.plan,
+            layers: &mut self.stored(),
+            raw: self.shared.raw(),
+        };
+        Shape::of(pull.inflate, pull.xz, pulled, stated, self.teller)
     }
 
     fn finish(&self) -> Result<()> {
@@ -180,7 +210,6 @@ impl Filled<'_> {
     fn to_directory(&self, shape: &Shape, path: &Path) -> Result<()> {
         let plan = shape.plan(self.shared.plan);
         self.teller.stage(plan, "writing", false);
-        let mut stored = self.stored();
-        shape.to_directory(self.pulled(&mut stored), self.teller, path)
+        shape.to_directory(&self.stored(), &self.job(), path)
     }
 }

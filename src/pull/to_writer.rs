@@ -40,7 +40,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         if pull.inflate.is_some() {
             teller.stage(pulled.plan, "inflating", true);
         }
-        Shape::of(pull.inflate, pull.xz, pulled, &teller)
+        Shape::of(pull.inflate, pull.xz, pulled, &[], &teller)
     })?;
     let plan = shape.plan(&pull.plan);
     let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));

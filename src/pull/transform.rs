@@ -2,7 +2,8 @@
 //! its layers come from those that were pulled.
 
 use super::event::Event;
-use super::inflate::{Inflate, Inflating, origins};
+use super::inflate::{Inflate, Inflating, Stored, origins};
+use super::side_by_side::{Output, Settle, Work, Write as WriteAt};
 use super::teller::Teller;
 use crate::archive::plan::Plan;
 use crate::archive::sink::directory;
@@ -12,6 +13,7 @@ use crate::archive::source::Place;
 use crate::codec::xz::Xz;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::registry::Client;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 
@@ -43,18 +45,50 @@ struct Inflated {
     origin: Vec<usize>,
 }
 
+/// What making an output of stored layers takes beside these.
+pub(super) struct Job<'j, 't> {
+    /// Layers that are here uncompressed already.
+    pub raw: &'j [Option<Place>],
+    pub teller: &'j Teller<'t>,
+    pub client: &'j Client,
+}
+
+impl Inflated {
+    fn side_by_side(
+        &self,
+        stored: &Stored<'_>,
+        job: &Job<'_, '_>,
+        write: &WriteAt<'_>,
+        settle: &Settle<'_>,
+        name: &Path,
+    ) -> Result<()> {
+        let work = Work {
+            inflate: self.inflate,
+            pulled: stored.plan,
+            store: stored.store,
+            raw: job.raw,
+            origin: &self.origin,
+            plan: &self.plan,
+        };
+        let output = Output { write, settle };
+        work.run(&output, job.teller, &|| job.client.is_cancelled(), name)
+    }
+}
+
 impl Shape {
-    /// Finds the form out: where layers are to be inflated, by inflating each of them once.
+    /// Finds the form out: where layers are to be inflated, by the sizes that are `stated`, which
+    /// writing proves right or wrong, or by inflating each of them once.
     pub fn of(
         inflate: Option<Inflate>,
         xz: bool,
         pulled: Pulled<'_>,
+        stated: &[Option<u64>],
         teller: &Teller<'_>,
     ) -> Result<Self> {
         let Some(inflate) = inflate else {
             return Ok(Self { inflated: None, xz });
         };
-        let measured = inflate.measure(pulled.plan, pulled.layers, pulled.raw, teller)?;
+        let measured = inflate.measure(pulled.plan, pulled.layers, pulled.raw, stated, teller)?;
         let plan = pulled.plan.inflated(&measured)?;
         Ok(Self {
             inflated: Some(Inflated {
@@ -135,30 +169,68 @@ impl Shape {
     }
 
     /// Makes a file of the archive, unless the one that is there has the same bytes; says what
-    /// [`Self::write`] does, and whether it was left.
+    /// [`Self::write`] does, and whether it was left. What is not written in order is not hashed.
     pub fn to_file(
         &self,
-        pulled: Pulled<'_>,
-        teller: &Teller<'_>,
+        stored: &Stored<'_>,
+        job: &Job<'_, '_>,
         path: &Path,
         hasher: Option<Hasher>,
     ) -> Result<(Made, bool)> {
         let mut file = NewFile::create(path)?;
-        let written = self.write(pulled, teller, &mut file, path, hasher)?;
+        let written = match &self.inflated {
+            Some(inflated) if !self.xz => {
+                file.lay_out(&inflated.plan)?;
+                let blobs = inflated.plan.blobs();
+                inflated.side_by_side(
+                    stored,
+                    job,
+                    &|blob, bytes, at| file.write_at(bytes, blobs[blob].offset + at),
+                    &|_| Ok(()),
+                    path,
+                )?;
+                (inflated.plan.size(), None)
+            }
+            _ => {
+                let pulled = Pulled {
+                    plan: stored.plan,
+                    layers: &mut stored.clone(),
+                    raw: job.raw,
+                };
+                self.write(pulled, job.teller, &mut file, path, hasher)?
+            }
+        };
         if file.is_target() {
             return Ok((written, true));
         }
-        note(file.finish()?, teller);
+        note(file.finish()?, job.teller);
         Ok((written, false))
     }
 
     /// Makes a directory of the archive's entries.
-    pub fn to_directory(&self, pulled: Pulled<'_>, teller: &Teller<'_>, path: &Path) -> Result<()> {
-        self.run(pulled, teller, &mut |plan, layers| {
-            let synced = directory::write(plan, layers, path, &mut |bytes| teller.passed(bytes))?;
-            note(synced, teller);
-            Ok(())
-        })
+    pub fn to_directory(&self, stored: &Stored<'_>, job: &Job<'_, '_>, path: &Path) -> Result<()> {
+        let plan = self.plan(stored.plan);
+        let synced = directory::write(plan, path, &mut |store| match &self.inflated {
+            Some(inflated) => inflated.side_by_side(
+                stored,
+                job,
+                &|blob, bytes, at| store.write_at(blob, bytes, at),
+                &|blob| store.settle(blob),
+                path,
+            ),
+            None => {
+                let layers = &mut Told {
+                    plan,
+                    layers: &mut stored.clone(),
+                    teller: job.teller,
+                };
+                directory::write_blobs(plan, layers, store, &mut |bytes| job.teller.passed(bytes))?;
+                job.teller.end();
+                Ok(())
+            }
+        })?;
+        note(synced, job.teller);
+        Ok(())
     }
 
     fn run(

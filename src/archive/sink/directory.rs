@@ -370,23 +370,23 @@ impl Directory {
     }
 }
 
-/// Makes the directory of a plan whose layers come in order. `passed` is told how many bytes went
-/// through.
+/// Makes the directory of a plan, whose blobs `fill` writes.
 pub(crate) fn write(
     plan: &Plan,
-    layers: &mut dyn Layers,
     target: &Path,
-    passed: &mut dyn FnMut(u64),
+    fill: &mut dyn FnMut(&dyn Store) -> Result<()>,
 ) -> Result<bool> {
     let store = Directory::open(target, plan, true)?.store;
-    let written = write_blobs(plan, layers, &*store, passed).and_then(|()| store.finish());
+    let written = fill(&*store).and_then(|()| store.finish());
     if written.is_err() {
         store.discard();
     }
     written
 }
 
-fn write_blobs(
+/// Writes the blobs of a plan to a store, one after the other. `passed` is told how many bytes
+/// went through.
+pub(crate) fn write_blobs(
     plan: &Plan,
     layers: &mut dyn Layers,
     store: &dyn Store,

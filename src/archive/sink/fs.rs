@@ -1,6 +1,7 @@
 //! What every output does with files: locking, room, names that last. Knows nothing of archives.
 
 use super::owned;
+use crate::archive::plan::Plan;
 use crate::archive::source::Place;
 use crate::error::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, FlockOperation};
@@ -208,6 +209,22 @@ impl NewFile {
             target: target.to_owned(),
             finished: false,
         })
+    }
+
+    /// Makes it as long as a plan's archive, and writes all but the blobs.
+    pub fn lay_out(&self, plan: &Plan) -> Result<()> {
+        let laid_out = self.file.set_len(plan.size());
+        laid_out.map_err(|error| Error::output(&self.path, "laying out", error))?;
+        for (at, bytes) in plan.pieces() {
+            self.write_at(&bytes, at)?;
+        }
+        Ok(())
+    }
+
+    /// Writes at a place.
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
+        let written = self.file.write_all_at(bytes, at);
+        written.map_err(|error| Error::output(&self.path, "writing", error))
     }
 
     /// Has the file that it is to replace the same bytes already?

@@ -52,7 +52,7 @@ pub(crate) fn copy(
 }
 
 /// What was read twice was not the same the second time.
-fn changed() -> Error {
+pub(crate) fn changed() -> Error {
     Error::malformed("a layer", "changed its size while it was read")
 }
 
