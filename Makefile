@@ -1,4 +1,4 @@
-# Everything that is done with this project. `make` alone lists the targets.
+# All tasks of this project. `make` alone lists them.
 
 CARGO ?= cargo
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
@@ -19,11 +19,11 @@ help: ## list the targets
 build: ## build the program for this machine
 	$(CARGO) build --release --locked
 
-demo: ## make a sample image, pull it with a progress bar, list it, load it where an engine runs
+demo: ## make a sample image, pull it with a progress bar, list it, load it if an engine runs
 	$(CARGO) build --release --locked --bin dockersave --example registry
 	tests/demo $(BINARY) $(REGISTRY)
 
-picture: ## record a pull in a terminal anew: tests/picture.svg
+picture: ## record a pull in a terminal: tests/picture.svg
 	$(CARGO) build --release --locked --bin dockersave --example registry
 	tests/picture $(BINARY) $(REGISTRY) tests/picture.svg
 
@@ -35,47 +35,47 @@ lint: ## check format, clippy and the documentation
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-bench: ## measure beside crane, skopeo, oras and curl in one run (BENCH_RUNS=7, BENCH_CASES=twelve,wan-one)
+bench: ## compare with crane, skopeo, oras and curl (BENCH_RUNS=7, BENCH_CASES=twelve,wan-one, BENCH_UPDATE=1)
 	$(CARGO) build --release --locked --bin dockersave --example registry
 	CRANE=$$(tests/real/crane) ORAS=$$(tests/bench/oras) tests/bench/run --binary $(BINARY) --registry $(REGISTRY) \
 		--out $(TARGET_DIR)/bench --pictures $(BENCH_PICTURES)
 	tests/bench/fleet.py --binary $(BINARY) --registry $(REGISTRY) --out $(TARGET_DIR)/bench
 
-crash: ## kill pulls at 200 random moments, and compare what comes out
+crash: ## kill pulls at 200 random moments, resume and compare
 	DOCKERSAVE_CRASHES=200 $(CARGO) test --locked --release --test main resume::killed -- --nocapture
 
-fuzz: ## fuzz all parsers of foreign bytes, ten minutes each (FUZZ_SECONDS=600)
+fuzz: ## fuzz all parsers of untrusted input, ten minutes each (FUZZ_SECONDS=600)
 	tests/fuzz/run
 
-real: ## real registries and real loaders (root; starts and ends its own)
+real: ## test with real registries and loaders (root; starts and ends its own)
 	$(CARGO) build --release --locked --bin dockersave --example registry
 	CRANE=$$(tests/real/crane) SID=$$(tests/real/sid) tests/real/run $(BINARY) $(REGISTRY)
 
-static-all: ## static binaries for amd64, arm64, armv7 and riscv64 in dist/
+static-all: ## build static binaries for amd64, arm64, armv7 and riscv64 in dist/
 	cross/build
 
-static-amd64: ## one of them; likewise static-arm64, static-armv7, static-riscv64
+static-amd64: ## build one of them; likewise static-arm64, static-armv7, static-riscv64
 static-amd64 static-arm64 static-armv7 static-riscv64: static-%:
 	cross/build $*
 
-bare: ## the static binaries in dist/ where there is nothing but them (root; a Docker Engine of its own)
+bare: ## run the static binaries in dist/ in an empty root directory and FROM scratch (root; its own Docker Engine)
 	$(CARGO) build --release --locked --example registry
 	tests/real/bare dist $(REGISTRY)
 
-reproducible: ## build all four once more, elsewhere and as another user, and compare with dist/
+reproducible: ## build all four again, in another place and as another user, and compare with dist/
 	cross/reproducible
 
-image: ## container images FROM scratch of what is in dist/
+image: ## make container images FROM scratch of the binaries in dist/
 	cross/release image
 
-deb: ## Debian packages of what is in dist/
+deb: ## make Debian packages of the binaries in dist/
 	cross/release deb
 
-release: static-all ## binaries, packages, images, source, recipes, inventory and checksums in dist/
+release: static-all ## make binaries, packages, images, source, recipes, inventory and checksums in dist/
 	cross/release
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-install: build ## install to $(DESTDIR)$(PREFIX)/bin, manual page and completions beside it
+install: build ## install to $(DESTDIR)$(PREFIX)/bin, with manual page and completions
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dockersave
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions \
 		$(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
@@ -84,6 +84,6 @@ install: build ## install to $(DESTDIR)$(PREFIX)/bin, manual page and completion
 	$(BINARY) --completions zsh >$(SHARE)/zsh/site-functions/_dockersave
 	$(BINARY) --completions fish >$(SHARE)/fish/vendor_completions.d/dockersave.fish
 
-clean: ## remove what was built
+clean: ## remove build outputs
 	$(CARGO) clean
 	rm -rf dist

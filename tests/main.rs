@@ -1,77 +1,79 @@
-//! All tests from outside, in one binary: the program against a registry of the tests' own.
+//! All integration tests, in one binary: the program against the tests' own registry.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 // The registry is shared with the example program, and each of them uses a part of it.
 #![allow(dead_code)]
 
-// What every static build is put through, on each target.
+// End-to-end tests for every static build.
 mod end_to_end;
-// What a user's day looks like: images of all shapes, and nothing goes wrong.
+// Images of all shapes from a well-behaved registry.
 mod happy;
 // Which module may import which.
 mod layers;
-// The registry, and how the program is run.
+// The tests' registry, and helpers to run the program.
 mod registry;
 mod util;
 // Flags, messages, exit statuses, progress.
 mod cli;
-// Questions, their answers as text and as JSON, and what they cost.
+// Queries: output as text and as JSON, and their requests.
 mod queries;
-// Completions in real shells, the manual page, and what the README says of the command line.
+// Completions in real shells, and the manual page.
 mod shells;
-// The bar and its absence, on terminals of all kinds.
+// Links and names in the READMEs.
+mod readmes;
+// The progress bar on terminals of all kinds.
 mod terminal;
-// What is said, and what never is.
+// Messages, and what must never be in them.
 mod messages;
-// Documents good and bad.
+// Good and bad documents.
 mod manifests;
-// One bad part does not spoil the whole.
+// Partly bad input.
 mod parts;
-// Mirrors: asked first, trusted with nothing.
+// Mirrors.
 mod mirrors;
-// Disks and directories.
+// Disk and directory failures.
 mod output;
-// File, stream and directory: the same in every way.
+// File, stream and directory: the same content.
 mod outputs;
-// What others may have put in the way.
+// Planted files and links.
 mod planted;
-// Signals, disks and names as people are used to them.
+// Signals, fsync and default names.
 mod customs;
-// Pipes, devices, links.
+// Outputs that are pipes, devices or links.
 mod streams;
 // Files that change while they are read.
 mod changes;
-// Ended at any moment, and run again.
+// Resuming after any end.
 mod resume;
 // Challenges, tokens, credentials.
 mod auth;
-// Where credentials come from.
+// Credential sources.
 mod credentials;
-// Redirects, and who gets what.
+// Redirects, and who gets credentials.
 mod redirects;
-// Whom is trusted.
+// TLS trust.
 mod tls;
-// What connections do.
+// Connection faults.
 mod transfer;
-// What proxies make of answers.
+// Responses changed by proxies.
 mod proxied;
-// The largest of everything.
+// Memory limits.
 mod memory;
-// Bytes that come, but bring nothing.
+// Trickling servers.
 mod waits;
 // How long is waited for whom, and what is said meanwhile.
 mod waiting;
-// Servers that mean harm.
+// Hostile servers.
 mod hostile;
 // Names, addresses, proxies, next pages, secrets.
 mod host;
-// The library, from another program.
+// The library, used by another program.
 mod library;
-// Which credentials win, and what an entry may look like.
+// The order of credential sources, and the forms of entries.
 mod sources;
-// Archives that are there: whole, damaged, strange, hostile.
+// Verification of existing archives: intact, damaged, strange, hostile.
 mod verify;
-// Tars of all dialects, as other programs read them.
+// Tars of all dialects, compared with other readers.
 mod dialects;
 // Archives as people have them.
 mod archives;

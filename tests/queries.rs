@@ -1,4 +1,4 @@
-//! Questions: what they print, as text and as JSON, and how little they ask the registry for.
+//! Queries: their output as text and as JSON, and how few requests they take.
 
 use crate::registry::image::{Blob, Image, OCI_INDEX, platform, push_index};
 use crate::registry::{Action, Fault, Registry, Reply};
@@ -510,7 +510,7 @@ fn a_dry_run_counts_what_archives_have() {
     let run = Run::pull(&dir, &registry.name("r")).args(&["--dry-run", "--reuse", "none.tar"]);
     run.fails(1, "none.tar");
     let run = Run::pull(&dir, &registry.name("r")).args(&["--json", "-o", "-"]);
-    run.fails(2, "--json: answers on standard output");
+    run.fails(2, "--json: prints to standard output");
 }
 
 #[test]
@@ -562,32 +562,25 @@ fn a_dry_run_of_several_images_has_each_layer_once() {
     assert_eq!(list(&answer, "images").len(), 2);
 }
 
-/// The members that the README's tables list: for each first cell the names in the second.
-fn documented(heading: &str) -> BTreeMap<String, Vec<String>> {
-    let readme = include_str!("../README.md");
-    let table = readme.split_once(heading).expect(heading).1.lines().skip(2);
-    let words = |cell: &str| -> Vec<String> {
-        // What stands in brackets explains.
-        let mut cell = cell.to_owned();
-        while let (Some(begin), Some(end)) = (cell.find('('), cell.find(')')) {
-            cell.replace_range(begin..=end, "");
+/// The members that a section of the manual page lists, by item: what stands before an item's first
+/// full stop, without explanations in parentheses.
+fn documented(section: &str) -> BTreeMap<String, Vec<String>> {
+    let page = Run::new(&Dir::new(), &["--man"]).status(0).stdout;
+    let page = page.replace("\\-", "-");
+    let (_, text) = page.split_once(&format!(".SH {section}\n")).unwrap();
+    let text = text.split("\n.SH ").next().unwrap();
+    let item = |item: &str| {
+        let (name, text) = item.split_once('\n').unwrap();
+        let mut text = text.replace('\n', " ");
+        while let (Some(begin), Some(end)) = (text.find('('), text.find(')')) {
+            text.replace_range(begin..=end, "");
         }
-        cell.split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect()
+        let members = text.split('.').next().unwrap().split(',');
+        let members = members.map(|member| member.trim().to_owned());
+        let members = members.filter(|member| !member.is_empty()).collect();
+        (name.to_owned(), members)
     };
-    table
-        .take_while(|line| line.starts_with('|'))
-        .map(|line| {
-            let cells: Vec<&str> = line.split('|').collect();
-            let name = words(cells[1])
-                .pop()
-                .unwrap_or_else(|| cells[1].trim().to_owned());
-            (name, words(cells[2]))
-        })
-        .collect()
+    text.split(".TP\n.B ").skip(1).map(item).collect()
 }
 
 fn keys(object: &Object) -> Vec<String> {
@@ -595,11 +588,11 @@ fn keys(object: &Object) -> Vec<String> {
 }
 
 #[test]
-fn json_answers_have_the_members_that_the_readme_lists() {
+fn json_answers_have_the_members_that_the_manual_page_lists() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (amd64, _, _) = multi(&registry);
     registry.put_tag("r", "latest");
-    let documented = documented("| of | members |");
+    let documented = documented("JSON OUTPUT");
     let same = |what: &str, object: &Object| {
         let mut listed = documented[what].clone();
         listed.sort();
@@ -642,7 +635,7 @@ fn json_answers_have_the_members_that_the_readme_lists() {
     same("--tags", &plain("--tags"));
     assert!(dir.names().is_empty());
     let pull = ask(&["-q"]);
-    same("a pull", &pull);
+    same("pull", &pull);
     let image = list(&pull, "images")[0];
     same("images", image);
     assert_eq!(text(image, "digest").unwrap(), amd64.digest());
@@ -704,7 +697,7 @@ fn json_stays_whole_with_a_path_that_looks_like_an_address() {
 }
 
 #[test]
-fn progress_in_json_has_the_events_that_the_readme_lists() {
+fn progress_in_json_has_the_events_that_the_manual_page_lists() {
     let (registry, dir, _) = small();
     // One that says not for which platform it is, which is worth a note.
     let silent = Image::small(3).with_config(r#"{"rootfs":{"type":"layers","diff_ids":[]}}"#);
@@ -713,7 +706,7 @@ fn progress_in_json_has_the_events_that_the_readme_lists() {
         ..silent
     };
     silent.push(&registry, "silent", "latest");
-    let documented = documented("| event | members | meaning |");
+    let documented = documented("JSON PROGRESS");
     let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (image, args, status) in [
         ("r", &[][..], 0),

@@ -1,9 +1,9 @@
 //! The program `dockersave`: what the command line asks for, done with the library.
 //!
 //! Standard output carries only what was asked for: a listing, or the finished archive's path.
-//! Everything for people goes to standard error.
+//! Progress and messages go to standard error.
 
-// A test that cannot go on may say so by panicking.
+// Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod complete;
@@ -12,6 +12,7 @@ mod flags;
 mod help;
 mod json;
 mod man;
+mod manual;
 mod options;
 mod output;
 mod parse;

@@ -1,8 +1,10 @@
-//! The flag table as a manual page in roff, for `man`. Pure, and the same for the same source: its
-//! date is the source's. What there is to say beside the flags is in [`super::help`].
+//! The manual page in roff. Pure, and the same for the same source: its date is the source's.
+//!
+//! The text is in [`super::flags`], [`super::help`] and [`super::manual`].
 
 use super::flags::{FLAGS, Flag, GROUPS};
 use super::help::{EXAMPLES, NOTES, STATUSES, USAGE, WHAT, wrap};
+use super::manual::{Part, SECTIONS};
 use std::fmt::Write as _;
 
 /// The day this source was last changed, or the version released, as the build script finds it.
@@ -15,35 +17,35 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "DOCKER_AUTH_CONFIG",
-        "Credentials in the form of Docker's config.json.",
+        "Credentials in the format of Docker's config.json.",
     ),
     (
         "REGISTRY_AUTH_FILE, DOCKER_CONFIG, XDG_RUNTIME_DIR, XDG_CONFIG_HOME",
-        "Where files with credentials are.",
+        "Where credential files are.",
     ),
     (
         "SSL_CERT_FILE, SSL_CERT_DIR",
-        "Certificates to trust beside those built in.",
+        "Certificates to trust besides the built-in ones.",
     ),
     (
         "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY",
-        "Proxies, in capital or small letters.",
+        "Proxies, in upper or lower case.",
     ),
-    ("TERM", "Where it is dumb or empty, no bar is drawn."),
+    ("TERM", "If it is dumb or empty, no bar is drawn."),
 ];
 
 const FILES: &[(&str, &str)] = &[
     (
         "NAME.tar.partial",
-        "A download under way. The same command goes on from it.",
+        "A partial download. The same command resumes it.",
     ),
     (
         "~/.docker/config.json, $XDG_CONFIG_HOME/containers/auth.json",
-        "Credentials, and helpers that have them.",
+        "Credentials, and the helpers that hold them.",
     ),
     (
         "/etc/docker/certs.d/HOST[:PORT]/, /etc/containers/certs.d/HOST[:PORT]/",
-        "Certificates for one registry: *.crt to trust, X.cert with X.key to identify with.",
+        "Certificates for one registry: *.crt to trust, X.cert with X.key as client certificate.",
     ),
 ];
 
@@ -74,6 +76,16 @@ pub(super) fn page() -> String {
     out.push_str(".SH EXIT STATUS\n");
     for (status, what) in STATUSES {
         let _ = writeln!(out, ".TP\n.B {status}\n{}", filled(what));
+    }
+    for (title, parts) in SECTIONS {
+        let _ = writeln!(out, ".SH {title}");
+        for (number, part) in parts.iter().enumerate() {
+            let _ = match part {
+                Part::Text(text) if number == 0 => writeln!(out, "{}", filled(text)),
+                Part::Text(text) => writeln!(out, ".PP\n{}", filled(text)),
+                Part::Item(name, text) => writeln!(out, ".TP\n.B {}\n{}", roff(name), filled(text)),
+            };
+        }
     }
     for (title, items) in [("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)] {
         let _ = writeln!(out, ".SH {title}");
@@ -117,13 +129,13 @@ fn sentence(line: &str) -> String {
     })
 }
 
-/// A paragraph in lines of at most 80 bytes, as `mandoc -T lint` asks for; troff fills them anew.
+/// A paragraph in lines of at most 80 bytes, as `mandoc -T lint` requires; troff refills them.
 fn filled(text: &str) -> String {
     wrap(&roff(text), 0).replace("\n.", "\n\\&.")
 }
 
-/// Text that troff takes for nothing else. Hyphens are those of the keyboard, so that what is
-/// copied from the page works; a point or an apostrophe at a line's begin would be a request.
+/// Escapes text for troff. Hyphens are ASCII, so that copied commands work; a period or an
+/// apostrophe at the start of a line would be a request.
 fn roff(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     if text.starts_with(['.', '\'']) {

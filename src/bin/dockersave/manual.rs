@@ -1,0 +1,186 @@
+//! The manual page's sections beside the flags, as data: archives, credentials, trust, JSON.
+//!
+//! [`super::man`] lays them out. The members of JSON documents stand before an item's first full
+//! stop, with explanations in parentheses; a test compares them with what the program prints.
+
+/// A piece of a section.
+pub(super) enum Part {
+    Text(&'static str),
+    /// A term and its explanation.
+    Item(&'static str, &'static str),
+}
+
+use Part::{Item, Text};
+
+pub(super) const SECTIONS: &[(&str, &[Part])] = &[
+    ("ARCHIVES", ARCHIVES),
+    ("RESUMING", RESUMING),
+    ("REUSING AND VERIFYING", EXISTING),
+    ("LIMITS", LIMITS),
+    ("CREDENTIALS", CREDENTIALS),
+    ("CERTIFICATES, MIRRORS, PROXIES", TRUST),
+    ("JSON OUTPUT", JSON),
+    ("JSON PROGRESS", EVENTS),
+];
+
+const ARCHIVES: &[Part] = &[
+    Text(
+        "One tar is a docker-archive and an OCI layout at once: oci-layout, index.json, manifest.json, then manifest, config and layers under blobs/, each once and compressed as it came, so that digests are preserved. All entries are plain files with a fixed owner, mode and time: the same image gives the same bytes.",
+    ),
+    Text(
+        "You never silently get another platform. Either an entry of the index matches (an older variant, such as arm/v6 on arm/v7, with a warning), or the error lists the platforms that exist. Artifacts and index entries that cannot be used (without a size, with an unknown digest algorithm, of a foreign type, gone) are skipped, and named with --verbose; --all-platforms needs all entries. A config, manifest or small layer that the registry lacks is taken from its descriptor's data field.",
+    ),
+    Item(
+        "Streams",
+        "-o - writes the same bytes in order while they arrive, without disk and within the same memory. A broken connection is continued at the byte where it broke, but a new run starts over. If the reader goes away, the status is 7. An output that is /dev/stdout, /dev/fd/N, >(command), a FIFO, a socket, a device, or a link to one is written the same way and is not replaced. If -o names a link to a file, the link stays and its target is replaced.",
+    ),
+    Item(
+        "Directories",
+        "--no-tar leaves the archive's files in a directory, --no-rm beside the archive; --layers-dir names it. It resumes as an archive does. To make an archive of it: tar -C DIR -cf FILE oci-layout index.json manifest.json blobs. The archive that tar -C DIR -c . makes has ./ before each name; Docker and podman load it, crane does not.",
+    ),
+    Item(
+        "Uncompressed layers",
+        "--gunzip inflates gzip and zstd and checks every diff ID. The inflated size is recorded nowhere, so each layer is inflated twice, to measure and to write. The compressed layers stay on disk until the archive is done; with -o - no disk is used, and layers are downloaded twice. The manifest changes, and so does its digest. A layer that inflates to more than a hundred times its size and more than 1 GiB is refused (--inflate-limit), and so is a zstd window of more than 8 MiB, which is memory on top of the usual.",
+    ),
+    Item(
+        "Compressed archives",
+        "--xz keeps the tar until it is compressed; with -o - it needs no disk. Layers arrive compressed, and such data bypasses the compressor: only --gunzip --xz makes a small archive, slowly.",
+    ),
+    Item(
+        "Several images",
+        "dockersave debian alpine -o both.tar has each layer once and all tags. --all-platforms keeps the index as it is, with its digest and attestations; a docker-archive has no place for that, so it is an OCI layout alone. A pull by digest has no tag, and none is invented.",
+    ),
+    Item(
+        "Names",
+        "A default name replaces only an archive of the same repository: ghcr.io/owner/app:1 does not replace the owner-app-1.tar of quay.io/owner/app:1, unless -o or --tarname asks for it.",
+    ),
+];
+
+const RESUMING: &[Part] = &[
+    Text(
+        "A download grows in NAME.tar.partial. After any failure the same command continues; what is there is hashed again before it is trusted. An interrupt (Ctrl-C) keeps the partial file, a second one ends at once. Signals that are ignored at the start (nohup, trap) stay ignored. A second run on the same output fails at once. --restart discards a partial download.",
+    ),
+    Text(
+        "A partial file or directory is used only if it belongs to this user, nobody else can write to it, and it is not a link. Anything else is refused.",
+    ),
+];
+
+const EXISTING: &[Part] = &[
+    Text(
+        "--reuse takes blobs from an archive or directory of any tool and downloads the rest. Everything taken is hashed first. The archive that is about to be replaced is used without being named. Its layers must be as the registry has them (dockersave, ctr, crane, skopeo to OCI and to dir:, containerd's content store in /var/lib/containerd/io.containerd.content.v1.content), or uncompressed (docker save, podman save), which only --gunzip can use. Layers that a tool recompressed (podman to OCI) have other digests. If nothing can be used, a note says why. A compressed archive must be decompressed first (gzip -dk, zstd -dk, xz -dk).",
+    ),
+    Text(
+        "--verify reads an archive of any tool, a directory or, with -, a pipe, and needs no registry. It checks each blob's digest, manifests, configs, diff IDs, and the tar to its last byte, prints a line for each defect, and exits with status 6 if there is one. An archive compressed with gzip or zstd is inflated on the way; for others, also those of --xz: xz -dc FILE | dockersave --verify -. For a partial file it says how much is here and verified. After a defect in an archive made by dockersave, pulling its images to the same path again downloads only what is bad.",
+    ),
+    Text(
+        "Loaders read tars and JSON differently. Anything that two of them can read in two ways is a defect: a name or a size given twice, headers of mixed dialects, links where a loader looks, a key in another case (Layers) or given twice. Such documents are refused from a registry, too.",
+    ),
+    Text(
+        "Layers are inflated to check their diff IDs. A layer is skipped if its zstd window is larger than 8 MiB (--inflate-memory, on top of the usual memory), if it is compressed with anything else, or if all layers together inflate to more than a hundred times the archive and 64 MiB. The archive is then \"sound, 1 layer not inflated\", with status 8.",
+    ),
+];
+
+const LIMITS: &[Part] = &[Text(
+    "Memory stays below 8 MiB, whatever the image's size; --xz takes up to 40 MiB, and a zstd window comes on top where layers are inflated. For this, the manifests and configs of a run may have 4.25 MiB together (a single manifest 4 MiB, with --gunzip 512 KiB), with 512 bytes for each layer, and an image 1024 layers. Every wait ends, and every size is bounded.",
+)];
+
+const CREDENTIALS: &[Part] = &[
+    Text(
+        "Credentials are looked up when a registry asks for them. The first source with a match wins: --user with --password-stdin, --ilogin or --password, for one registry only (refused with images of two); DOCKERSAVE_USER and DOCKERSAVE_PASSWORD, for the registry in DOCKERSAVE_REGISTRY or else the first image's; --authfile (then no other file); $DOCKER_AUTH_CONFIG; $REGISTRY_AUTH_FILE; $DOCKER_CONFIG/config.json or ~/.docker/config.json; $XDG_RUNTIME_DIR/containers/auth.json; $XDG_CONFIG_HOME/containers/auth.json. Files are read as Docker reads them: keys in any case, and null or wrongly typed entries are skipped. Helpers (credHelpers, credsStore) have 20 seconds. A broken file or a missing helper never fails a public pull; if the registry refuses access, the message names it. --verbose says where a credential came from, never what it is.",
+    ),
+    Text(
+        "Passwords, tokens and whatever precedes an @ in an address are left out of every message, even if a server or a helper echoes them. A secret of fewer than four characters cannot be distinguished from ordinary words; dockersave's own words are searched for secrets of eight or more. Control, invisible and direction-changing characters from outside are shown as ?, and escaped in JSON; --metadata gives a file or a pipe the registry's own bytes.",
+    ),
+];
+
+const TRUST: &[Part] = &[
+    Item(
+        "Certificates",
+        "Trusted are Mozilla's built-in roots; SSL_CERT_FILE and SSL_CERT_DIR; docker/certs.d/HOST[:PORT]/*.crt and containers/certs.d/HOST[:PORT]/*.crt below /etc and ~/.config, for that registry alone, with X.cert and X.key as client certificate; and --cacert, --cert, --key.",
+    ),
+    Item(
+        "The clock",
+        "A clock before the date of this program's source counts as that date, with a warning. A certificate that is newer than the program then needs --date YYYY-MM-DD, or the clock set.",
+    ),
+    Item(
+        "Mirrors",
+        "--mirror [SCHEME://]HOST[:PORT][/PREFIX][?ns] is asked first for everything that has a digest. A mirror for many registries, such as Spegel or Dragonfly, gets ?ns=REGISTRY, as from containerd: always if its URL ends in ?ns, otherwise after it answered 400 or 404 without. If a mirror fails, disconnects or serves wrong content, the registry takes over. Tags are resolved at the registry with HEAD, which does not count as a pull, unless --mirror-tags is given. A mirror gets the credentials that files hold for its own name, never those of the command line.",
+    ),
+    Item(
+        "Proxies",
+        "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are used in both spellings, with domains, networks and ports, as by Go and curl. Names are resolved at the proxy.",
+    ),
+];
+
+const JSON: &[Part] = &[
+    Text(
+        "--json prints one JSON value in ASCII on standard output. On failure see standard error and the exit status; the output may then be truncated. --sha, --metadata, --platforms and --dry-run request no layer; --tags is never counted as a pull. The members are:",
+    ),
+    Item(
+        "pull",
+        "path, size, images, downloaded (bytes from the network), kept (bytes that were here).",
+    ),
+    Item(
+        "--dry-run",
+        "path, size (null with --gunzip and --xz), images, download (bytes to download), here (bytes already here), layers.",
+    ),
+    Item(
+        "images",
+        "reference, digest, platform (null if the config names none).",
+    ),
+    Item("layers", "digest, size, here."),
+    Item(
+        "--sha",
+        "reference, platform (as requested, or null), digest.",
+    ),
+    Item(
+        "--metadata",
+        "reference, platform, digest, mediaType, size, manifest (the registry's JSON, with non-ASCII characters escaped).",
+    ),
+    Item("--platforms", "reference, digest, platforms."),
+    Item(
+        "platforms",
+        "platform (null if unknown), digest, size (of its layers; null if the registry lacks it).",
+    ),
+    Item("--tags", "repository, tags."),
+    Item(
+        "--verify",
+        "archive, sound (true or false), images, blobs, compressed (layers that were not inflated: status 8), defects, unchecked, absent (lists of texts).",
+    ),
+    Item("defects", "subject, what."),
+];
+
+const EVENTS: &[Part] = &[
+    Text(
+        "--progress json prints one object per line on standard error, with event as its first member. done or failed is the last one. A usage error is printed as plain text.",
+    ),
+    Item("started", "total, layers. Bytes and number of all layers."),
+    Item(
+        "progress",
+        "done, total, downloaded, rate. Once a second and at the end: bytes in the archive, of how many, from the network in this run; bytes per second.",
+    ),
+    Item(
+        "layer",
+        "layer, digest, size, kept. A layer is in the archive and verified: its number from 0, and how much of it was here already.",
+    ),
+    Item(
+        "note",
+        "text. What a person should know; with --verbose each request.",
+    ),
+    Item(
+        "stage",
+        "doing, total. The archive is converted (inflating, compressing, writing); progress counts from zero again.",
+    ),
+    Item(
+        "finishing",
+        "(no members). All layers are here; the archive is being synced to disk.",
+    ),
+    Item(
+        "done",
+        "path, size, downloaded, kept. The archive has its name.",
+    ),
+    Item(
+        "failed",
+        "status, text. The exit status (130 for Ctrl-C) and the reason.",
+    ),
+];
