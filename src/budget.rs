@@ -1,19 +1,19 @@
-//! How much of documents is held at a time: one account for all of a client's manifests, indexes
-//! and configs. An index that was only looked into gives its room back.
+//! The memory budget for documents: one account for all of a client's manifests, indexes and
+//! configs. An index that was only read gives its share back.
 
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The largest manifest there may be, and a usual config beside it.
+/// The largest manifest, plus a usual config.
 const ROOM: u64 = (4 << 20) + (256 << 10);
-/// What a descriptor takes on top of its text: in the image, in the plan, and while it is pulled.
+/// What a descriptor takes besides its text: in the image, in the plan, and during the pull.
 const DESCRIPTOR: u64 = 512;
 
-/// What is left for documents.
+/// The budget that is left for documents.
 #[derive(Clone)]
 pub(crate) struct Room(Arc<Mutex<u64>>);
 
-/// A part of the room, which is given back when the last one who holds it is dropped.
+/// A share of the budget, given back when its last holder is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     room: Room,
@@ -33,12 +33,12 @@ impl std::fmt::Debug for Room {
 }
 
 impl Room {
-    /// How many bytes a document may have at most that itself may have `limit`.
+    /// The limit for a document: `limit`, or what is left of the budget.
     pub fn limit(&self, limit: u64) -> u64 {
         limit.min(*self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the room of a document with so many descriptors.
+    /// Takes the share of a document with this many descriptors.
     pub fn take(&self, bytes: u64, descriptors: usize, what: &str) -> Result<Arc<Lease>> {
         let bytes = bytes + descriptors as u64 * DESCRIPTOR;
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ impl Drop for Lease {
     }
 }
 
-/// What to say of a document that there is no room left for.
+/// The error for a document that exceeds the budget.
 pub(crate) fn exhausted(what: &str) -> Error {
     Error::TooLarge {
         what: format!("{what}, together with the other manifests and configs of this run,"),

@@ -1,6 +1,6 @@
-//! The build script: which commit and date the program says it is from. The environment decides
-//! (`DOCKERSAVE_COMMIT`, `SOURCE_DATE_EPOCH`; make and the recipes set them); without it, as for
-//! `cargo install`, the package's own files do. Neither git nor the clock is asked: the same package
+//! The build script: the commit and date that the program reports. They come from the environment
+//! (`DOCKERSAVE_COMMIT`, `SOURCE_DATE_EPOCH`; make and the recipes set them), or else, as for
+//! `cargo install`, from the package's files. Neither git nor the clock is used: the same package
 //! gives the same program.
 
 use std::env;
@@ -35,7 +35,7 @@ fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The first digits of the commit that cargo noted when it packed these files.
+/// The first digits of the commit that cargo recorded in the package.
 fn commit() -> Option<String> {
     let noted = fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let (_, rest) = noted.split_once("\"sha1\": \"")?;

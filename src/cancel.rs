@@ -1,4 +1,4 @@
-//! Cancelling: one flag that ends every wait of a pull at once.
+//! Cancellation: one flag that ends every wait of a pull at once.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ impl Stop {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits; `false` when it was stopped instead.
+    /// Waits; `false` if it was stopped meanwhile.
     pub fn sleep(&self, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 #[cfg(target_has_atomic = "64")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that threads add to and read. It orders nothing else.
+/// A number that threads add to and read, with relaxed ordering.
 ///
 /// 32-bit MIPS, PowerPC and ARMv5 have no 64-bit atomics; there, a lock guards the number.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// Adds, and returns what the number was before.
+    /// Adds, and returns the previous value.
     pub fn add(&self, amount: u64) -> u64 {
         self.0.fetch_add(amount, Ordering::Relaxed)
     }
@@ -46,7 +46,7 @@ impl Counter {
         *self.lock() = value;
     }
 
-    /// Adds, and returns what the number was before. Wraps around, as an atomic does.
+    /// Adds, and returns the previous value. Wraps around, as an atomic does.
     pub fn add(&self, amount: u64) -> u64 {
         let mut number = self.lock();
         let before = *number;

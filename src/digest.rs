@@ -1,13 +1,13 @@
-//! Does this stream match? Digests as the image specification has them, and the hashing of bytes.
+//! Digests as the image specification defines them, and hashing.
 //!
-//! A [`Digest`] that exists is well formed: it can stand in a URL and in a path of an archive.
+//! A [`Digest`] is always well formed: it can be used in a URL and in a path of an archive.
 
 use crate::error::{Error, Result, printable};
 use sha2::Digest as _;
 use std::fmt;
 use std::str::FromStr;
 
-/// A hash algorithm that the image specification registers and this program computes.
+/// A supported hash algorithm of the image specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -48,7 +48,7 @@ impl Digest {
         self.algorithm
     }
 
-    /// The hash, in lower-case hexadecimal.
+    /// The hash, in lowercase hexadecimal.
     pub fn hex(&self) -> String {
         use fmt::Write as _;
         let mut hex = String::with_capacity(128);
@@ -71,12 +71,12 @@ impl Digest {
         hasher.finish()
     }
 
-    /// Is this the digest of these bytes?
+    /// Whether this is the digest of these bytes.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         Self::of(self.algorithm, bytes) == *self
     }
 
-    /// Where a blob of this digest stands in an OCI layout (image-layout.md, "Blobs").
+    /// The path of a blob with this digest in an OCI layout (image-layout.md, "Blobs").
     pub fn path(&self) -> String {
         format!("blobs/{}/{}", self.algorithm.name(), self.hex())
     }
@@ -133,7 +133,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A digest in the making. Its state can be cloned, so that a reader can go back to it.
+/// A running hash. Its state can be cloned, so that a reader can return to it.
 #[derive(Clone)]
 pub(crate) enum Hasher {
     Sha256(sha2::Sha256),

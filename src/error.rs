@@ -1,57 +1,57 @@
-//! Every way this program can fail, what it then says, and the exit status that goes with it.
+//! The error type: every failure, its message, and its exit status.
 //!
-//! One type that a caller can match on. A message says what failed, on what, and what to do about
-//! it. Text from outside is an [`UntrustedText`] or passes [`printable`], and every message passes
-//! [`line()`] as a whole, so that no server writes control characters to a terminal.
+//! A message says what failed, on what, and what to do about it. Text from outside is an
+//! [`UntrustedText`] or passes [`printable`], and every message passes [`line()`] as a whole, so
+//! that no server writes control characters to a terminal.
 
 use crate::secret::{LONG, is_hidden, redact, redact_all};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a call of this library returns.
+/// The result of calls to this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call failed. [`Error::status`] is the exit status that the command line gives it.
+/// Why a call failed. [`Error::status`] is the program's exit status for it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// Something the caller gave makes no sense: a reference, a platform, a flag. Status 2.
+    /// The caller's input is invalid: a reference, a platform, a flag. Status 2.
     Usage {
-        /// What was given.
+        /// The invalid input.
         what: String,
-        /// Why it cannot be used, and what could.
+        /// Why it is invalid, and what would be valid.
         why: String,
     },
-    /// The registry wants other credentials than it was given, or any at all. Status 3.
+    /// The registry refused the credentials, or requires some. Status 3.
     Refused {
         /// The registry.
         host: String,
-        /// The HTTP status of its answer.
+        /// The HTTP status of its response.
         status: u16,
-        /// What it said, and where the credentials came from.
+        /// Its message, and where the credentials came from.
         detail: String,
     },
     /// There is no such repository, tag, digest or platform. Status 4.
     NotFound {
-        /// What was asked for.
+        /// What was requested.
         what: String,
-        /// What there is instead, where that is known.
+        /// What exists instead, if known.
         available: Vec<String>,
     },
-    /// The network or the registry failed for longer than the retries last. What had arrived is
-    /// kept: the same call goes on from there. Status 5.
+    /// The network or the registry failed until the retries were used up. What arrived is kept: the
+    /// same call resumes from there. Status 5.
     Network {
-        /// The host that was talked to.
+        /// The host.
         host: String,
         /// What was being done.
         doing: String,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
-        /// What happened at the last try.
+        /// Why the last attempt failed.
         why: String,
     },
-    /// What came is not what was named: wrong digest or wrong size. Status 6.
+    /// Content does not match its descriptor: wrong digest or wrong size. Status 6.
     Mismatch {
         /// The document or blob.
         blob: String,
@@ -69,7 +69,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The other side of a TLS connection could not be trusted or understood. Status 1.
+    /// The TLS peer could not be trusted or understood. Status 1.
     Tls {
         /// The host.
         host: String,
@@ -83,14 +83,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// Something from outside is larger than anything sensible. Status 1.
+    /// Something from outside exceeds a limit. Status 1.
     TooLarge {
         /// What.
         what: String,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A file that was named (credentials, certificates, an archive) could not be read. Status 1.
+    /// An input file (credentials, certificates, an archive) could not be read. Status 1.
     Input {
         /// The file.
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// It is understood, but nothing this program can make an archive of. Status 1.
+    /// It is valid, but cannot be made into an archive. Status 1.
     Unsupported {
         /// What it is.
         what: String,
@@ -162,14 +162,14 @@ impl Error {
     }
 }
 
-/// Whatever of it came from outside: one line, fit for a terminal, without any secret.
+/// Always a single printable line without secrets, whatever parts come from outside.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&line(&Message(self).to_string()))
     }
 }
 
-/// An error's words as they are.
+/// An error's unfiltered text.
 struct Message<'e>(&'e Error);
 
 impl fmt::Display for Message<'_> {
@@ -225,7 +225,7 @@ impl fmt::Display for Message<'_> {
             } => {
                 write!(f, "{doing} {}: {}", path.display(), plain(source))?;
                 match advice(source) {
-                    // Nothing is kept of a stream.
+                    // A stream keeps nothing.
                     advice if path == Path::new(STANDARD_OUTPUT) && advice == MAKE_ROOM => Ok(()),
                     "" => Ok(()),
                     advice => write!(f, "; {advice}"),
@@ -259,10 +259,10 @@ impl std::error::Error for Error {
     }
 }
 
-/// What an output is called that has no path.
+/// The name of an output without a path.
 pub(crate) const STANDARD_OUTPUT: &str = "standard output";
 
-/// The system's own words, without Rust's ` (os error 28)`.
+/// The system's message without Rust's ` (os error 28)`.
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
@@ -306,10 +306,10 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Text from outside: what a registry, a proxy, a helper, an archive or a document says.
+/// Untrusted text: from a registry, a proxy, a helper, an archive or a document.
 ///
-/// It can be compared and measured as it is, but its `Display` goes through [`printable`], so that
-/// it moves no cursor, fakes no line and hides no character. For programs, JSON escapes it.
+/// It can be compared and measured as it is, but its `Display` goes through [`printable`], so it
+/// cannot move the cursor, fake lines or hide characters. JSON escapes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct UntrustedText(pub(crate) String);
 
@@ -323,7 +323,7 @@ impl fmt::Display for UntrustedText {
 /// direction-changing characters become `?`, white space becomes single blanks, and what exceeds
 /// `limit` characters is cut off.
 pub fn printable(text: &str, limit: usize) -> String {
-    // Before the text is cut: half a secret is one, too.
+    // Before cutting: half a secret is still a secret.
     let text = redact_all(text);
     let mut out = String::with_capacity(text.len().min(limit + 3));
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! Reading small files from outside: never more than a limit, never something that blocks.
+//! Reading small files from outside: size-limited and never blocking.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The content of a regular file of at most `limit` bytes.
 ///
-/// Opened without blocking, so that a FIFO is told instead of waited for.
+/// Opened without blocking, so that a FIFO is reported instead of waited for.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = File::from(rustix::fs::open(
         path,

@@ -1,6 +1,6 @@
-//! What strangers' bytes go into, by name: for `make fuzz`, and for the test that runs its seeds.
+//! Fuzz targets by name, for `make fuzz` and for the test that runs its seeds.
 //!
-//! A target fails by panicking, by looping, or by taking memory without end.
+//! A target fails by panicking, looping, or using unbounded memory.
 
 use crate::archive::sink::journal::{self, Chunks, claimed};
 use crate::archive::source::Existing;
@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one input is given to.
+/// A function that takes one input.
 pub type Target = fn(&[u8]);
 
 /// The targets.
@@ -44,7 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("verdict", verdict),
 ];
 
-/// Runs one target on one input; an unknown name is told by `false`.
+/// Runs one target on one input; `false` if there is no such target.
 pub fn run(name: &str, data: &[u8]) -> bool {
     let target = TARGETS.iter().find(|(known, _)| *known == name);
     target.map(|(_, target)| target(data)).is_some()
@@ -107,7 +107,7 @@ fn config_json(data: &[u8]) {
     let _ = credentials::entries(data, "docker.io", "library/debian");
 }
 
-/// Compressed bytes: the same comes out of them whole and one by one, and no more than may.
+/// Compressed bytes: reading them whole and byte by byte gives the same output, within the limit.
 fn decode(data: &[u8]) {
     let limits = Limits {
         output: 256 << 10,
@@ -143,7 +143,7 @@ impl Read for OneByOne<'_> {
     }
 }
 
-/// The bytes of an answer, whole: head, framing, body, trailers.
+/// A whole response: header, framing, body, trailers.
 fn http(data: &[u8]) {
     let data = &data[..data.len().min(64 << 10)];
     let Ok((mut far, near)) = UnixStream::pair() else {
@@ -172,7 +172,7 @@ fn http(data: &[u8]) {
     assert!(total <= data.len());
 }
 
-/// A journal whose checksums are right, so that what they protect is read: of both formats.
+/// A journal of either format with its checksums fixed, so that the rest is parsed.
 fn journal(data: &[u8]) {
     for magic in [b"dockersave\0jnl1\0", b"dockersave\0jnl2\0"] {
         journal_of(magic, data);
@@ -247,15 +247,15 @@ fn url(data: &[u8]) {
     }
 }
 
-/// An archive, as it is and with its headers' checksums put right, so that what these protect is
-/// read: from a file and from a stream, which must not differ.
+/// An archive as it is and with its header checksums fixed, read from a file and from a stream,
+/// which must not differ.
 fn archive(data: &[u8]) {
     for bytes in [data, &with_sums(data)] {
         look_into(bytes);
     }
 }
 
-/// With the checksums of what may be headers put right.
+/// Fixes the checksums of everything that may be a header.
 fn with_sums(data: &[u8]) -> Vec<u8> {
     let mut summed = data.to_vec();
     for block in summed.as_chunks_mut::<512>().0 {
@@ -309,8 +309,8 @@ fn find(existing: &Existing, length: u64) {
     }
 }
 
-/// What `--verify` calls sound is the same to two readers of other hands: the `tar` crate, and one
-/// that knows plain headers alone.
+/// What `--verify` calls sound must look the same to two other readers: the `tar` crate, and one
+/// that knows only plain headers.
 fn verdict(data: &[u8]) {
     let bytes = with_sums(data);
     let sound = verify_reader(&mut &bytes[..], "x").is_ok_and(|found| found.is_sound());
@@ -334,7 +334,7 @@ fn verdict(data: &[u8]) {
         }
     }
     let plain = plain_files(&bytes);
-    // Long names are beyond the plain reader; its names are the beginnings of those.
+    // The plain reader sees only the start of long names.
     assert_eq!(files.len(), plain.len());
     for ((name, content), (plain_name, plain_content)) in files.iter().zip(&plain) {
         assert!(
@@ -345,8 +345,7 @@ fn verdict(data: &[u8]) {
     }
 }
 
-/// Files as a reader of 1979 sees them, but for POSIX's prefix: what stands between them is passed
-/// over.
+/// Files as a V7 reader sees them, plus POSIX's prefix; everything else is skipped.
 fn plain_files(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let text = |field: &[u8]| {
         field

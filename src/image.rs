@@ -10,13 +10,13 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use std::sync::Arc;
 
-/// How deep indexes may be nested, how many documents they may lead to, and how many bytes these
-/// may have together: all of them are held until the archive is laid out.
+/// Limits for indexes: nesting depth, number of documents, and their bytes together, all of which
+/// are held until the archive is laid out.
 const DEPTH: usize = 4;
 const DOCUMENTS: usize = 1024;
 const BYTES: usize = 2 << 20;
 
-/// An image that can be pulled: its manifest, its config, its layers; or all images of an index.
+/// An image that can be pulled: manifest, config and layers; or all images of an index.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(crate) reference: Reference,
@@ -25,9 +25,9 @@ pub struct Image {
     /// The manifests and indexes that the index leads to.
     pub(crate) documents: Vec<Document>,
     pub(crate) config: Descriptor,
-    /// Missing where the config is among the layers.
+    /// `None` if the config is among the layers.
     pub(crate) config_bytes: Option<Arc<Vec<u8>>>,
-    /// Whatever is to be downloaded, the lowest layer first.
+    /// Everything to download, lowest layer first.
     pub(crate) layers: Arc<[Descriptor]>,
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) platform: Option<Platform>,
@@ -35,7 +35,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// The reference it was asked for by.
+    /// The reference it was requested by.
     pub fn reference(&self) -> &Reference {
         &self.reference
     }
@@ -45,17 +45,17 @@ impl Image {
         &self.manifest
     }
 
-    /// The bytes of its config; of several platforms there is none that could be meant.
+    /// The bytes of its config; `None` for several platforms.
     pub fn config(&self) -> Option<&[u8]> {
         self.config_bytes.as_ref().map(|bytes| bytes.as_slice())
     }
 
-    /// Its layers, the lowest first; for several platforms, all their configs and layers.
+    /// Its layers, lowest first; for several platforms, all their configs and layers.
     pub fn layers(&self) -> &[Descriptor] {
         &self.layers
     }
 
-    /// The platform its config names, if it names one.
+    /// The platform in its config, if there is one.
     pub fn platform(&self) -> Option<&Platform> {
         self.platform.as_ref()
     }
@@ -72,17 +72,17 @@ impl Image {
         found.next()
     }
 
-    /// What a person should know about the choice that was made.
+    /// Warnings about the choice of this image.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 }
 
-/// Gets the document of a descriptor in an index.
+/// Fetches the document of a descriptor in an index.
 type Fetch<'f> = &'f mut dyn FnMut(&Document, &Descriptor) -> Result<Document>;
 
 impl Image {
-    /// All images of an index, whose documents `fetch` gets.
+    /// All images of an index; `fetch` gets their documents.
     pub(crate) fn of_index(
         reference: Reference,
         index: Document,
@@ -185,7 +185,7 @@ pub(crate) fn is_index(entry: &IndexEntry) -> bool {
     matches!(bare(entry), OCI_INDEX | DOCKER_LIST)
 }
 
-/// Entries of unknown types are no error (image-index.md), but no images either.
+/// Entries of unknown types are not errors (image-index.md), but they are not images either.
 pub(crate) fn is_manifest(entry: &IndexEntry) -> bool {
     matches!(bare(entry), OCI_MANIFEST | DOCKER_MANIFEST)
 }

@@ -1,8 +1,8 @@
-//! JSON from outside: bounded in depth and in the number of its values before it is parsed.
+//! Parsing of untrusted JSON, bounded in depth and number of values before it is parsed.
 //!
-//! miniserde does not recurse, so that depth cannot break the stack; but 4 MiB of brackets or of
-//! empty objects would still become a hundred megabytes of values. Which fields a document needs
-//! is its own module's business.
+//! miniserde does not recurse, so depth cannot overflow the stack, but 4 MiB of brackets or empty
+//! objects would still become a hundred megabytes of values. Each document's own module decides
+//! which fields it needs.
 
 pub(crate) mod keys;
 mod loose;
@@ -16,27 +16,27 @@ use miniserde::{Deserialize, make_place};
 use std::borrow::Cow;
 use std::cell::Cell;
 
-/// Levels of nesting: an index with annotations has five.
+/// The most levels of nesting: an index with annotations has five.
 const DEPTH: usize = 64;
-/// Objects and arrays in one document; 1 000 layers with annotations are 2 000.
+/// The most objects and arrays in a document; 1 000 layers with annotations are 2 000.
 const CONTAINERS: usize = 16_384;
-/// Values in one document; a page of tags can have many.
+/// The most values in a document; a page of tags can have many.
 const VALUES: usize = 200_000;
 
-/// What the texts that are taken from a manifest, an index or a config may come to in bytes, with
-/// what it takes to hold each: less where the document itself is large.
+/// The most bytes of strings taken from a manifest, index or config, including overhead; less if
+/// the document itself is large.
 const KEPT: usize = 256 << 10;
 const LARGEST: usize = 4 << 20;
-/// What a text costs beside its bytes, and where it is missing.
+/// The overhead of a string, even a missing one.
 const TEXT: usize = 64;
 const NO_TEXT: usize = 96;
 
 thread_local! {
-    /// What is left of that for the document that is parsed on this thread.
+    /// What is left of it for the document being parsed on this thread.
     static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Parses a manifest, an index or a config in little more memory than the document itself takes.
+/// Parses a manifest, index or config in little more memory than the document itself.
 pub(crate) fn parse_small<T: Deserialize>(
     bytes: &[u8],
     document: &str,
@@ -54,7 +54,7 @@ pub(crate) fn parse_small<T: Deserialize>(
     parsed
 }
 
-/// Is there enough left for this?
+/// Whether there is enough left for this.
 fn charge(cost: usize) -> bool {
     let left = LEFT.get();
     if left < usize::MAX {
@@ -63,12 +63,12 @@ fn charge(cost: usize) -> bool {
     left > cost
 }
 
-/// Parses a document, whose name stands in the messages.
+/// Parses a document; `what` is its name in messages.
 pub(crate) fn parse<T: Deserialize>(bytes: &[u8], document: &str) -> Result<T> {
     parse_within(bytes, document, (CONTAINERS, VALUES), &Keys::None)
 }
 
-/// The same for a document whose keys every reader must read alike.
+/// The same for a document whose keys every reader must interpret alike.
 pub(crate) fn parse_strict<T: Deserialize>(
     bytes: &[u8],
     document: &str,
@@ -77,7 +77,7 @@ pub(crate) fn parse_strict<T: Deserialize>(
     parse_within(bytes, document, (CONTAINERS, VALUES), keys)
 }
 
-/// The same with other limits: of objects and arrays, and of values.
+/// The same with other limits for objects and arrays, and for values.
 pub(crate) fn parse_within<T: Deserialize>(
     bytes: &[u8],
     document: &str,
@@ -89,7 +89,7 @@ pub(crate) fn parse_within<T: Deserialize>(
         .map_err(|_| Error::malformed(document, "is not JSON, or a field has the wrong type"))
 }
 
-/// Checks all that can be checked before a document is parsed.
+/// The checks before a document is parsed.
 #[cfg(test)]
 fn check(bytes: &[u8], document: &str, keys: &'static Keys) -> Result<()> {
     checked(bytes, document, (CONTAINERS, VALUES), keys).map(drop)

@@ -1,8 +1,8 @@
 //! Downloads a container image from its registry straight into a tar that `docker load` takes.
 //!
-//! The archive is a docker-archive and an OCI layout at once. It is laid out before the first
-//! layer is asked for; layers arrive in parallel at their final place; what was interrupted goes
-//! on; and a file under its final name is complete, with every size and digest checked.
+//! The archive is a docker-archive and an OCI layout at once. It is laid out before the first layer
+//! is requested; layers arrive in parallel at their final place; interrupted downloads resume; and
+//! a file under its final name is complete, with every size and digest checked.
 //!
 //! The program `dockersave`, which the default feature `cli` builds, uses nothing but this interface.
 //!
@@ -51,13 +51,13 @@
 //! # Ok::<(), dockersave::Error>(())
 //! ```
 //!
-//! [`Client::cancel`] ends a pull from another thread; a later one goes on from there.
+//! [`Client::cancel`] ends a pull from another thread; a later one resumes from there.
 //!
 //! Data flows one way: values ([`Reference`], [`Digest`], [`Platform`]), documents
 //! ([`Document`]), the registry ([`Client`], [`Repository`]), the plan ([`Plan`]), the pull
 //! ([`Pull`]). Every failure is an [`Error`].
 
-// A test that cannot go on may say so by panicking.
+// Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod archive;
@@ -100,7 +100,7 @@ pub use registry::{
     Client, ClientBuilder, PlatformImage, Platforms, Repository, Tags, Warning, same_registry,
 };
 
-/// Text for people: fit for a terminal whoever wrote it, and without the secrets of this process.
+/// Text for people: printable, whoever wrote it, and without the secrets of this process.
 ///
 /// Every password and token that a [`Client`] was given, found or received is known here. What an
 /// [`Error`] or an [`Event`] displays has passed through these functions already.

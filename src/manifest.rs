@@ -1,8 +1,8 @@
-//! Is this a valid index, manifest or config, and of what kind? Documents as registries serve them.
+//! Image documents as registries serve them: indexes, manifests and configs.
 //!
 //! OCI image-spec (manifest.md, image-index.md, config.md, descriptor.md) and Docker's schema 2.
-//! Every number is checked and every size bounded here; what a document refers to is fetched
-//! elsewhere.
+//! Every number is checked and every size bounded here; other modules fetch what a document refers
+//! to.
 
 use crate::budget::Lease;
 use crate::digest::{Algorithm, Digest};
@@ -12,13 +12,13 @@ use crate::platform::Platform;
 use miniserde::Deserialize;
 use std::sync::Arc;
 
-/// The largest index or manifest taken, in bytes: what registries and other clients allow.
+/// The largest index or manifest, in bytes: the limit of registries and other clients.
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
-/// The largest image config taken, in bytes.
+/// The largest image config, in bytes.
 pub const CONFIG_LIMIT: u64 = 4 << 20;
-/// The most layers or index entries that an archive's document may have.
+/// The most layers or index entries in an archive's document.
 pub(crate) const ENTRIES: usize = 4096;
-/// The most of a registry's. The Docker Engine stops at 125 layers.
+/// The most in a registry's document. The Docker Engine stops at 125 layers.
 pub(crate) const MOST: usize = 1024;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -31,13 +31,13 @@ const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Descriptor {
-    /// The media type, as the document gives it.
+    /// The media type, as stated in the document.
     pub media_type: String,
     /// The digest of the content.
     pub digest: Digest,
     /// The size of the content in bytes.
     pub size: u64,
-    /// Other places to fetch it from ("foreign" layers).
+    /// Other URLs to fetch it from ("foreign" layers).
     pub urls: Vec<String>,
 }
 
@@ -47,13 +47,13 @@ pub struct Descriptor {
 pub struct IndexEntry {
     /// What it refers to.
     pub descriptor: Descriptor,
-    /// For which platform, where the index says so.
+    /// Its platform, if the index states one.
     pub platform: Option<Platform>,
-    /// An attestation or another companion of an image, not an image to run.
+    /// Whether it is an attestation or another companion of an image, not an image to run.
     pub companion: bool,
 }
 
-/// What an index or a manifest says.
+/// The content of an index or a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Content {
@@ -63,12 +63,12 @@ pub enum Content {
     Manifest {
         /// The image's config.
         config: Descriptor,
-        /// The layers, the lowest first; one may occur more than once.
+        /// The layers, lowest first; one may occur more than once.
         layers: Arc<[Descriptor]>,
     },
 }
 
-/// An index or a manifest: its bytes, which belong to its digest, and what they say.
+/// An index or a manifest: its bytes, their digest, and their parsed content.
 #[derive(Clone, Debug)]
 pub struct Document {
     bytes: Arc<Vec<u8>>,
@@ -76,7 +76,7 @@ pub struct Document {
     media_type: &'static str,
     content: Content,
     passed_over: Vec<PassedOver>,
-    /// The room that it takes, and its config.
+    /// The shares of the budget that it and its config take.
     leases: Vec<Arc<Lease>>,
 }
 
@@ -91,13 +91,14 @@ impl Content {
 }
 
 impl Document {
-    /// Parses a document. `media_type` is what the server called it, if anything; `expected` the
-    /// digest it was asked for by, which it must have.
+    /// Parses a document. `media_type` is the server's Content-Type, if any; `expected` the digest
+    /// that it must have.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] for other bytes than `expected` names, [`Error::Unsupported`] for what
-    /// is no image (schema 1, artifacts, encrypted layers), [`Error::Malformed`] for the rest.
+    /// [`Error::Mismatch`] if the bytes do not have the `expected` digest, [`Error::Unsupported`]
+    /// if it is not an image (schema 1, artifacts, encrypted layers), otherwise
+    /// [`Error::Malformed`].
     pub fn parse(
         bytes: Vec<u8>,
         media_type: Option<&str>,
@@ -107,7 +108,7 @@ impl Document {
         Self::read(bytes, media_type, expected, what, Kinds::Images)
     }
 
-    /// The same, where manifests of other things than images may be wanted, too.
+    /// The same, optionally accepting manifests of other things than images.
     pub(crate) fn read(
         bytes: Vec<u8>,
         media_type: Option<&str>,
@@ -144,7 +145,7 @@ impl Document {
         })
     }
 
-    /// Keeps a part of the room for documents while it is there.
+    /// Holds a share of the document budget as long as it exists.
     pub(crate) fn hold(&mut self, lease: Arc<Lease>) {
         self.leases.push(lease);
     }
@@ -154,7 +155,7 @@ impl Document {
         &self.bytes
     }
 
-    /// The same, to be kept without a copy.
+    /// The same, shared without a copy.
     pub(crate) fn shared(&self) -> Arc<Vec<u8>> {
         self.bytes.clone()
     }
@@ -164,24 +165,24 @@ impl Document {
         &self.digest
     }
 
-    /// The media type, settled between what the document and its server say.
+    /// The media type, from the document and its Content-Type.
     pub fn media_type(&self) -> &'static str {
         self.media_type
     }
 
-    /// What it says. Entries of an index that cannot be used, because they have no size or no known
-    /// digest, are left out.
+    /// Its content, without index entries that cannot be used because they have no size or no known
+    /// digest.
     pub fn content(&self) -> &Content {
         &self.content
     }
 
-    /// What was left out.
+    /// The entries that were left out.
     pub(crate) fn passed_over(&self) -> &[PassedOver] {
         &self.passed_over
     }
 
-    /// What a descriptor of this document embeds (image-spec, descriptor.md, "data"), if that is
-    /// what its digest names.
+    /// The data embedded in a descriptor of this document (image-spec, descriptor.md, "data"), if
+    /// it matches the digest.
     pub(crate) fn embedded(&self, digest: &Digest) -> Option<Vec<u8>> {
         use base64::Engine as _;
         let text = json::beside(&self.bytes, ("digest", &digest.to_string()), "data")?;
@@ -208,7 +209,7 @@ pub(crate) struct WireDocument {
 }
 
 impl WireDocument {
-    /// Is it of a schema that loaders still take?
+    /// Refuses schema versions that loaders no longer accept.
     pub fn check_schema(&self, what: &str) -> Result<()> {
         match self.fs_layers.is_some() || self.schema == Number::Is(1) {
             true => Err(schema_1(what)),
@@ -242,7 +243,7 @@ pub(crate) struct WirePlatform {
 }
 
 impl WirePlatform {
-    /// The platform, if anything is said of it.
+    /// The platform, if any of it is stated.
     pub fn platform(&self) -> Option<Platform> {
         let said = !self.os.0.is_empty() || !self.architecture.0.is_empty();
         said.then(|| Platform::new(&self.os.0, &self.architecture.0, &self.variant.0))
@@ -259,12 +260,12 @@ pub(crate) struct WireAnnotations {
     pub tag: Text,
 }
 
-/// Which manifests are taken.
+/// Which manifests are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kinds {
-    /// Those of container images that loaders can open.
+    /// Manifests of container images that loaders can load.
     Images,
-    /// Those of attestations and other companions, too.
+    /// Also those of attestations and other companions.
     All,
 }
 
@@ -273,7 +274,7 @@ enum Kind {
     Manifest(&'static str),
 }
 
-/// An index's or a manifest's media type, if it is one.
+/// The media type, if it is an index's or a manifest's.
 pub(crate) fn known(media_type: &str) -> Option<&'static str> {
     let bare = media_type.split(';').next().unwrap_or("").trim();
     [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST]
@@ -281,8 +282,8 @@ pub(crate) fn known(media_type: &str) -> Option<&'static str> {
         .find(|known| bare.eq_ignore_ascii_case(known))
 }
 
-/// Body, then header, then shape (registry.md 1.1). A document that can be read both ways is
-/// refused: CVE-2021-41190.
+/// Determines the kind by the body's mediaType, then Content-Type, then the fields that are
+/// present. A document that could be both is refused: CVE-2021-41190.
 fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> Result<Kind> {
     let header_text = header.unwrap_or("");
     wire.check_schema(what)?;
@@ -333,7 +334,7 @@ fn kind(wire: &WireDocument, header: Option<&str>, pinned: bool, what: &str) -> 
     }
 }
 
-/// One entry that is wrong does not spoil the others: it is passed over.
+/// A malformed entry is skipped; the others are still used.
 fn index(wire: WireDocument, what: &str) -> Result<(Content, Vec<PassedOver>)> {
     let entries = wire.manifests.unwrap_or_default();
     if entries.len() > MOST {
@@ -379,11 +380,11 @@ fn index(wire: WireDocument, what: &str) -> Result<(Content, Vec<PassedOver>)> {
 #[derive(Clone, Debug)]
 pub(crate) struct PassedOver {
     pub platform: Option<Platform>,
-    /// Which, and what is wrong with it.
+    /// Which entry, and what is wrong with it.
     pub why: String,
 }
 
-/// The most of them that are remembered.
+/// The most of them that are kept.
 const PASSED_OVER: usize = 64;
 
 fn pass_over(list: &mut Vec<PassedOver>, platform: Option<Platform>, why: String) {
@@ -476,7 +477,7 @@ pub(crate) fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Resul
     })
 }
 
-/// What an image config says that matters here: for which platform, and how many layers.
+/// The parts of an image config that matter here: platform and diff IDs.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub platform: Option<Platform>,

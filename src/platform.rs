@@ -1,25 +1,25 @@
-//! Which entry of an index fits: platforms, their normal form and their order of preference.
+//! Platforms: their normal form, and which entry of an index fits best.
 //!
 //! Names follow the image specification (image-index.md, "platform"): operating system, Go's name
-//! of the architecture, variant. What counts as the same and what runs what follows containerd's
-//! platforms package, but never across architectures: whoever asks for arm64 is not given arm.
+//! of the architecture, variant. Equality and compatibility follow containerd's platforms package,
+//! but never across architectures: arm64 never falls back to arm.
 
 use crate::error::{Error, Result, UntrustedText};
 use std::fmt;
 use std::str::FromStr;
 
-/// An operating system, an architecture and a variant of it, in normal form.
+/// Operating system, architecture and variant, in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
     os: UntrustedText,
     architecture: UntrustedText,
-    /// Empty where the architecture has none, or it is the usual one.
+    /// Empty if there is none, or it is the usual one.
     variant: UntrustedText,
 }
 
 impl Platform {
-    /// A platform from its three parts, brought into normal form:
-    /// `aarch64` is `arm64`, `arm` without a variant is `arm/v7`, `arm64/v8` is `arm64`.
+    /// Normalizes a platform's three parts: `aarch64` is `arm64`, `arm` without a variant is
+    /// `arm/v7`, `arm64/v8` is `arm64`.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let os = os.to_ascii_lowercase();
         let os = if os == "macos" {
@@ -53,10 +53,10 @@ impl Platform {
         }
     }
 
-    /// The platform this program runs on: the operating system is always Linux, the architecture
-    /// the one it was built for, and the variant of ARM what the kernel calls the machine.
+    /// The platform of this machine: always Linux, the architecture that the program was built for,
+    /// and on ARM the variant from the kernel's machine name.
     ///
-    /// `/proc/cpuinfo` is not asked: it says "CPU architecture: 7" on an ARMv6 Raspberry Pi.
+    /// `/proc/cpuinfo` is not used: it says "CPU architecture: 7" on an ARMv6 Raspberry Pi.
     pub fn host() -> Self {
         let machine = rustix::system::uname();
         Self::of_machine(std::env::consts::ARCH, &machine.machine().to_string_lossy())
@@ -86,13 +86,13 @@ impl Platform {
         &self.architecture.0
     }
 
-    /// The variant, such as `v7`; empty where there is none or it is the usual one.
+    /// The variant, such as `v7`; empty if there is none or it is the usual one.
     pub fn variant(&self) -> &str {
         &self.variant.0
     }
 
-    /// How well an image of platform `offered` serves this one: 0 is exact, more is an older
-    /// variant, `None` does not run here.
+    /// How well an image for `offered` fits this platform: 0 is exact, more is an older variant,
+    /// `None` does not run.
     pub fn rank(&self, offered: &Platform) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;

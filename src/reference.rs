@@ -1,14 +1,14 @@
-//! What IMAGE names: image references in exactly Docker's grammar, normalised.
+//! Image references in exactly Docker's grammar, normalised.
 //!
-//! The grammar is the one of the `distribution/reference` package (regexp.go, normalize.go); the
-//! table of the tests states it by example. What a registry has under the name is asked elsewhere.
+//! The grammar is that of the `distribution/reference` package (regexp.go, normalize.go); the
+//! tests' table shows it by example.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// The domain that a name without one means.
+/// The default domain.
 const HUB: &str = "docker.io";
 
 /// A normalised reference: registry, repository, and a tag, a digest or both.
@@ -27,7 +27,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The registry as the reference names it, such as `docker.io` or `host:5000`.
+    /// The registry as written, such as `docker.io` or `host:5000`.
     pub fn domain(&self) -> &str {
         &self.domain
     }
@@ -37,17 +37,17 @@ impl Reference {
         &self.path
     }
 
-    /// The tag; `latest` where neither tag nor digest was given, `None` for a digest alone.
+    /// The tag; `latest` if neither tag nor digest was given, `None` for a digest alone.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, which wins over the tag when the image is asked for.
+    /// The digest, which takes precedence over the tag.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// `host[:port]` to talk to. Docker Hub's API lives on another host than its name says.
+    /// `host[:port]` to connect to. Docker Hub's API is on a different host than its name.
     pub fn registry(&self) -> String {
         match self.domain.as_str() {
             HUB => "registry-1.docker.io".to_owned(),
@@ -66,7 +66,8 @@ impl Reference {
             return self.name();
         }
         let short = self.path.strip_prefix("library/").unwrap_or(&self.path);
-        // What would be read as a domain, or is an official image's namespace, keeps its full path.
+        // A path that would be read as a domain, or is an official image's namespace, is kept in
+        // full.
         if short.contains('/') || short == self.path {
             self.path.clone()
         } else {
@@ -88,7 +89,7 @@ impl Reference {
             .map(|tag| format!("{}:{tag}", self.name()))
     }
 
-    /// What stands after `/manifests/` when the image is asked for.
+    /// The part after `/manifests/` in the request.
     pub fn target(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -97,8 +98,8 @@ impl Reference {
         }
     }
 
-    /// The archive's name without `.tar`: path and tag joined by hyphens,
-    /// `library-debian-latest`; a digest alone gives its first 12 digits.
+    /// The default archive name without `.tar`: path and tag joined by hyphens,
+    /// `library-debian-latest`; for a digest alone, its first 12 digits.
     pub fn archive_stem(&self) -> String {
         let last = match (&self.tag, &self.digest) {
             (Some(tag), _) => tag.clone(),
@@ -212,7 +213,7 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
     })
 }
 
-/// The first component is a domain if it could not be anything else: `splitDockerDomain` of
+/// The first component is a domain if it cannot be anything else: `splitDockerDomain` in
 /// normalize.go.
 fn split_domain(text: &str) -> std::result::Result<(String, &str), String> {
     let Some((first, rest)) = text.split_once('/') else {
@@ -260,7 +261,7 @@ fn valid_domain(domain: &str) -> bool {
         && port.is_some_and(|port| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()))
 }
 
-/// Hexadecimal digits and colons only: no zone, no embedded IPv4 address (regexp.go).
+/// Only hexadecimal digits and colons: no zone, no embedded IPv4 address (regexp.go).
 fn valid_ipv6(address: &str) -> bool {
     address.bytes().all(|c| c.is_ascii_hexdigit() || c == b':')
         && address.parse::<std::net::Ipv6Addr>().is_ok()

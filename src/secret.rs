@@ -1,8 +1,8 @@
-//! What must never be shown: passwords and tokens, and whatever precedes an `@` in an address.
+//! Redaction of secrets: passwords, tokens, and whatever precedes an `@` in an address.
 //!
-//! Whoever makes a [`Secret`] makes it known here, and [`redact`] leaves it out of any text, in the
-//! forms in which servers and helpers echo it: as it is, percent-encoded, escaped as in JSON, in
-//! base64. All texts for people pass through it in [`crate::error`].
+//! Creating a [`Secret`] registers it here, and [`redact`] removes it from any text in the forms in
+//! which servers and helpers echo it: as it is, percent-encoded, JSON-escaped, in base64. All
+//! user-visible text passes through it in [`crate::error`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
@@ -12,19 +12,18 @@ use std::sync::{PoisonError, RwLock};
 
 /// What a secret is shown as.
 const STARS: &str = "***";
-/// Secrets shorter than this cannot be told from ordinary words.
+/// Shorter secrets cannot be distinguished from ordinary words.
 const SHORTEST: usize = 4;
-/// The same where the text is our own, or an answer on standard output: a user "test" with the
-/// password "test" still sees the tag "test".
+/// The same for our own text and for standard output: a user "test" with the password "test" still
+/// sees the tag "test".
 pub(crate) const LONG: usize = 8;
-/// The most forms that are kept; the newest win. A run has a few credentials and a token for each
-/// repository.
+/// The most forms kept; the newest win. A run has a few credentials and one token per repository.
 const MOST: usize = 256;
 
-/// Of these, the first are the credentials of a run, which stay.
+/// The first of them, which are kept for good: the credentials of a run.
 const KEPT: usize = 32;
 
-/// The forms that are looked for, in the order in which they became known.
+/// The registered forms, oldest first.
 static KNOWN: RwLock<Vec<Box<[u8]>>> = RwLock::new(Vec::new());
 
 /// A password or a token. It has no `Display`, and its `Debug` hides it.
@@ -54,12 +53,12 @@ impl Secret {
         learn(&forms);
     }
 
-    /// A field that is sent, whose secret part is known already.
+    /// A header field whose secret part is already registered.
     pub fn field(text: String) -> Self {
         Self(text)
     }
 
-    /// For the one place that sends it.
+    /// The secret itself, for the one place that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -75,8 +74,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What base64 makes of a secret behind 0, 1 or 2 other bytes, without the characters at the
-/// edges, which depend on what is around it.
+/// The base64 forms of a secret after 0, 1 or 2 other bytes, without the edge characters, which
+/// depend on the surroundings.
 fn aligned(secret: &[u8]) -> Vec<Vec<u8>> {
     let forms = (0..3).map(|before| {
         let mut bytes = vec![0; before];
@@ -112,8 +111,8 @@ pub fn redact_known(text: &str) -> Cow<'_, str> {
     without_known(text, LONG)
 }
 
-/// The text without secrets of at least `shortest` characters, without user information and
-/// queries in addresses.
+/// Removes secrets of at least `shortest` characters, and user information and queries in
+/// addresses.
 pub(crate) fn redact(text: &str, shortest: usize) -> Cow<'_, str> {
     let text = without_known(text, shortest);
     if text.contains(['@', '?']) {
@@ -123,7 +122,7 @@ pub(crate) fn redact(text: &str, shortest: usize) -> Cow<'_, str> {
     }
 }
 
-/// [`redact`] for text from outside, where short secrets count, too.
+/// [`redact`] for untrusted text, including short secrets.
 pub(crate) fn redact_all(text: &str) -> Cow<'_, str> {
     redact(text, SHORTEST)
 }
@@ -138,7 +137,7 @@ fn without_known(text: &str, shortest: usize) -> Cow<'_, str> {
             .filter(|form| form.len() >= shortest)
             .filter_map(|form| echoed(&bytes[at..], form))
             .max();
-        // A match begins and ends at whole characters, unless a secret is no UTF-8.
+        // A match is at character boundaries, unless a secret is not UTF-8.
         match found {
             Some(length) if text.is_char_boundary(at) && text.is_char_boundary(at + length) => {
                 out.push_str(&text[from..at]);
@@ -158,7 +157,7 @@ fn without_known(text: &str, shortest: usize) -> Cow<'_, str> {
 
 /// The length of a secret's echo that the text begins with: each byte as it is, in either case
 /// (hosts are written in lower case), or as `%2f`, `%252f`, `\u002f`, `\x2f`, `\/`; base64's two
-/// alphabets are one. Line ends and what cannot be seen may stand in it.
+/// alphabets are one. Line ends and invisible characters may be in it.
 fn echoed(text: &[u8], secret: &[u8]) -> Option<usize> {
     let mut at = 0;
     for byte in secret {
@@ -175,9 +174,9 @@ fn echoed(text: &[u8], secret: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// How many bytes at the beginning of a text nobody sees.
+/// How many invisible bytes a text starts with.
 fn unseen(text: &[u8]) -> usize {
-    // A few at most: they are looked at once for each place in a text.
+    // A few at most: this runs at every position of a text.
     let text = &text[..text.len().min(16)];
     let end = match std::str::from_utf8(text) {
         Ok(_) => text.len(),
@@ -210,7 +209,7 @@ fn one(text: &[u8], byte: u8) -> Option<usize> {
 }
 
 /// `https://user:password@host/path?query` as `https://***@host/path?...`, and `user:password@host`
-/// as `***@host`. An image's digest, `name:tag@sha256:...`, is no host.
+/// as `***@host`. An image's digest, `name:tag@sha256:...`, is not a host.
 fn addresses(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split_inclusive(char::is_whitespace) {
@@ -222,7 +221,7 @@ fn addresses(text: &str) -> String {
 fn address(word: &str) -> Cow<'_, str> {
     let start = match word.find("://") {
         Some(scheme) => scheme + 3,
-        // What precedes the address: `user:` itself must not be taken for it.
+        // The scheme before the address; `user:` must not be mistaken for one.
         None => word
             .find(|c: char| !matches!(c, '"' | '\'' | '(' | '<' | '[' | '`'))
             .unwrap_or(0),
@@ -251,7 +250,7 @@ fn address(word: &str) -> Cow<'_, str> {
             shown = Cow::Owned(format!("{}?...{}", &shown[..query], &tail[end..]));
         }
     }
-    // The scheme itself may be what somebody put before a password: `user:password://x@host`.
+    // The scheme itself may be part of a secret: `user:password://x@host`.
     let head = match word[..start].strip_suffix("://") {
         Some(scheme) if scheme.contains(':') && rest.contains('@') => "***://",
         _ => &word[..start],
@@ -281,7 +280,7 @@ pub(crate) fn without_user(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}{STARS}{}", &rest[end..]))
 }
 
-/// `sha256:` and many digits, or the dots that stand for them in our own texts.
+/// `sha256:` and many digits, or the dots that replace them in our own text.
 fn is_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
         let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
@@ -292,8 +291,8 @@ fn is_digest(text: &str) -> bool {
     })
 }
 
-/// Does it move the cursor, reorder or hide what is around it (CVE-2021-42574), or cannot be seen?
-/// Controls, line separators, and Unicode's default ignorable and format characters.
+/// Whether it moves the cursor, reorders or hides text (CVE-2021-42574), or is invisible: controls,
+/// line separators, and Unicode's default ignorable and format characters.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,

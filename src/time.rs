@@ -1,4 +1,4 @@
-//! Dates without a calendar library: what certificates, HTTP dates and messages need of them.
+//! Dates for certificates, HTTP and messages, without a calendar library.
 
 /// Year, month and day of a number of days since 1970-01-01.
 pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
@@ -20,7 +20,7 @@ pub(crate) fn date(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// Seconds since 1970 of a date and time (UTC); `None` before 1970 and for what is no date.
+/// Seconds since 1970 of a date and time (UTC); `None` before 1970 and for invalid dates.
 pub(crate) fn from_civil(
     year: u64,
     month: u64,
@@ -71,7 +71,7 @@ pub(crate) fn http_date(text: &str) -> Option<u64> {
     )
 }
 
-/// Seconds since 1970 by the system's clock, 0 for a clock before that.
+/// Seconds since 1970 by the system clock; 0 for a clock before that.
 pub(crate) fn now() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

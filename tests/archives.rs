@@ -1,4 +1,5 @@
-//! Archives as people have them: compressed, reproducible, of Buildpacks; and what serves a pull.
+//! Archives as people have them (compressed, reproducible, from Buildpacks), and which of them can
+//! be reused.
 
 use crate::registry::image::{Blob, Image, gzip, layer_tar, noise, sha256};
 use crate::registry::{Action, Fault, Registry};
@@ -272,7 +273,8 @@ fn a_name_belongs_to_one_image() {
 fn an_archive_that_is_not_there_yet_is_named() {
     let dir = Dir::new();
     dir.write("x.tar.partial", "x");
-    Run::new(&dir, &["--verify", "x.tar"]).fails(1, "x.tar.partial is: its download has not ended");
+    Run::new(&dir, &["--verify", "x.tar"])
+        .fails(1, "x.tar.partial does: the download is not finished");
     Run::new(&dir, &["--verify", "y.tar"]).fails(1, "No such file");
 }
 

@@ -1,4 +1,4 @@
-//! Challenges, tokens, credentials (matrix rows 12 to 32): the right ones, to the right host only.
+//! Challenges, tokens, credentials: the right ones, to the right host only.
 
 use crate::registry::image::{Blob, Image};
 use crate::registry::tls::{Authority, Leaf};
@@ -58,7 +58,7 @@ impl Guarded {
 }
 
 #[test]
-fn row_12_an_anonymous_token_is_asked_for_once() {
+fn an_anonymous_token_is_asked_for_once() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |token| token == "t1"), Dir::new());
     guarded.pull(&dir).archive();
     assert_eq!(guarded.tokens(), 1);
@@ -113,7 +113,7 @@ fn a_public_pull_with_a_token_takes_no_more_than_it_needs() {
 }
 
 #[test]
-fn row_13_a_token_that_ends_between_layers_is_renewed_once() {
+fn a_token_that_ends_between_layers_is_renewed_once() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
     let used = Arc::new(AtomicU32::new(0));
     let registry = &guarded.registry;
@@ -127,7 +127,7 @@ fn row_13_a_token_that_ends_between_layers_is_renewed_once() {
 }
 
 #[test]
-fn row_13_an_expired_token_is_renewed_and_the_layer_goes_on() {
+fn an_expired_token_is_renewed_and_the_layer_goes_on() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
     let layer = Image::small(1).layers[1].digest.clone();
     let challenge = CHALLENGE.replace(
@@ -141,7 +141,7 @@ fn row_13_an_expired_token_is_renewed_and_the_layer_goes_on() {
 }
 
 #[test]
-fn row_15_a_token_that_never_pleases_is_asked_for_twice_at_most() {
+fn a_token_that_never_pleases_is_asked_for_twice_at_most() {
     let challenge = r#"Bearer realm="REALM",service="s",error="invalid_token""#;
     let (guarded, dir) = (guarded(challenge, plain, |_| false), Dir::new());
     guarded.pull(&dir).fails(3, "refused: HTTP 401");
@@ -150,7 +150,7 @@ fn row_15_a_token_that_never_pleases_is_asked_for_twice_at_most() {
 }
 
 #[test]
-fn row_16_a_wider_scope_is_asked_for_once() {
+fn a_wider_scope_is_asked_for_once() {
     let registry = Registry::start();
     Image::small(1).push(&registry, "r", "latest");
     let address = registry.address;
@@ -173,7 +173,7 @@ fn row_16_a_wider_scope_is_asked_for_once() {
 }
 
 #[test]
-fn row_17_bearer_among_other_challenges() {
+fn bearer_among_other_challenges() {
     for challenge in [
         r#"Negotiate, Bearer realm="REALM",service="s", Basic realm="x""#,
         "Negotiate oYG2==\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Bearer realm=\"REALM\"",
@@ -186,7 +186,7 @@ fn row_17_bearer_among_other_challenges() {
 }
 
 #[test]
-fn row_18_odd_but_legal_challenges() {
+fn odd_but_legal_challenges() {
     for challenge in [
         r#"BEARER   Realm = "REALM" , SERVICE="a\"b,c",scope="repository:r:pull,push""#,
         r#"bearer realm="REALM?already=there",service="""#,
@@ -206,7 +206,7 @@ fn row_18_odd_but_legal_challenges() {
 }
 
 #[test]
-fn row_19_broken_challenges_end_in_one_line() {
+fn broken_challenges_end_in_one_line() {
     for challenge in [
         r#"Bearer realm="x"#,
         "Bearer",
@@ -227,7 +227,7 @@ fn row_19_broken_challenges_end_in_one_line() {
 }
 
 #[test]
-fn row_20_a_realms_own_query_is_kept() {
+fn a_realms_own_query_is_kept() {
     let (guarded, dir) = (
         guarded(r#"Bearer realm="REALM?a=b",service="s""#, plain, |_| true),
         Dir::new(),
@@ -237,7 +237,7 @@ fn row_20_a_realms_own_query_is_kept() {
 }
 
 #[test]
-fn row_21_realms_that_are_not_safe_are_told_nothing() {
+fn realms_that_are_not_safe_are_told_nothing() {
     for realm in [
         "http://169.254.169.254/t",
         "http://u:p@127.0.0.1:1/t",
@@ -265,7 +265,7 @@ fn row_21_realms_that_are_not_safe_are_told_nothing() {
 }
 
 #[test]
-fn row_22_a_realm_on_another_host() {
+fn a_realm_on_another_host() {
     let (tokens, registry, dir) = (Registry::start(), Registry::start(), Dir::new());
     Image::small(1).push(&registry, "r", "latest");
     tokens.route(|seen| Some(plain(seen, 1)));
@@ -289,7 +289,7 @@ fn row_22_a_realm_on_another_host() {
 }
 
 #[test]
-fn row_23_a_token_endpoint_that_redirects_elsewhere() {
+fn a_token_endpoint_that_redirects_elsewhere() {
     let (other, dir) = (Registry::start(), Dir::new());
     let registry = Registry::start();
     let (address, away) = (registry.address, other.address);
@@ -306,7 +306,7 @@ fn row_23_a_token_endpoint_that_redirects_elsewhere() {
 }
 
 #[test]
-fn row_24_what_token_endpoints_may_answer() {
+fn what_token_endpoints_may_answer() {
     let cases: [(Endpoint, i32, &str); 4] = [
         (|_, _| Reply::new(200, "<html>login</html>"), 1, "HTML"),
         (
@@ -342,7 +342,7 @@ fn row_24_what_token_endpoints_may_answer() {
 }
 
 #[test]
-fn row_25_a_challenge_only_on_the_base() {
+fn a_challenge_only_on_the_base() {
     let (registry, dir) = (Registry::start(), Dir::new());
     Image::small(1).push(&registry, "r", "latest");
     let address = registry.address;
@@ -363,7 +363,7 @@ fn row_25_a_challenge_only_on_the_base() {
 }
 
 #[test]
-fn row_26_and_27_the_base_is_not_asked_before_it_is_needed() {
+fn and_27_the_base_is_not_asked_before_it_is_needed() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
     guarded.pull(&dir).archive();
     assert!(
@@ -380,7 +380,7 @@ fn row_26_and_27_the_base_is_not_asked_before_it_is_needed() {
 }
 
 #[test]
-fn row_29_a_repository_that_denies_itself_to_strangers() {
+fn a_repository_that_denies_itself_to_strangers() {
     let (registry, dir) = (Registry::start(), Dir::new());
     Image::small(1).push(&registry, "r", "latest");
     registry.route(
@@ -418,7 +418,7 @@ fn wrong_credentials_are_sent_once() {
 }
 
 #[test]
-fn row_31_passwords_keep_every_byte() {
+fn passwords_keep_every_byte() {
     use base64::Engine as _;
     let (registry, dir) = (Registry::start(), Dir::new());
     Image::small(1).push(&registry, "r", "latest");
@@ -435,7 +435,7 @@ fn row_31_passwords_keep_every_byte() {
 }
 
 #[test]
-fn row_32_credentials_that_are_refused_are_named_by_their_source() {
+fn credentials_that_are_refused_are_named_by_their_source() {
     let (registry, dir) = (Registry::start(), Dir::new());
     registry.route(|_| Some(Reply::unauthorized("Basic realm=x")));
     let outcome = Run::pull(&dir, &registry.name("r"))
@@ -462,7 +462,7 @@ fn many_workers_renew_a_token_once() {
 }
 
 #[test]
-fn row_13_tokens_that_serve_three_requests_each() {
+fn tokens_that_serve_three_requests_each() {
     let registry = Registry::start();
     let image = Image::new((0..12).map(|seed| Blob::layer(seed, 30_000)).collect());
     image.push(&registry, "r", "latest");
@@ -495,7 +495,7 @@ fn row_13_tokens_that_serve_three_requests_each() {
 }
 
 #[test]
-fn row_14_a_token_that_ends_in_a_body_that_is_cut() {
+fn a_token_that_ends_in_a_body_that_is_cut() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |_| true), Dir::new());
     let registry = &guarded.registry;
     let image = Image::small(1);
@@ -528,7 +528,7 @@ fn row_14_a_token_that_ends_in_a_body_that_is_cut() {
 }
 
 #[test]
-fn row_21_a_plain_realm_of_a_tls_registry_is_told_nothing() {
+fn a_plain_realm_of_a_tls_registry_is_told_nothing() {
     let (authority, tokens, dir) = (Authority::new(), Registry::start(), Dir::new());
     let registry = Registry::start_tls(authority.server(&Leaf::default()));
     let realm = tokens.address;
@@ -551,7 +551,7 @@ fn row_21_a_plain_realm_of_a_tls_registry_is_told_nothing() {
 }
 
 #[test]
-fn row_24_a_token_endpoint_that_is_busy_is_waited_for() {
+fn a_token_endpoint_that_is_busy_is_waited_for() {
     let busy: Endpoint = |seen, number| match number {
         1 => Reply::new(429, "").with("Retry-After: 1"),
         _ => plain(seen, number),
@@ -563,7 +563,7 @@ fn row_24_a_token_endpoint_that_is_busy_is_waited_for() {
 }
 
 #[test]
-fn row_24_forms_of_a_token() {
+fn forms_of_a_token() {
     let cases: [Endpoint; 7] = [
         |_, _| {
             Reply::new(
@@ -599,7 +599,7 @@ fn row_24_forms_of_a_token() {
 }
 
 #[test]
-fn row_32_a_token_endpoint_that_knows_no_such_password() {
+fn a_token_endpoint_that_knows_no_such_password() {
     let refuses: Endpoint = |seen, _| match seen.header("authorization") {
         Some(_) => Reply::new(401, r#"{"details":"incorrect username or password"}"#),
         None => Reply::new(403, r#"{"errors":[{"code":"DENIED","message":"private"}]}"#),

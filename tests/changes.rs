@@ -1,4 +1,4 @@
-//! Files that change under the hand: whatever happens to them, no archive is wrong.
+//! Files that change while they are read: no archive is ever wrong.
 
 use crate::registry::image::{Blob, Image};
 use crate::registry::{Action, Fault, Registry};

@@ -40,17 +40,17 @@ fn wrong_usage_is_told_with_status_2() {
     let dir = Dir::new();
     for (args, words) in [
         (&["--tagz", "debian"][..], "did you mean --tags?"),
-        (&[], "an image's name is needed"),
+        (&[], "an image name is required"),
         (&["Debian"], "must be lowercase"),
         (&["https://h/x"], "has no https://"),
         (
             &["debian", "--jobs", "many"],
-            "--jobs: \"many\" is no number",
+            "--jobs: \"many\" is not a number",
         ),
         (&["debian", "--platform", "linux"], "a platform is OS/ARCH"),
-        (&["debian", "--user", "u"], "needs --password-stdin"),
+        (&["debian", "--user", "u"], "requires --password-stdin"),
         (&["host:99999/x"], "port out of range"),
-        (&["debian", "-o", "x", "--tarname", "y"], "leave --tarname"),
+        (&["debian", "-o", "x", "--tarname", "y"], "omit --tarname"),
     ] {
         let outcome = Run::new(&dir, args).fails(2, words);
         assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);

@@ -1,5 +1,5 @@
-//! Where credentials come from (matrix rows 28 and 30): files, helpers, the environment; what is
-//! broken among them never fails a public pull, and is named where it matters.
+//! Credential sources: files, helpers, the environment. A broken one never fails a public pull, and
+//! is named when it matters.
 
 use crate::registry::image::Image;
 use crate::registry::{Registry, Reply, Seen};
@@ -172,7 +172,7 @@ fn a_helper_that_hangs_is_left() {
 }
 
 #[test]
-fn row_30_files_that_cannot_be_used() {
+fn files_that_cannot_be_used() {
     let registry = private();
     for make in [
         (|dir| drop(dir.write(".docker/config.json", "{"))) as fn(&Dir),
@@ -216,7 +216,7 @@ fn with_tokens(endpoint: fn(&Seen) -> Reply) -> Registry {
 }
 
 #[test]
-fn row_28_identity_tokens() {
+fn identity_tokens() {
     let config = |registry: &Registry| {
         format!(
             r#"{{"auths":{{"{}":{{"identitytoken":"secret+id"}}}}}}"#,
@@ -311,7 +311,7 @@ fn an_identity_token_follows_its_endpoint_to_where_it_is_safe() {
 }
 
 #[test]
-fn row_32_stale_credentials_are_named_by_their_file() {
+fn stale_credentials_are_named_by_their_file() {
     let registry = with_tokens(|seen| {
         if seen.header("authorization").is_some() {
             Reply::new(401, r#"{"details":"incorrect username or password"}"#)

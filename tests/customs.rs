@@ -1,5 +1,5 @@
-//! What people are used to: signals as the shell set them, file systems without fsync, names that
-//! are not chosen and do not replace what somebody else's have made.
+//! Conventions: inherited signal settings, file systems without fsync, default names that never
+//! replace another repository's archive.
 
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};

@@ -1,6 +1,6 @@
-//! What every static build is put through on its own processor, or under qemu-user: `.ci/run` runs
-//! these by name with `DOCKERSAVE_TEST_BINARY` and `DOCKERSAVE_TEST_RUNNER`. Each says what memory
-//! the program took; an emulator's own is not counted.
+//! End-to-end tests for every static build, native or under qemu-user: `.ci/run` runs these by name
+//! with `DOCKERSAVE_TEST_BINARY` and `DOCKERSAVE_TEST_RUNNER`. Each prints the program's peak
+//! memory, without the emulator's.
 
 use crate::registry::image::{Blob, Image};
 use crate::registry::tls::{Authority, Leaf};
@@ -172,7 +172,7 @@ fn every_way_to_shake_hands() {
 }
 
 #[test]
-fn row_10_a_layer_of_more_than_4_gib() {
+fn a_layer_of_more_than_4_gib() {
     // Minutes under emulation: .ci/run asks for it where a number of 32 bits would not do.
     if std::env::var_os("DOCKERSAVE_TEST_LARGE").is_none() {
         eprintln!("skipped: DOCKERSAVE_TEST_LARGE is not set");

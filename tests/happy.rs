@@ -1,11 +1,11 @@
-//! Images of all shapes from a registry that behaves (matrix rows 1 to 11).
+//! Images of all shapes from a well-behaved registry.
 
 use crate::registry::image::{self, Blob, Image, platform};
 use crate::registry::{Action, Fault, Registry, Reply};
 use crate::util::{Dir, Run};
 
 #[test]
-fn row_01_single_manifest_with_gzip_layers() {
+fn single_manifest_with_gzip_layers() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(1);
     image.push(&registry, "demo/hello", "latest");
@@ -55,7 +55,7 @@ fn multi(registry: &Registry, media_type: &str) -> Vec<(&'static str, Image)> {
 }
 
 #[test]
-fn row_02_index_gives_the_right_child_for_every_platform() {
+fn index_gives_the_right_child_for_every_platform() {
     let registry = Registry::start();
     for (name, image) in multi(&registry, image::OCI_INDEX) {
         let dir = Dir::new();
@@ -79,7 +79,7 @@ fn row_02_index_gives_the_right_child_for_every_platform() {
 }
 
 #[test]
-fn row_03_docker_list() {
+fn docker_list() {
     let registry = Registry::start();
     let images = multi(&registry, image::DOCKER_LIST);
     let dir = Dir::new();
@@ -90,7 +90,7 @@ fn row_03_docker_list() {
 }
 
 #[test]
-fn row_04_by_digest_without_an_invented_tag() {
+fn by_digest_without_an_invented_tag() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(4).docker();
     image.push_untagged(&registry, "r");
@@ -101,7 +101,7 @@ fn row_04_by_digest_without_an_invented_tag() {
 }
 
 #[test]
-fn row_05_tag_and_digest_asks_for_the_digest_and_keeps_the_tag() {
+fn tag_and_digest_asks_for_the_digest_and_keeps_the_tag() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(5);
     image.push_untagged(&registry, "r");
@@ -113,7 +113,7 @@ fn row_05_tag_and_digest_asks_for_the_digest_and_keeps_the_tag() {
 }
 
 #[test]
-fn row_06_sha512() {
+fn sha512() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let mut image = Image::small(6);
     for layer in &mut image.layers {
@@ -139,7 +139,7 @@ fn row_06_sha512() {
 }
 
 #[test]
-fn row_07_many_layers_over_kept_connections() {
+fn many_layers_over_kept_connections() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::new((0..200).map(|seed| Blob::layer(seed, 500)).collect());
     image.push(&registry, "r", "latest");
@@ -159,7 +159,7 @@ fn row_07_many_layers_over_kept_connections() {
 }
 
 #[test]
-fn row_08_chunked_body() {
+fn chunked_body() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::new(vec![Blob::layer(8, 300_000)]);
     image.push(&registry, "r", "latest");
@@ -170,7 +170,7 @@ fn row_08_chunked_body() {
 }
 
 #[test]
-fn row_09_body_that_ends_with_the_connection() {
+fn body_that_ends_with_the_connection() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(9);
     image.push(&registry, "r", "latest");
@@ -181,7 +181,7 @@ fn row_09_body_that_ends_with_the_connection() {
 }
 
 #[test]
-fn row_11_tags_over_three_pages() {
+fn tags_over_three_pages() {
     let (registry, dir) = (Registry::start(), Dir::new());
     registry.route(|seen| {
         let page = |tags: &str, next: &str| {

@@ -1,5 +1,5 @@
-//! The machine around a pull: names, addresses, proxies, next pages, and what secrets do not do
-//! (matrix rows 81 to 88; full and read-only disks are in `output`, clocks in `tls`).
+//! The environment of a pull: names, addresses, proxies, next pages, and where secrets must not go
+//! (full and read-only disks are in `output`, clocks in `tls`).
 
 use crate::registry::image::Image;
 use crate::registry::proxy::{Manner, Proxy};
@@ -33,7 +33,7 @@ fn linked(link: impl Fn(&Registry) -> String) -> Registry {
 }
 
 #[test]
-fn row_81_a_next_page_that_is_this_page_ends_the_list() {
+fn a_next_page_that_is_this_page_ends_the_list() {
     for link in ["/v2/r/tags/list?n=1000", "?n=1000", ""] {
         let (registry, dir) = (linked(|_| link.to_owned()), Dir::new());
         let outcome = Run::pull(&dir, &registry.name("r")).arg("--tags").status(0);
@@ -43,7 +43,7 @@ fn row_81_a_next_page_that_is_this_page_ends_the_list() {
 }
 
 #[test]
-fn row_81_a_next_page_on_another_host_is_refused() {
+fn a_next_page_on_another_host_is_refused() {
     let (other, dir) = (Registry::start(), Dir::new());
     let address = other.address;
     for link in [
@@ -63,7 +63,7 @@ fn row_81_a_next_page_on_another_host_is_refused() {
 }
 
 #[test]
-fn row_81_plain_http_to_the_same_host_means_https() {
+fn plain_http_to_the_same_host_means_https() {
     let (authority, dir) = (Authority::new(), Dir::new());
     let registry = Registry::start_tls(authority.server(&Leaf::default()));
     let address = registry.address;
@@ -98,7 +98,7 @@ fn endless() -> Registry {
 }
 
 #[test]
-fn row_81_pages_without_end_are_bounded() {
+fn pages_without_end_are_bounded() {
     let (registry, dir) = (endless(), Dir::new());
     let outcome = Run::pull(&dir, &registry.name("r"))
         .arg("--tags")
@@ -111,7 +111,7 @@ fn row_81_pages_without_end_are_bounded() {
 }
 
 #[test]
-fn row_81_a_list_that_was_cut_off_says_so() {
+fn a_list_that_was_cut_off_says_so() {
     let (registry, dir) = (endless(), Dir::new());
     let outcome = Run::pull(&dir, &registry.name("r"))
         .arg("--tags")
@@ -124,7 +124,7 @@ fn row_81_a_list_that_was_cut_off_says_so() {
 }
 
 #[test]
-fn row_81_a_real_registrys_pages() {
+fn a_real_registrys_pages() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let expected: String = (0..2500)
         .map(|number| {
@@ -428,7 +428,7 @@ fn a_list_whose_page_changes_while_it_is_read_is_a_failure() {
 // ---- names and addresses ------------------------------------------------------------------------
 
 #[test]
-fn row_82_a_dead_address_beside_a_living_one_costs_a_moment() {
+fn a_dead_address_beside_a_living_one_costs_a_moment() {
     if !can_mount() {
         return;
     }
@@ -459,7 +459,7 @@ fn row_82_a_dead_address_beside_a_living_one_costs_a_moment() {
 }
 
 #[test]
-fn row_86_localhost_needs_no_files() {
+fn localhost_needs_no_files() {
     if !can_mount() {
         return;
     }
@@ -478,7 +478,7 @@ fn row_86_localhost_needs_no_files() {
 }
 
 #[test]
-fn row_86_a_name_that_nobody_knows_is_one_line() {
+fn a_name_that_nobody_knows_is_one_line() {
     if !can_mount() {
         return;
     }
@@ -535,7 +535,7 @@ fn an_address_of_ip_version_6_is_a_host() {
 // ---- proxies --------------------------------------------------------------------------------------
 
 #[test]
-fn row_85_plain_http_goes_to_the_proxy_by_its_name() {
+fn plain_http_goes_to_the_proxy_by_its_name() {
     let (registry, image) = pushed();
     let proxy = Proxy::start(registry.address, Manner::Open);
     let url = format!("http://{}", proxy.address);
@@ -568,7 +568,7 @@ fn row_85_plain_http_goes_to_the_proxy_by_its_name() {
 }
 
 #[test]
-fn row_85_https_goes_through_a_tunnel() {
+fn https_goes_through_a_tunnel() {
     let authority = Authority::new();
     let leaf = Leaf {
         names: vec!["nowhere.invalid".into()],
@@ -629,7 +629,7 @@ fn row_85_https_goes_through_a_tunnel() {
 }
 
 #[test]
-fn row_85_a_proxy_wants_a_password_for_plain_http() {
+fn a_proxy_wants_a_password_for_plain_http() {
     let (registry, image) = pushed();
     let proxy = Proxy::start(registry.address, Manner::Login(BASIC));
     let dir = Dir::new();
@@ -668,7 +668,7 @@ fn row_85_a_proxy_wants_a_password_for_plain_http() {
 }
 
 #[test]
-fn row_85_a_tunnel_that_is_refused() {
+fn a_tunnel_that_is_refused() {
     let dir = Dir::new();
     for status in [403, 502] {
         let proxy = Proxy::start("127.0.0.1:1".parse().unwrap(), Manner::Refuse(status));
@@ -696,7 +696,7 @@ fn row_85_a_tunnel_that_is_refused() {
 }
 
 #[test]
-fn row_85_hosts_that_need_no_proxy() {
+fn hosts_that_need_no_proxy() {
     let (registry, _) = pushed();
     let proxy = Proxy::start(registry.address, Manner::Open);
     let url = format!("http://{}", proxy.address);
@@ -740,7 +740,7 @@ fn row_85_hosts_that_need_no_proxy() {
 }
 
 #[test]
-fn row_85_a_variable_that_came_over_the_network_is_not_believed() {
+fn a_variable_that_came_over_the_network_is_not_believed() {
     let (registry, _) = pushed();
     let proxy = Proxy::start(registry.address, Manner::Open);
     let dir = Dir::new();
@@ -756,7 +756,7 @@ fn row_85_a_variable_that_came_over_the_network_is_not_believed() {
 // ---- secrets --------------------------------------------------------------------------------------
 
 #[test]
-fn row_88_no_secret_is_printed_or_kept() {
+fn no_secret_is_printed_or_kept() {
     let (registry, store, image) = (Registry::start(), Registry::start(), Image::small(88));
     image.push(&registry, "r", "latest");
     image.push(&store, "r", "latest");

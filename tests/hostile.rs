@@ -1,5 +1,5 @@
-//! Servers that mean harm, or are very broken: each is bounded in time and memory, and told in one
-//! line that moves no terminal. (Documents are in `manifests`, connections in `transfer`.)
+//! Hostile or very broken servers: each is bounded in time and memory, and reported in one
+//! printable line. (Documents are in `manifests`, connections in `transfer`.)
 
 use crate::registry::image::{self, Blob, Image, OCI_INDEX, OCI_MANIFEST};
 use crate::registry::{Action, Fault, Registry, Reply};

@@ -1,4 +1,4 @@
-//! Documents good and bad (matrix rows 67 to 80): a result, or one line and nothing left behind.
+//! Good and bad documents: a result, or one line and nothing left behind.
 
 use crate::registry::image::{self, Blob, Image, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, platform};
 use crate::registry::{Action, Fault, Registry, Reply};
@@ -19,7 +19,7 @@ fn refused(text: &str, media_type: &str, status: i32, words: &str) {
 }
 
 #[test]
-fn row_67_the_linux_image_among_others() {
+fn the_linux_image_among_others() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let wanted = Image::small(67);
     let other = Image::small(68);
@@ -48,7 +48,7 @@ fn row_67_the_linux_image_among_others() {
 }
 
 #[test]
-fn row_67_entries_without_a_platform_are_told_by_their_config() {
+fn entries_without_a_platform_are_told_by_their_config() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let arm = Image::for_platform("arm64", "", vec![Blob::layer(1, 100)]);
     let amd = Image::for_platform("amd64", "", vec![Blob::layer(2, 100)]);
@@ -68,7 +68,7 @@ fn row_67_entries_without_a_platform_are_told_by_their_config() {
 }
 
 #[test]
-fn row_68_arm_variants_and_the_list_of_what_there_is() {
+fn arm_variants_and_the_list_of_what_there_is() {
     let registry = Registry::start();
     let make = |variant: &str| {
         let image =
@@ -102,7 +102,7 @@ fn row_68_arm_variants_and_the_list_of_what_there_is() {
 }
 
 #[test]
-fn row_69_nested_indexes() {
+fn nested_indexes() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(69);
     image.push_untagged(&registry, "r");
@@ -133,7 +133,7 @@ fn row_69_nested_indexes() {
 }
 
 #[test]
-fn row_69_ten_thousand_entries_and_none() {
+fn ten_thousand_entries_and_none() {
     let entry = Image::small(1).entry(&platform("linux", "s390x", ""));
     let many = vec![entry.as_str(); 10_000].join(",");
     refused(
@@ -146,7 +146,7 @@ fn row_69_ten_thousand_entries_and_none() {
 }
 
 #[test]
-fn row_70_what_is_no_image_is_named() {
+fn what_is_no_image_is_named() {
     refused(
         r#"{"schemaVersion":1,"fsLayers":[{"blobSum":"sha256:0"}]}"#,
         "application/vnd.docker.distribution.manifest.v1+prettyjws",
@@ -182,7 +182,7 @@ fn row_70_what_is_no_image_is_named() {
 }
 
 #[test]
-fn row_71_documents_that_can_be_read_two_ways() {
+fn documents_that_can_be_read_two_ways() {
     let mut both = Image::small(1);
     both.more = r#""manifests":[],"#.into();
     refused(
@@ -195,7 +195,7 @@ fn row_71_documents_that_can_be_read_two_ways() {
 }
 
 #[test]
-fn row_72_documents_without_measure() {
+fn documents_without_measure() {
     refused(&"[".repeat(100_000), OCI_MANIFEST, 1, "nested deeper");
     refused(
         &format!("{{\"a\":{}}}", "[".repeat(1 << 20)),
@@ -224,7 +224,7 @@ fn row_72_documents_without_measure() {
 }
 
 #[test]
-fn row_72_an_endless_manifest() {
+fn an_endless_manifest() {
     let (registry, dir) = (Registry::start(), Dir::new());
     registry.fault("/manifests/", Action::EndlessBody);
     registry.route(|seen| {
@@ -237,7 +237,7 @@ fn row_72_an_endless_manifest() {
 }
 
 #[test]
-fn row_72_a_member_twice_is_refused() {
+fn a_member_twice_is_refused() {
     // Whichever counts here, another program may take the other one for the same digest.
     let text = Image::small(72)
         .manifest()
@@ -246,7 +246,7 @@ fn row_72_a_member_twice_is_refused() {
 }
 
 #[test]
-fn row_73_digests_that_are_paths_or_no_digests() {
+fn digests_that_are_paths_or_no_digests() {
     for (wrong, words) in [
         ("sha256:../../../../../../etc/passwd", "hexadecimal"),
         (&format!("sha256:{}", "A".repeat(64)), "hexadecimal"),
@@ -264,7 +264,7 @@ fn row_73_digests_that_are_paths_or_no_digests() {
 }
 
 #[test]
-fn row_74_sizes_that_are_none() {
+fn sizes_that_are_none() {
     for wrong in ["-1", "9223372036854775808", "1e3", "\"20\"", "{}", "true"] {
         let mut image = Image::small(1);
         image.layers[0].size = wrong.to_owned();
@@ -282,7 +282,7 @@ fn row_74_sizes_that_are_none() {
 }
 
 #[test]
-fn row_74_a_size_of_10_tb_allocates_nothing() {
+fn a_size_of_10_tb_allocates_nothing() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let mut image = Image::small(1);
     image.layers[0].size = "10995116277760".into();
@@ -298,7 +298,7 @@ fn row_74_a_size_of_10_tb_allocates_nothing() {
 }
 
 #[test]
-fn row_75_another_manifest_than_the_digest_names() {
+fn another_manifest_than_the_digest_names() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (wanted, other) = (Image::small(1), Image::small(2));
     other.push_untagged(&registry, "r");
@@ -313,7 +313,7 @@ fn row_75_another_manifest_than_the_digest_names() {
 }
 
 #[test]
-fn row_76_children_that_are_not_what_the_index_says() {
+fn children_that_are_not_what_the_index_says() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (wanted, other) = (Image::small(1), Image::small(2));
     wanted.push_untagged(&registry, "r");
@@ -344,7 +344,7 @@ fn row_76_children_that_are_not_what_the_index_says() {
 }
 
 #[test]
-fn row_77_equal_and_empty_layers() {
+fn equal_and_empty_layers() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let same = Blob::layer(77, 5000);
     let empty_tar = vec![0; 1024];
@@ -380,7 +380,7 @@ fn row_77_equal_and_empty_layers() {
 }
 
 #[test]
-fn row_77_a_blob_of_no_bytes_has_only_one_digest() {
+fn a_blob_of_no_bytes_has_only_one_digest() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let mut image = Image::small(1);
     image.layers[0].size = "0".into();
@@ -389,7 +389,7 @@ fn row_77_a_blob_of_no_bytes_has_only_one_digest() {
 }
 
 #[test]
-fn row_78_more_or_fewer_diff_ids_than_layers() {
+fn more_or_fewer_diff_ids_than_layers() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(78)
         .with_config(r#"{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":[]}}"#);
@@ -399,7 +399,7 @@ fn row_78_more_or_fewer_diff_ids_than_layers() {
 }
 
 #[test]
-fn row_79_foreign_layers_without_credentials() {
+fn foreign_layers_without_credentials() {
     let (registry, store, dir) = (Registry::start(), Registry::start(), Dir::new());
     let mut image = Image::small(79);
     let path = format!("/store/{}", &image.layers[1].digest[7..]);
@@ -440,7 +440,7 @@ fn row_79_foreign_layers_without_credentials() {
 }
 
 #[test]
-fn row_80_layers_stay_as_they_came_whatever_they_are_called() {
+fn layers_stay_as_they_came_whatever_they_are_called() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let tar = image::layer_tar(80, 2000);
     let id = image::sha256(&tar);

@@ -1,4 +1,5 @@
-//! Each command against a registry that sends the largest of everything it may: 8 MiB, or one line.
+//! Memory: each command against a registry that sends the largest of everything stays below 8 MiB,
+//! or fails with one line.
 
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image, OCI_INDEX, platform, push_index};

@@ -1,5 +1,5 @@
-//! What is said: no character of a registry's moves a terminal or fakes a line, and no secret is
-//! in any text, whoever says it.
+//! Messages: no text from a registry controls the terminal or fakes a line, and no secret is in any
+//! text.
 
 use crate::registry::image::{DOCKER_MANIFEST, Image, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, sha256};
 use crate::registry::{Content, Registry, Reply};

@@ -1,4 +1,4 @@
-//! `--mirror`: asked first, trusted with nothing but bytes that have the right digest.
+//! `--mirror`: asked first, trusted only by digest.
 
 use crate::registry::image::Image;
 use crate::registry::{Action, Fault, Registry, Reply};

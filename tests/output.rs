@@ -1,4 +1,4 @@
-//! What disks and directories do: a clear message, exit 7, and a later run goes on.
+//! Disk and directory failures: a clear message, exit 7, and a later run resumes.
 
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};
@@ -39,7 +39,7 @@ impl Drop for Mount {
 }
 
 #[test]
-fn row_87_a_disk_that_is_too_small_is_told_before_the_first_layer() {
+fn a_disk_that_is_too_small_is_told_before_the_first_layer() {
     let Some(mount) = Mount::tmpfs("size=4m") else {
         return;
     };
@@ -56,7 +56,7 @@ fn row_87_a_disk_that_is_too_small_is_told_before_the_first_layer() {
 }
 
 #[test]
-fn row_87_a_disk_that_fills_up_on_the_way() {
+fn a_disk_that_fills_up_on_the_way() {
     let Some(mount) = Mount::tmpfs("size=12m") else {
         return;
     };
@@ -89,7 +89,7 @@ fn row_87_a_disk_that_fills_up_on_the_way() {
 }
 
 #[test]
-fn row_87_a_read_only_directory() {
+fn a_read_only_directory() {
     let Some(mount) = Mount::tmpfs("size=4m,ro") else {
         return;
     };

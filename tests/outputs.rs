@@ -1,4 +1,4 @@
-//! The outputs: file, stream and directory hold the same, whatever the image.
+//! The outputs: file, stream and directory have the same content, whatever the image.
 
 use crate::registry::image::{self, Blob, Image, gzip, layer_tar, noise, sha256};
 use crate::registry::{Action, Fault, Registry, Reply};
@@ -346,7 +346,7 @@ fn no_archive_is_written_to_a_terminal() {
         .outcome();
     assert_eq!(outcome.status.code(), Some(2), "{}", outcome.stdout);
     assert!(
-        outcome.stdout.contains("which is a terminal"),
+        outcome.stdout.contains("to a terminal"),
         "{}",
         outcome.stdout
     );

@@ -1,5 +1,5 @@
-//! One bad part does not spoil the whole: entries of an index that nobody wants, what a descriptor
-//! embeds, and an error's words wherever a registry puts them.
+//! Partly bad input: unused entries of an index, data embedded in descriptors, and error messages
+//! wherever a registry puts them.
 
 use crate::registry::image::{
     Image, OCI_INDEX, OCI_MANIFEST, platform, push_index, put_manifest, sha256,
@@ -197,7 +197,7 @@ fn a_nested_index_that_nobody_can_have_is_passed_over() {
             .arg("--platforms")
             .status(0);
         assert_eq!(listed.stdout.lines().count(), 1, "{}", listed.stdout);
-        // It may have held what is wanted.
+        // It may have contained the wanted one.
         Run::pull(&dir, &registry.name("r"))
             .args(&["--platform", "linux/s390x"])
             .fails(status, &why);

@@ -1,5 +1,5 @@
-//! What others may have put where a pull works: links, files and directories of theirs, FIFOs,
-//! journals. It is refused in one line, and nothing of anybody's is changed.
+//! Planted files, links, directories, FIFOs and journals of other users: refused in one line, and
+//! nothing is changed.
 
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};

@@ -1,5 +1,4 @@
-//! What proxies and caches between a registry and us make of it: ranges with another status than
-//! theirs, and encodings that nobody asked for.
+//! Proxies and caches in between: ranges with the wrong status, and unrequested encodings.
 
 use crate::registry::image::{self, Blob, Image};
 use crate::registry::{Action, Fault, Registry, Reply};

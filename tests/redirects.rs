@@ -1,4 +1,4 @@
-//! Redirects (matrix rows 33 to 42): followed, and nobody's credentials go along.
+//! Redirects: followed without credentials.
 
 use crate::registry::image::Image;
 use crate::registry::tls::{Authority, Leaf};
@@ -37,7 +37,7 @@ fn with_store(status: u16) -> (Registry, Registry, Image) {
 }
 
 #[test]
-fn row_33_35_36_another_host_gets_no_authorization() {
+fn another_host_gets_no_authorization() {
     for status in [301, 302, 303, 307, 308] {
         let (registry, store, image) = with_store(status);
         let dir = Dir::new();
@@ -56,7 +56,7 @@ fn row_33_35_36_another_host_gets_no_authorization() {
 }
 
 #[test]
-fn row_34_the_same_origin_keeps_it() {
+fn the_same_origin_keeps_it() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(1);
     image.push(&registry, "r", "latest");
@@ -84,7 +84,7 @@ fn row_34_the_same_origin_keeps_it() {
 }
 
 #[test]
-fn row_37_scheme_relative() {
+fn scheme_relative() {
     let (registry, store, dir) = (Registry::start(), Registry::start(), Dir::new());
     let image = Image::small(1);
     image.push(&registry, "r", "latest");
@@ -101,7 +101,7 @@ fn row_37_scheme_relative() {
 }
 
 #[test]
-fn row_38_redirects_that_lead_nowhere() {
+fn redirects_that_lead_nowhere() {
     for (location, words) in [
         (Some("/v2/r/manifests/latest"), "in a circle"),
         (Some("file:///etc/passwd"), "not an http or https"),
@@ -130,7 +130,7 @@ fn row_38_redirects_that_lead_nowhere() {
 }
 
 #[test]
-fn row_40_a_manifest_from_a_store() {
+fn a_manifest_from_a_store() {
     let (registry, store, dir) = (Registry::start(), Registry::start(), Dir::new());
     let mut image = Image::small(1);
     image.body_type = String::new();
@@ -150,7 +150,7 @@ fn row_40_a_manifest_from_a_store() {
 }
 
 #[test]
-fn row_41_a_registry_behind_the_registry_gets_an_anonymous_token() {
+fn a_registry_behind_the_registry_gets_an_anonymous_token() {
     let (front, registry, dir) = (Registry::start(), Registry::start(), Dir::new());
     let image = Image::small(1);
     image.push(&registry, "r", "latest");
@@ -187,7 +187,7 @@ fn row_41_a_registry_behind_the_registry_gets_an_anonymous_token() {
 }
 
 #[test]
-fn row_42_an_expired_signature_is_replaced_by_asking_the_registry() {
+fn an_expired_signature_is_replaced_by_asking_the_registry() {
     for status in [403, 400] {
         let (registry, store, image) = with_store(307);
         let dir = Dir::new();
@@ -223,7 +223,7 @@ fn row_42_an_expired_signature_is_replaced_by_asking_the_registry() {
 }
 
 #[test]
-fn row_36_a_name_below_the_registrys_is_another_host() {
+fn a_name_below_the_registrys_is_another_host() {
     let (registry, store) = (Registry::start(), Registry::start());
     let image = Image::small(36);
     image.push(&registry, "r", "latest");
@@ -255,7 +255,7 @@ fn row_36_a_name_below_the_registrys_is_another_host() {
 }
 
 #[test]
-fn row_35_the_same_address_by_another_name_is_another_host() {
+fn the_same_address_by_another_name_is_another_host() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let image = Image::small(35);
     image.push(&registry, "r", "latest");
@@ -281,7 +281,7 @@ fn row_35_the_same_address_by_another_name_is_another_host() {
 }
 
 #[test]
-fn row_39_from_https_to_plain_http_is_refused() {
+fn from_https_to_plain_http_is_refused() {
     let (authority, store, dir) = (Authority::new(), Registry::start(), Dir::new());
     let registry = Registry::start_tls(authority.server(&Leaf::default()));
     let image = Image::small(39);

@@ -1,4 +1,4 @@
-//! Ended at any moment, run again: the same bytes as never ended, and little downloaded twice.
+//! Resuming: killed at any moment and run again, the same bytes, and little downloaded twice.
 
 use crate::registry::image::{Blob, Image};
 use crate::registry::{Action, Fault, Registry};

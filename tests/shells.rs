@@ -1,4 +1,4 @@
-//! Completions in the shells they are for, and the manual page in man: where these are installed.
+//! Completions in real shells, and the manual page in man, if they are installed.
 
 use crate::cli::on_a_terminal;
 use crate::util::{Dir, Run};

@@ -1,5 +1,4 @@
-//! Which credentials win, and what an entry may look like (matrix rows 28 and 30). That each source
-//! serves at all is in `credentials`.
+//! The order of credential sources, and the forms of entries. `credentials` tests each source.
 
 use crate::registry::image::Image;
 use crate::registry::proxy::{Manner, Proxy};
@@ -55,7 +54,7 @@ fn helper(dir: &Dir, script: &str) -> String {
 }
 
 #[test]
-fn row_30_keys_and_forms_of_an_entry() {
+fn keys_and_forms_of_an_entry() {
     let registry = private();
     let host = registry.address.to_string();
     for config in [
@@ -85,7 +84,7 @@ fn row_30_keys_and_forms_of_an_entry() {
 }
 
 #[test]
-fn row_30_what_is_no_credential_is_as_good_as_none() {
+fn what_is_no_credential_is_as_good_as_none() {
     let (closed, open) = (private(), public());
     for entry in [
         "{}",
@@ -140,7 +139,7 @@ fn with_source<'d>(run: Run<'d>, dir: &Dir, source: &str, host: &str, right: boo
 }
 
 #[test]
-fn row_30_the_earlier_source_wins() {
+fn the_earlier_source_wins() {
     let registry = private();
     let host = registry.address.to_string();
     for (at, source) in SOURCES.iter().enumerate() {
@@ -159,14 +158,14 @@ fn row_30_the_earlier_source_wins() {
 }
 
 #[test]
-fn row_30_a_source_for_another_registry_is_passed_over() {
+fn a_source_for_another_registry_is_passed_over() {
     let (registry, dir) = (private(), Dir::new());
     let run = pull(&dir, &registry).env("DOCKER_AUTH_CONFIG", &auths("ghcr.io", WRONG));
     with_source(run, &dir, "HOME", &registry.address.to_string(), true).archive();
 }
 
 #[test]
-fn row_30_hubs_keys() {
+fn hubs_keys() {
     let authority = Authority::new();
     let leaf = Leaf {
         names: vec!["registry-1.docker.io".into()],
@@ -199,7 +198,7 @@ fn row_30_hubs_keys() {
 }
 
 #[test]
-fn row_28_an_identity_token_that_nobody_takes_is_refused() {
+fn an_identity_token_that_nobody_takes_is_refused() {
     let (registry, dir) = (public(), Dir::new());
     let address = registry.address;
     registry.route(move |seen| {
@@ -235,7 +234,7 @@ fn a_registry_token_is_sent_as_it_is() {
 }
 
 #[test]
-fn row_30_a_helper_goes_before_the_file_and_is_told_the_registry() {
+fn a_helper_goes_before_the_file_and_is_told_the_registry() {
     let registry = private();
     let host = registry.address.to_string();
     let answer = r#"cat >asked; test "$1" = get && echo '{"Username":"me","Secret":"hunter2"}'"#;
@@ -256,7 +255,7 @@ fn row_30_a_helper_goes_before_the_file_and_is_told_the_registry() {
 }
 
 #[test]
-fn row_30_a_missing_helper_leaves_the_file() {
+fn a_missing_helper_leaves_the_file() {
     let (registry, dir) = (private(), Dir::new());
     let host = registry.address.to_string();
     let config = format!(r#"{{"credsStore":"desktop","auths":{{"{host}":{RIGHT}}}}}"#);
@@ -280,7 +279,7 @@ fn row_30_a_missing_helper_leaves_the_file() {
 }
 
 #[test]
-fn row_28_where_post_is_unknown_the_password_is_used() {
+fn where_post_is_unknown_the_password_is_used() {
     for status in [404, 405, 400, 401] {
         let (registry, dir) = (public(), Dir::new());
         let address = registry.address;
@@ -311,7 +310,7 @@ fn row_28_where_post_is_unknown_the_password_is_used() {
 }
 
 #[test]
-fn row_30_an_entry_that_is_no_base64_is_named() {
+fn an_entry_that_is_no_base64_is_named() {
     let (registry, dir) = (private(), Dir::new());
     let config = auths(&registry.address.to_string(), r#"{"auth":"!!!"}"#);
     configured(&dir, &registry, &config).fails(3, "config.json");

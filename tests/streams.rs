@@ -1,5 +1,5 @@
-//! Outputs that are no plain file stay what they are: they get the archive in order. A link stays,
-//! and what it points to is replaced.
+//! Outputs that are not regular files get the archive in order and are not replaced. A link stays,
+//! and its target is replaced.
 
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};
@@ -180,7 +180,7 @@ fn a_fifo_and_who_reads_it() {
     registry.forget();
     Run::pull(&dir, &registry.name("r"))
         .args(&["-o", "fifo", "--timeout", "1"])
-        .fails(7, "nobody reads from it");
+        .fails(7, "nothing is reading from it");
     assert!(begin.elapsed() < Duration::from_secs(5) && registry.seen().is_empty());
 }
 

@@ -1,5 +1,5 @@
-//! The bar on terminals of all kinds, and what stands there in the end: a terminal of our own reads
-//! what the program writes.
+//! The progress bar on terminals of all kinds: an emulator of our own reads what the program
+//! writes.
 
 use crate::cli::on_a_terminal;
 use crate::registry::Registry;

@@ -1,4 +1,4 @@
-//! Whom is trusted, and what is said where that fails.
+//! TLS: who is trusted, and the messages when verification fails.
 
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};
@@ -25,7 +25,7 @@ fn a_pull_over_tls_resumes_and_is_small() {
 }
 
 #[test]
-fn row_83_certificates_that_are_not_trusted_are_explained() {
+fn certificates_that_are_not_trusted_are_explained() {
     let (authority, dir) = (Authority::new(), Dir::new());
     let ca = dir.write("ca.pem", &authority.pem);
     let year = |from, until| Leaf {
@@ -96,7 +96,7 @@ fn a_date_stands_for_the_clock() {
 }
 
 #[test]
-fn row_84_a_self_signed_ca_that_is_itself_trusted() {
+fn a_self_signed_ca_that_is_itself_trusted() {
     let dir = Dir::new();
     let (config, pem) = tls::self_signed();
     let registry = Registry::start_tls(config);

@@ -1,5 +1,5 @@
-//! What connections do (matrix rows 43 to 66): whatever it is, the archive is right or there is
-//! none, and nothing is downloaded twice without need.
+//! Connection faults: the archive is right or there is none, and nothing is downloaded twice
+//! without need.
 
 use crate::registry::image::{self, Blob, Image};
 use crate::registry::tls::{Authority, Leaf};
@@ -34,7 +34,7 @@ fn ranges(registry: &Registry) -> Vec<String> {
 }
 
 #[test]
-fn row_43_reset_in_the_body_resumes_with_a_closed_range() {
+fn reset_in_the_body_resumes_with_a_closed_range() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.fault(&digest, Action::Reset(700_000));
@@ -49,7 +49,7 @@ fn row_43_reset_in_the_body_resumes_with_a_closed_range() {
 }
 
 #[test]
-fn row_44_a_range_that_is_answered_with_the_whole() {
+fn a_range_that_is_answered_with_the_whole() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.fault(&digest, Action::Reset(700_000));
@@ -58,7 +58,7 @@ fn row_44_a_range_that_is_answered_with_the_whole() {
 }
 
 #[test]
-fn row_45_ranges_that_are_not_what_was_asked_for() {
+fn ranges_that_are_not_what_was_asked_for() {
     let size = Blob::layer(43, 1_500_000).content.len();
     for fields in [
         vec![format!("bytes 0-{}/{size}", size - 1)],
@@ -78,7 +78,7 @@ fn row_45_ranges_that_are_not_what_was_asked_for() {
 }
 
 #[test]
-fn row_46_47_statuses_that_ranges_get() {
+fn statuses_that_ranges_get() {
     for status in [416, 400] {
         let registry = Registry::start();
         let (image, digest) = one(&registry);
@@ -90,7 +90,7 @@ fn row_46_47_statuses_that_ranges_get() {
 }
 
 #[test]
-fn row_48_a_clean_close_before_the_end_is_too_short() {
+fn a_clean_close_before_the_end_is_too_short() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.faults(Fault::new(&digest, Action::Close(700_000)));
@@ -103,7 +103,7 @@ fn row_48_a_clean_close_before_the_end_is_too_short() {
 }
 
 #[test]
-fn row_49_a_stall_in_the_body_ends() {
+fn a_stall_in_the_body_ends() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.fault(&digest, Action::Stall(700_000, Duration::from_secs(20)));
@@ -111,7 +111,7 @@ fn row_49_a_stall_in_the_body_ends() {
 }
 
 #[test]
-fn row_50_a_stall_before_the_head_ends() {
+fn a_stall_before_the_head_ends() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.fault(&digest, Action::Delay(Duration::from_secs(20)));
@@ -119,7 +119,7 @@ fn row_50_a_stall_before_the_head_ends() {
 }
 
 #[test]
-fn row_51_a_byte_now_and_then_is_no_transfer() {
+fn a_byte_now_and_then_is_no_transfer() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (_, digest) = one(&registry);
     registry.faults(Fault::new(&digest, Action::Drip(Duration::from_millis(300))).always());
@@ -139,7 +139,7 @@ fn row_51_a_byte_now_and_then_is_no_transfer() {
 }
 
 #[test]
-fn row_52_progress_refills_the_tries() {
+fn progress_refills_the_tries() {
     let registry = Registry::start();
     let image = Image::new(vec![Blob::layer(52, 13 << 20)]);
     image.push(&registry, "r", "latest");
@@ -156,7 +156,7 @@ fn row_52_progress_refills_the_tries() {
 }
 
 #[test]
-fn row_53_resets_without_progress_end() {
+fn resets_without_progress_end() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (_, digest) = one(&registry);
     registry.faults(Fault::new(&digest, Action::Reset(0)).always());
@@ -171,7 +171,7 @@ fn row_53_resets_without_progress_end() {
 }
 
 #[test]
-fn row_54_a_body_that_goes_on() {
+fn a_body_that_goes_on() {
     let (registry, dir) = (Registry::start(), Dir::new());
     let (_, digest) = one(&registry);
     registry.fault(&digest, Action::Longer(1));
@@ -183,7 +183,7 @@ fn row_54_a_body_that_goes_on() {
 }
 
 #[test]
-fn row_55_a_content_length_that_is_not_the_size() {
+fn a_content_length_that_is_not_the_size() {
     for wrong in [7, 2_000_000] {
         let (registry, dir) = (Registry::start(), Dir::new());
         let (_, digest) = one(&registry);
@@ -193,7 +193,7 @@ fn row_55_a_content_length_that_is_not_the_size() {
 }
 
 #[test]
-fn row_56_a_flipped_bit_is_fetched_again_once() {
+fn a_flipped_bit_is_fetched_again_once() {
     for at in [0, 700_000, 1_499_999] {
         let registry = Registry::start();
         let (image, digest) = one(&registry);
@@ -215,7 +215,7 @@ fn row_56_a_flipped_bit_is_fetched_again_once() {
 }
 
 #[test]
-fn row_57_a_flipped_bit_behind_a_resumed_byte() {
+fn a_flipped_bit_behind_a_resumed_byte() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.fault(&digest, Action::Reset(700_000));
@@ -224,7 +224,7 @@ fn row_57_a_flipped_bit_behind_a_resumed_byte() {
 }
 
 #[test]
-fn row_59_retry_after() {
+fn retry_after() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     for value in ["1", "Sun, 06 Nov 1994 08:49:37 GMT", "985.86\u{b5}s"] {
@@ -245,7 +245,7 @@ fn row_59_retry_after() {
 }
 
 #[test]
-fn row_60_a_used_up_quota_is_told_and_not_hammered() {
+fn a_used_up_quota_is_told_and_not_hammered() {
     let (registry, dir) = (Registry::start(), Dir::new());
     registry.route(|_| {
         let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
@@ -294,7 +294,7 @@ fn a_limit_of_a_moment_is_waited_for() {
 }
 
 #[test]
-fn row_61_statuses_that_pass_and_statuses_that_stay() {
+fn statuses_that_pass_and_statuses_that_stay() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     for status in [500, 502, 503, 504, 520, 523, 525, 527, 530] {
@@ -311,7 +311,7 @@ fn row_61_statuses_that_pass_and_statuses_that_stay() {
 }
 
 #[test]
-fn row_62_a_kept_connection_that_was_closed_is_no_failure() {
+fn a_kept_connection_that_was_closed_is_no_failure() {
     let registry = Registry::start();
     let image = Image::new((0..20).map(|seed| Blob::layer(seed, 100)).collect());
     image.push(&registry, "r", "latest");
@@ -334,7 +334,7 @@ fn row_62_a_kept_connection_that_was_closed_is_no_failure() {
 }
 
 #[test]
-fn row_63_closes_interim_answers_and_odd_heads() {
+fn closes_interim_answers_and_odd_heads() {
     let registry = Registry::start();
     let image = Image::small(63);
     image.push(&registry, "r", "latest");
@@ -369,7 +369,7 @@ fn row_63_closes_interim_answers_and_odd_heads() {
 }
 
 #[test]
-fn row_64_both_framings_at_once() {
+fn both_framings_at_once() {
     let registry = Registry::start();
     let (image, digest) = one(&registry);
     registry.fault(&digest, Action::Chunked(5000));
@@ -381,7 +381,7 @@ fn row_64_both_framings_at_once() {
 }
 
 #[test]
-fn row_66_ports_that_speak_something_else() {
+fn ports_that_speak_something_else() {
     let authority = Authority::new();
     let secure = Registry::start_tls(authority.server(&Leaf::default()));
     let dir = Dir::new();
@@ -694,7 +694,7 @@ fn a_layer_that_comes_fast_is_as_right_as_any() {
 }
 
 #[test]
-fn row_58_a_layer_that_is_no_gzip_but_what_was_named() {
+fn a_layer_that_is_no_gzip_but_what_was_named() {
     // Layers are kept as they came: what the registry calls a layer is what is stored.
     let registry = Registry::start();
     let mut bytes = image::gzip(&image::layer_tar(58, 5000));
@@ -705,7 +705,7 @@ fn row_58_a_layer_that_is_no_gzip_but_what_was_named() {
 }
 
 #[test]
-fn row_59_a_wait_of_a_day_is_not_waited_for_in_silence() {
+fn a_wait_of_a_day_is_not_waited_for_in_silence() {
     let (registry, dir) = (Registry::start(), Dir::new());
     one(&registry);
     registry.fault(
@@ -732,7 +732,7 @@ fn row_59_a_wait_of_a_day_is_not_waited_for_in_silence() {
 }
 
 #[test]
-fn row_65_documents_that_were_compressed_though_nobody_asked() {
+fn documents_that_were_compressed_though_nobody_asked() {
     let registry = Registry::start();
     let image = Image::small(65);
     image.push(&registry, "r", "latest");

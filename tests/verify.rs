@@ -1,4 +1,4 @@
-//! `--verify`: archives of all writers, damaged ones, hostile ones.
+//! `--verify`: archives of all tools, damaged ones, hostile ones.
 
 use crate::registry::Registry;
 use crate::registry::image::{
@@ -658,7 +658,7 @@ fn compressed_layers_are_compared_with_their_diff_ids() {
         outcome.stdout
     );
     let alone = ["--inflate-memory", "16M", "debian"];
-    Run::new(&dir, &alone).fails(2, "is for --verify");
+    Run::new(&dir, &alone).fails(2, "requires --verify");
 }
 
 #[test]

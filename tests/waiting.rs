@@ -1,4 +1,4 @@
-//! How long is waited for whom.
+//! Waiting: how long, and what is said meanwhile.
 
 use crate::registry::Registry;
 use crate::registry::image::Image;

@@ -1,5 +1,4 @@
-//! Whatever a server lets trickle, the wait for it ends: only a body's own bytes count, not what is
-//! put around them.
+//! Trickling servers: every wait ends, because only a body's own bytes count, not its framing.
 
 use crate::registry::image::Image;
 use crate::registry::tls::{Authority, Leaf};

@@ -1,9 +1,9 @@
-//! What is wrong with an archive, in one line that a terminal can show.
+//! Defects of an archive, one printable line each.
 
 use crate::error::printable;
 use std::fmt;
 
-/// Something that is wrong with an archive, in one line.
+/// Something wrong with an archive, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Defect {
@@ -19,7 +19,7 @@ impl Defect {
         }
     }
 
-    /// The entry or the image that it is wrong with.
+    /// The entry or image that has the defect.
     pub fn subject(&self) -> &str {
         &self.subject
     }

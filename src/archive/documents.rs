@@ -1,5 +1,5 @@
-//! The documents of an archive that no registry serves: `index.json`, `manifest.json`, and the
-//! manifest of an image whose layers were inflated. Pure text; where it goes is the plan's.
+//! Documents that no registry serves: `index.json`, `manifest.json`, and the manifest of an image
+//! with inflated layers. Pure text; [`super::plan`] decides where it goes.
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::manifest::{Document, OCI_INDEX};
 use crate::reference::Reference;
 use miniserde::json::{Number, Value};
 
-/// `manifest.json` of a docker-archive: one item an image, its tags in the familiar form.
+/// `manifest.json` of a docker-archive: one item per image, its tags in the familiar form.
 pub(super) fn manifest_json(images: &[Image]) -> String {
     let items = distinct(images).into_iter().map(|(image, references)| {
         let tags: Vec<String> = references
@@ -36,11 +36,11 @@ pub(super) fn manifest_json(images: &[Image]) -> String {
     format!("[{}]\n", items.collect::<Vec<_>>().join(","))
 }
 
-/// `index.json` of an OCI layout: one entry a tag, naming the image's manifest itself. An index
-/// with absent platforms would break `ctr --all-platforms`.
+/// `index.json` of an OCI layout: one entry per tag, which names the image's manifest itself. An
+/// index with absent platforms would break `ctr --all-platforms`.
 ///
-/// Where it stands `alone`, without a manifest.json that has the names again, it has a digest of
-/// them: nothing else in the archive would tell a name from a damaged one.
+/// If it is `alone`, without a manifest.json that repeats the names, it includes a digest of them:
+/// nothing else in the archive would reveal a damaged name.
 pub(super) fn index_json(images: &[Image], alone: bool) -> String {
     let mut entries = Vec::new();
     let mut names = String::new();
@@ -96,12 +96,11 @@ pub(super) fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
     found
 }
 
-/// The objects and arrays, and the values, of a manifest that is written anew: as values it takes
-/// many times the memory of its bytes.
+/// Limits on the objects, arrays and values of a manifest that is rewritten: parsed, it takes many
+/// times the memory of its bytes.
 const VALUES: (usize, usize) = (4096, 10_000);
 
-/// A manifest that names these layers, digest and size, in the place of its own, uncompressed;
-/// all else stays.
+/// A copy of a manifest that names these uncompressed layers (digest and size) instead of its own.
 pub(super) fn with_layers(manifest: &Document, layers: &[(Digest, u64)]) -> Result<Document> {
     let what = format!("manifest {}", manifest.digest());
     let wrong = || Error::malformed(what.clone(), "has layers that cannot be distinguished");
@@ -129,7 +128,7 @@ pub(super) fn with_layers(manifest: &Document, layers: &[(Digest, u64)]) -> Resu
     Document::parse(bytes, Some(manifest.media_type()), None, &what)
 }
 
-/// The media type of a layer when its compression is undone (image-spec, layer.md).
+/// The media type of a layer after decompression (image-spec, layer.md).
 fn uncompressed(media_type: &str) -> String {
     let plain = media_type.split(';').next().unwrap_or_default().trim();
     let plain = plain.split('+').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Archives: the plan of a new one, the outputs it is written to, and archives that exist already.
+//! Archives: the plan of a new one, the outputs it is written to, and existing ones.
 
 pub(crate) mod defect;
 mod documents;

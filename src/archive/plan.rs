@@ -1,11 +1,10 @@
-//! THE plan: which entries the archive has, how large they are, and where they stand. Pure: no
-//! input or output happens here, and the same images and options give the same plan.
+//! The plan of an archive: its entries, their sizes and offsets. Pure: no I/O happens here, and the
+//! same images and options give the same plan.
 //!
 //! One tar is a docker-archive and an OCI layout at once: `oci-layout`, `index.json`,
-//! `manifest.json`, then each blob once under `blobs/`. Metadata is fixed (mode 0644, owner 0,
-//! time 0), and there are no directories, links or PAX headers: what loaders disagree about is
-//! not there. All sizes are known from the manifests, so that every blob has its place before its
-//! first byte is asked for.
+//! `manifest.json`, then each blob once under `blobs/`. Metadata is fixed (mode 0644, owner 0, time
+//! 0), and there are no directories, links or PAX headers, which loaders disagree about. All sizes
+//! are known from the manifests, so every blob has its place before its first byte is requested.
 
 use super::documents::{distinct, index_json, manifest_json, with_layers};
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -17,24 +16,24 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the manifests of a run may have together in bytes that have to be written anew.
+/// The most bytes of manifests that a run may have to rewrite.
 const INFLATABLE: u64 = 512 << 10;
 
-/// A tar's unit.
+/// The block size of a tar.
 const BLOCK: u64 = 512;
 
-/// What loaders the archive is for.
+/// Which loaders the archive is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
     /// A docker-archive and an OCI layout at once.
     #[default]
     Docker,
-    /// An OCI layout alone: without `manifest.json`.
+    /// Only an OCI layout, without `manifest.json`.
     Oci,
 }
 
-/// How the archive shall be laid out.
+/// Options for the layout of an archive.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PlanOptions {
@@ -42,8 +41,8 @@ pub struct PlanOptions {
 }
 
 impl PlanOptions {
-    /// For which loaders (default: [`Format::Docker`]). Where an image has several platforms, the
-    /// archive is an OCI layout all the same: a docker-archive has no place for them.
+    /// Sets the format (default: [`Format::Docker`]). An image with several platforms always makes
+    /// an OCI layout, because a docker-archive cannot hold them.
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
         self
@@ -54,14 +53,14 @@ impl PlanOptions {
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Memory(Arc<Vec<u8>>),
-    /// The blob of this number.
+    /// The blob with this number.
     Blob(usize),
 }
 
 /// A run of the archive's bytes.
 pub(crate) enum Part<'p> {
     Bytes(Cow<'p, [u8]>),
-    /// All of the blob of this number.
+    /// The whole blob with this number.
     Blob(usize),
 }
 
@@ -86,7 +85,7 @@ impl Entry {
         self.size
     }
 
-    /// Is it downloaded, or known already?
+    /// Whether it is downloaded; otherwise its content is already known.
     pub fn is_downloaded(&self) -> bool {
         matches!(self.source, Source::Blob(_))
     }
@@ -95,7 +94,7 @@ impl Entry {
         &self.source
     }
 
-    /// Where its first byte stands.
+    /// The offset of its first byte.
     pub(super) fn data_start(&self) -> u64 {
         self.start + header_size(&self.path)
     }
@@ -105,7 +104,7 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub(crate) struct Blob {
     pub descriptor: Descriptor,
-    /// Of its first byte in the archive.
+    /// The offset of its first byte in the archive.
     pub offset: u64,
     /// The number of the first image it belongs to.
     pub image: usize,
@@ -123,12 +122,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lays out an archive of these images; layers that they share stand in it once.
+    /// Lays out an archive of these images; shared layers are in it once.
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] where two descriptors give the same digest different sizes, or the
-    /// sizes add up to more than a file can have.
+    /// [`Error::Malformed`] if two descriptors give the same digest different sizes, or the sizes
+    /// add up to more than a file can hold.
     pub fn new(images: &[Image], options: &PlanOptions) -> Result<Self> {
         let mut builder = Builder::default();
         builder.memory("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
@@ -156,13 +155,13 @@ impl Plan {
         builder.finish(images, options)
     }
 
-    /// What of the archive is held in memory, in bytes.
+    /// How many bytes of the archive are held in memory.
     pub(crate) fn documents_size(&self) -> u64 {
         let known = self.entries.iter().filter(|entry| !entry.is_downloaded());
         known.map(Entry::size).sum()
     }
 
-    /// Are there manifests that are too large to be written anew, as [`Plan::inflated`] does?
+    /// Fails if a manifest is too large to be rewritten by [`Plan::inflated`].
     pub(crate) fn check_inflatable(&self) -> Result<()> {
         let mut left = INFLATABLE;
         for image in &self.images {
@@ -179,8 +178,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The plan of the same images with uncompressed layers, of which `inflated` gives the digest
-    /// and the size for each blob of this plan.
+    /// The plan of the same images with uncompressed layers; `inflated` has the digest and size of
+    /// each blob of this plan.
     pub(crate) fn inflated(&self, inflated: &[(Digest, u64)]) -> Result<Self> {
         let number = |layer: &Descriptor| {
             let known = |blob: &Blob| blob.descriptor.digest == layer.digest;
@@ -223,7 +222,7 @@ impl Plan {
         &self.entries
     }
 
-    /// The bytes that are to be downloaded: all blobs together.
+    /// The bytes to download: all blobs together.
     pub fn download_size(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.descriptor.size).sum()
     }
@@ -232,12 +231,12 @@ impl Plan {
         &self.blobs
     }
 
-    /// The reference that a blob is asked for by.
+    /// The reference under which a blob is requested.
     pub(crate) fn reference(&self, blob: usize) -> &Reference {
         &self.image(blob).reference
     }
 
-    /// The diff ID of a blob that is a layer, as the first config that lists it has it.
+    /// The diff ID of a layer, from the first config that lists it.
     pub(crate) fn diff_id(&self, blob: usize) -> Option<Digest> {
         let digest = &self.blobs[blob].descriptor.digest;
         self.images.iter().find_map(|image| {
@@ -246,17 +245,17 @@ impl Plan {
         })
     }
 
-    /// The image that a blob is of.
+    /// The image that a blob belongs to.
     pub(crate) fn image(&self, blob: usize) -> &Image {
         &self.images[self.blobs[blob].image]
     }
 
-    /// What tells this plan from any other: two plans of the same digest give the same archive.
+    /// Identifies the plan: two plans with the same digest give the same archive.
     pub(crate) fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// All of the archive, in order.
+    /// The whole archive, in order.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let entries = self.entries.iter().flat_map(|entry| {
             [
@@ -272,7 +271,7 @@ impl Plan {
         entries.chain([end])
     }
 
-    /// Everything but the blobs, as pieces with their places: headers, documents, padding, end.
+    /// Everything but the blobs, as pieces with their offsets: headers, documents, padding, end.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, Cow<'_, [u8]>)> {
         let mut at = 0;
         self.parts().filter_map(move |part| {
@@ -316,7 +315,7 @@ impl Builder {
         );
     }
 
-    /// Is this digest new here? The same digest with two sizes cannot be true.
+    /// Whether this digest is new. The same digest with two sizes is an error.
     fn is_new(&mut self, digest: &Digest, size: u64) -> Result<bool> {
         match self.known.insert(*digest, size) {
             None => Ok(true),
@@ -400,7 +399,8 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len() + padding(bytes.len() as u64) as usize, 0);
 }
 
-/// Paths of more than 100 bytes (those of sha512 blobs) take GNU's long name before the header.
+/// Paths of more than 100 bytes (those of sha512 blobs) need a GNU long-name entry before the
+/// header.
 fn header_size(path: &str) -> u64 {
     match path.len() as u64 {
         0..=100 => BLOCK,
@@ -438,8 +438,8 @@ fn block(path: &[u8], kind: tar::EntryType, size: u64) -> [u8; BLOCK as usize] {
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    // As GNU tar, bsdtar and Go write it: six digits, NUL, blank; the crate writes seven and NUL.
-    // What GNU tar makes of the directory is the same archive then.
+    // As GNU tar, bsdtar and Go write it: six digits, NUL, blank. The crate writes seven digits and
+    // NUL. This way GNU tar makes the same archive of the directory.
     if let Ok(sum) = header.cksum() {
         let digits = format!("{sum:06o}\0 ");
         header.as_old_mut().cksum.copy_from_slice(digits.as_bytes());

@@ -1,9 +1,9 @@
-//! Layers inflated as a stream: gzip and zstd, told by their first bytes and never by a media
-//! type, within limits on what they may ask for and what may come out.
+//! Streaming decompression of gzip and zstd, detected by their first bytes and never by a media
+//! type, with limits on memory and output.
 //!
-//! Data that ends too early, that does not match its own checksums, or that has something behind
-//! its end is an error; whether it is the right data is for whoever hashes it to say. Nothing
-//! here is compressed, and no other format is undone: they are named, so that they can be refused.
+//! Truncated data, wrong checksums and trailing data are errors; whether it is the right data, the
+//! caller decides by its digest. Other formats are only recognised, so that the error can name
+//! them.
 
 use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 /// Compressed bytes that are read at once.
 const BUFFER: usize = 32 << 10;
-/// As many of the first bytes as it takes to tell the formats apart.
+/// How many first bytes it takes to distinguish the formats.
 pub(crate) const MAGIC: usize = 10;
 
 /// How a stream is compressed.
@@ -24,33 +24,33 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-/// What a stream may cost.
+/// Limits for a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The most bytes that may come out.
+    /// The most bytes of output.
     pub output: u64,
-    /// The largest window that a zstd frame may ask for: so much memory it takes.
+    /// The largest window of a zstd frame, which is memory.
     pub window: u64,
 }
 
-/// What is wrong with compressed data. It is found in the [`io::Error`] of the failed read.
+/// What is wrong with compressed data, inside the [`io::Error`] of the failed read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// It ends before it is complete.
+    /// It is truncated.
     Cut(&'static str),
-    /// It is not what its format allows.
+    /// It is not valid in its format.
     Damaged(&'static str),
-    /// What came out does not have the checksum, or the size, that stands in the data.
+    /// The output does not have the checksum or size stated in the data.
     Checksum(&'static str),
     /// Something else follows it.
     Trailing(&'static str),
-    /// A zstd frame asks for so much memory, and so much is allowed.
+    /// A zstd frame needs this much memory, and this much is allowed.
     Window { asked: u64, allowed: u64 },
-    /// A zstd frame was made with a dictionary, which is not here.
+    /// A zstd frame needs a dictionary, which is not available.
     Dictionary(u32),
-    /// More comes out than this.
+    /// The output exceeds this limit.
     TooMuch(u64),
-    /// A format that is not undone here.
+    /// An unsupported format.
     Unsupported(&'static str),
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Defect {
 impl std::error::Error for Defect {}
 
 impl Defect {
-    /// The defect behind a failed read; none, if it was the reading itself that failed.
+    /// The defect behind a failed read; `None` if the read itself failed.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref().and_then(|inner| inner.downcast_ref())
     }
@@ -96,7 +96,7 @@ impl From<Defect> for io::Error {
     }
 }
 
-/// What `input` holds, and its bytes as they were before they were compressed.
+/// The format of `input`, and a reader for its decompressed bytes.
 pub(crate) fn reader<'r>(
     mut input: Box<dyn Read + 'r>,
     limits: Limits,
@@ -133,8 +133,8 @@ pub(crate) fn reader<'r>(
     Ok((compression, Box::new(reader)))
 }
 
-/// What the first bytes say. bzip2's first three could be the beginning of a file's name in a
-/// tar, therefore all ten are looked at. zstd may begin with a frame to be skipped (RFC 8878, 3.1.2).
+/// Detects the format. bzip2's first three bytes could start a file name in a tar, so all ten are
+/// compared. zstd may begin with a skippable frame (RFC 8878, 3.1.2).
 pub(crate) fn format(magic: &[u8]) -> Option<&'static str> {
     match magic {
         [0x1f, 0x8b, ..] => Some("gzip"),
@@ -159,8 +159,8 @@ fn detect(magic: &[u8]) -> Result<Compression, Defect> {
     }
 }
 
-/// The compressed bytes. Keeps what the decoders do not pass on unharmed: the error of a failed
-/// read, and whether more was asked for than there is.
+/// The compressed bytes. Keeps what decoders do not pass on: the error of a failed read, and
+/// whether they read past the end.
 struct Source<'r> {
     inner: Chain<Cursor<Vec<u8>>, Box<dyn Read + 'r>>,
     ended: bool,
@@ -186,7 +186,7 @@ impl Read for Source<'_> {
 }
 
 impl Source<'_> {
-    /// Why a decoder failed: the reading did, there was no more to read, or else `defect`.
+    /// Why a decoder failed: a read error, the end of the input, or else `defect`.
     fn blame(&mut self, format: &'static str, defect: Defect) -> io::Error {
         match self.error.take() {
             Some(error) => error,
@@ -202,7 +202,7 @@ enum Decoder<'r> {
     Zstd(Box<Zstd<'r>>),
 }
 
-/// The last reader of the row: counts what comes out, and is done for after an error.
+/// The outermost reader: counts the output, and fails for good after an error.
 struct Limited<'r> {
     decoder: Option<Decoder<'r>>,
     done: u64,
@@ -241,7 +241,7 @@ impl Read for Limited<'_> {
     }
 }
 
-/// Reads from one member after the other. Zeros may follow the last one, as tapes leave them.
+/// Reads one member after the other. Zeros may follow the last one, as on tapes.
 fn gunzip<'r>(
     mut decoder: GzDecoder<BufReader<Source<'r>>>,
     buffer: &mut [u8],
@@ -252,7 +252,7 @@ fn gunzip<'r>(
             Ok(0) => {}
             Ok(read) => return Ok((decoder, read)),
             Err(error) => {
-                // flate2 has one sentence for a wrong CRC-32 or size, and that is its beginning.
+                // flate2's message for a wrong CRC-32 or size begins like this.
                 let defect = match error.to_string() {
                     text if text.starts_with("corrupt gzip") => Defect::Checksum(FORMAT),
                     _ => Defect::Damaged(FORMAT),
@@ -275,7 +275,7 @@ fn gunzip<'r>(
     }
 }
 
-/// Reads to the end, where nothing but zeros is allowed.
+/// Reads to the end, allowing only zeros.
 fn padding(input: &mut BufReader<Source<'_>>, format: &'static str) -> io::Result<()> {
     loop {
         let Ok(rest) = input.fill_buf() else {
@@ -292,14 +292,14 @@ fn padding(input: &mut BufReader<Source<'_>>, format: &'static str) -> io::Resul
     }
 }
 
-/// zstd frames, one after the other, and what is to be skipped between them.
+/// zstd frames, one after the other, with skippable ones between them.
 struct Zstd<'r> {
     input: BufReader<Source<'r>>,
     decoder: FrameDecoder,
     within: bool,
     /// Of this frame.
     done: u64,
-    /// Zero, where the frame does not say.
+    /// Zero if the frame does not state it.
     size: u64,
 }
 
@@ -333,7 +333,7 @@ impl<'r> Zstd<'r> {
                 self.within = false;
                 self.check()?;
             } else {
-                // A block at a time: its 128 KiB are all that is held beside the window.
+                // A block at a time: only its 128 KiB are held besides the window.
                 let step = BlockDecodingStrategy::UptoBlocks(1);
                 if let Err(error) = self.decoder.decode_blocks(&mut self.input, step) {
                     return Err(self.blame(&error));
@@ -342,7 +342,7 @@ impl<'r> Zstd<'r> {
         }
     }
 
-    /// Goes to the next frame, if there is one.
+    /// Starts the next frame, if there is one.
     fn begin(&mut self) -> io::Result<bool> {
         loop {
             match self.input.fill_buf() {
@@ -381,7 +381,7 @@ impl<'r> Zstd<'r> {
         }
     }
 
-    /// Does the frame that has come to its end match what it says about itself?
+    /// Checks a finished frame against its stated size and checksum.
     fn check(&self) -> io::Result<()> {
         let size = self.size == 0 || self.size == self.done;
         let found = self.decoder.get_checksum_from_data();

@@ -1,34 +1,32 @@
-//! The archive compressed with xz while it streams.
+//! A streaming xz encoder.
 //!
-//! lzma-rust2 compresses; the container around it is made here (the .xz file format, version
-//! 1.2.1: one stream, one block, CRC-32), because bytes that nothing can make smaller are to go
-//! past the compressor: layers mostly come compressed, and looking for what is not there takes
-//! half a second a megabyte. The same bytes and level give the same archive, however they are
-//! written. Nothing is decompressed here.
+//! lzma-rust2 compresses. The container around it is made here (.xz file format 1.2.1: one stream,
+//! one block, CRC-32), so that incompressible data can bypass the compressor: most layers arrive
+//! compressed, and trying to compress them takes half a second per megabyte. The same bytes and
+//! level give the same output, however they are written.
 
 use lzma_rust2::{Lzma2Options, Lzma2Writer, LzmaOptions};
 use std::io::{self, Write};
 
-/// What is looked at, and passed over or compressed, at once: a chunk of LZMA2 that stands
-/// uncompressed holds no more.
+/// The unit that is either compressed or stored: an uncompressed LZMA2 chunk holds no more.
 const PIECE: usize = 64 << 10;
-/// So many pieces in a row that cannot be made smaller go to the compressor all the same: each
-/// time it is started anew, it has forgotten what it saw.
+/// This many incompressible pieces in a row still go to the compressor, because it loses its
+/// history each time it is restarted.
 const PATIENCE: u32 = 8;
 /// The largest dictionary. It costs 11 times its size: 26 MiB at the levels from 4 on.
 const DICTIONARY: u32 = 2 << 20;
-/// No features but this: the check is CRC-32, which every decoder has, the smallest ones too.
+/// Stream flags: the check is CRC-32, which every decoder has, even the smallest ones.
 const FLAGS: [u8; 2] = [0, 1];
 
-/// Compresses what is written, and passes it on. What is not finished is not an archive.
+/// Compresses what is written to it. Without `finish` the output is incomplete.
 pub(crate) struct Xz<'w> {
     out: Box<dyn Write + 'w>,
     options: LzmaOptions,
     lzma: Option<Lzma2Writer<Vec<u8>>>,
     piece: Vec<u8>,
-    /// Pieces in a row, the last one included, that cannot be made smaller.
+    /// Incompressible pieces in a row, including the last one.
     dense: u32,
-    /// No chunk has come yet since the beginning or since `lzma` was last ended.
+    /// No chunk was written since the start or since `lzma` was last ended.
     fresh: bool,
     check: crc32fast::Hasher,
     /// Of the block, without its padding.
@@ -37,8 +35,8 @@ pub(crate) struct Xz<'w> {
 }
 
 impl<'w> Xz<'w> {
-    /// `level`: 0 (fast) to 6 (small), as xz has them, but with dictionaries of at most 2 MiB;
-    /// what is higher is 6.
+    /// `level`: 0 (fast) to 6 (small), as in xz, but with dictionaries of at most 2 MiB; higher
+    /// levels count as 6.
     pub fn new(level: u32, mut out: Box<dyn Write + 'w>) -> io::Result<Self> {
         let options = options(level);
         out.write_all(b"\xfd7zXZ\0")?;
@@ -61,7 +59,7 @@ impl<'w> Xz<'w> {
         })
     }
 
-    /// Writes what is left, and the end of the archive.
+    /// Writes the rest and the footer.
     pub fn finish(mut self) -> io::Result<()> {
         self.put()?;
         self.end_lzma()?;
@@ -89,7 +87,7 @@ impl<'w> Xz<'w> {
         self.out.flush()
     }
 
-    /// Compresses the piece that was gathered, or passes it over.
+    /// Compresses or stores the buffered piece.
     fn put(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
             return Ok(());
@@ -155,28 +153,28 @@ impl Write for Xz<'_> {
         Ok(taken)
     }
 
-    /// Nothing is flushed before the end: where the chunks end is not for the writer to say.
+    /// Flushing does nothing: chunk boundaries must not depend on the caller.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// xz's levels: the fast ones look for matches in chains of hashes, the others in trees.
+/// xz's levels: the fast ones use hash chains, the others binary trees.
 fn options(level: u32) -> LzmaOptions {
     let mut options = LzmaOptions::with_preset(level.min(6));
     options.dict_size = options.dict_size.min(DICTIONARY);
     options
 }
 
-/// A dictionary's size as the format writes it: 2 or 3, shifted. Those here are powers of two.
+/// A dictionary size as encoded in the format: 2 or 3, shifted. Sizes here are powers of two.
 fn dictionary_byte(size: u32) -> u8 {
     // A number of bits fits.
     (2 * (size.ilog2() - 12)) as u8
 }
 
-/// Is this what a compressor, or a cipher, makes: a full piece in which all bytes are about
-/// equally frequent? The sum of the squared frequencies is smallest when they all are. Measured:
-/// at most 1.7 times that in gzip data, 1.3 in zstd's, 1.01 in xz's; from 2.4 times in all else.
+/// Whether a full piece looks compressed or encrypted: all bytes about equally frequent. The sum of
+/// the squared frequencies is then smallest. Measured: at most 1.7 times the minimum in gzip data,
+/// 1.3 in zstd, 1.01 in xz; at least 2.4 times in everything else.
 fn is_dense(piece: &[u8]) -> bool {
     const EVEN: u64 = (PIECE as u64 / 256) * PIECE as u64;
     let mut counts = [0_u32; 256];
@@ -187,7 +185,7 @@ fn is_dense(piece: &[u8]) -> bool {
     piece.len() == PIECE && squares < EVEN * 3 / 2
 }
 
-/// How many bytes are missing to a multiple of four.
+/// The padding to a multiple of four.
 fn padding(length: u64) -> usize {
     (length.wrapping_neg() % 4) as usize
 }

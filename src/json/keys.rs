@@ -1,21 +1,21 @@
-//! Keys that every reader has to read alike. Go matches the key of a struct without regard to
-//! case and lets the last of several count (encoding/json, "Unmarshal"); others match exactly, or
-//! take the first. A document that is two documents, depending on who reads it, has one digest
-//! all the same, so it is refused.
+//! Refusal of JSON keys that readers interpret differently. Go matches the keys of a struct
+//! case-insensitively, and the last of several wins (encoding/json, "Unmarshal"); others match
+//! exactly, or take the first. A document that means different things to different readers still
+//! has a single digest, so it is refused.
 //!
-//! What follows are the keys that containerd, the Docker Engine, podman and skopeo read, level by
-//! level (image-spec, Docker's schema 2 and image spec v1.2). Other keys may be anything.
+//! The tables below are the keys that containerd, the Docker Engine, podman and skopeo read, level
+//! by level (image-spec, Docker's schema 2 and image spec v1.2). Other keys may be anything.
 
 use super::string_length;
 use crate::error::printable;
 
-/// What a value's keys are. An array has those of its elements.
+/// The keys of a value. An array has those of its elements.
 pub(crate) enum Keys {
-    /// Those of a struct: names that Go matches in any case, and what their values hold.
+    /// A struct: names that Go matches in any case, and their values.
     Struct(&'static [(&'static str, &'static Keys)]),
-    /// Those of a map: any names, of which these are read here, and what all values hold.
+    /// A map with any names, of which these are read here, and the kind of all values.
     Map(&'static [&'static str], &'static Keys),
-    /// Nothing that anybody reads.
+    /// Nothing that anyone reads.
     None,
 }
 
@@ -62,7 +62,7 @@ pub(crate) const DOCUMENT: Keys = Struct(&[
     ("blobs", &DESCRIPTOR),
     ("subject", &DESCRIPTOR),
     ("annotations", &ANNOTATIONS),
-    // What tells a schema 1 manifest.
+    // The mark of a schema 1 manifest.
     ("fsLayers", &Plain),
     ("history", &Plain),
     ("signatures", &Plain),
@@ -154,17 +154,17 @@ pub(crate) const ITEMS: Keys = Struct(&[
 /// An `oci-layout`.
 pub(crate) const LAYOUT: Keys = Struct(&[("imageLayoutVersion", &Plain)]);
 
-/// An object or an array that the walk is in.
+/// An object or array around the current position.
 struct Level {
     keys: &'static Keys,
-    /// What the value that comes next holds.
+    /// The kind of the next value.
     next: &'static Keys,
-    /// The known keys that were there, a bit each: no level has more than 64.
+    /// The known keys seen so far, a bit each: no level has more than 64.
     seen: u64,
 }
 
-/// Walks past a document's containers and strings, in their order. What is no JSON does no harm:
-/// it is refused when it is parsed.
+/// Walks a document's containers and strings in order. Invalid JSON does no harm: the parser
+/// refuses it.
 pub(super) struct Watch {
     levels: Vec<Level>,
     root: &'static Keys,
@@ -191,8 +191,7 @@ impl Watch {
         self.levels.pop();
     }
 
-    /// A string, its quotation marks included, and what follows it; why it is refused, if it is a
-    /// key that is.
+    /// Handles a string, including its quotes, and what follows; an error if it is a refused key.
     pub fn string(&mut self, string: &[u8], rest: &[u8]) -> Result<(), String> {
         let Some(level) = self.levels.last_mut() else {
             return Ok(());
@@ -235,15 +234,15 @@ impl Watch {
     }
 }
 
-/// Does a colon follow?
+/// Whether a colon follows.
 fn is_key(rest: &[u8]) -> bool {
     rest.iter().find(|c| !c.is_ascii_whitespace()) == Some(&b':')
 }
 
-/// Does a key, as it is written between its quotation marks, come to this name in Go? Unicode
-/// folds two characters to ASCII letters: U+017F (long s) and U+212A (the Kelvin sign).
+/// Whether Go matches a key, as written between its quotes, with this name. Unicode folds two
+/// characters to ASCII letters: U+017F (long s) and U+212A (the Kelvin sign).
 pub(crate) fn folds_to(raw: &[u8], name: &str) -> bool {
-    // A character takes at most the twelve bytes of a pair of escapes.
+    // A character takes at most twelve bytes, as a pair of escapes.
     if raw.len() < name.len() || raw.len() > 12 * name.len() {
         return false;
     }
@@ -262,8 +261,8 @@ fn decodes_to(raw: &[u8], name: &str) -> bool {
     raw.len() <= 12 * name.len() && Chars(raw).eq(name.chars())
 }
 
-/// The characters of a string as it is written, its escapes undone. Halves of a pair are not put
-/// together: no name has such characters.
+/// The characters of a written string, unescaped. Surrogate pairs are not joined: no name has such
+/// characters.
 struct Chars<'b>(&'b [u8]);
 
 impl Iterator for Chars<'_> {
@@ -280,7 +279,7 @@ impl Iterator for Chars<'_> {
                     .and_then(|digits| u32::from_str_radix(digits, 16).ok());
                 (code.and_then(char::from_u32).unwrap_or(NOTHING), 6)
             }
-            // No name has what these stand for.
+            // No name has these characters.
             [b'\\', b'/', ..] => ('/', 2),
             [b'\\', ..] => (NOTHING, 2),
             [c, ..] if c.is_ascii() => (char::from(c), 1),
@@ -305,7 +304,7 @@ impl Iterator for Chars<'_> {
     }
 }
 
-/// The string that begins here.
+/// The string that starts here.
 pub(super) fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(string_length(bytes).min(bytes.len()))
 }

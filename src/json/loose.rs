@@ -1,4 +1,4 @@
-//! Values that may be of any type: a part of a document that nobody wants need not be right.
+//! Values of any type: unused parts of a document need not be valid.
 
 use super::Skip;
 use miniserde::de::{Map, Seq, Visitor};
@@ -6,7 +6,7 @@ use miniserde::{Deserialize, Result, make_place};
 
 make_place!(Place);
 
-/// An object, or nothing where null or another type stands in its place.
+/// An object; `None` for null or another type.
 pub(crate) struct Loose<T>(pub Option<T>);
 
 impl<T: Deserialize> Visitor for Place<Loose<T>> {
@@ -47,7 +47,7 @@ impl<T: Deserialize> Deserialize for Loose<T> {
     }
 }
 
-/// A list of texts, or none where another type stands in its place.
+/// A list of strings; empty for another type.
 pub(crate) struct LooseTexts(pub Vec<super::Text>);
 
 impl Visitor for Place<LooseTexts> {

@@ -1,9 +1,10 @@
-//! From when to when is this certificate valid? The one thing that webpki does not tell by itself.
+//! The validity period of a certificate, the one thing that webpki does not expose.
 
 use rustls::CertificateError;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-/// Checks the validity of a certificate whose chain is not checked (RFC 5280, section 4.1.2.5).
+/// Checks the validity period of a certificate whose chain is not checked (RFC 5280, section
+/// 4.1.2.5).
 pub(crate) fn check_dates(
     certificate: &CertificateDer<'_>,
     now: UnixTime,
@@ -48,7 +49,7 @@ fn validity(certificate: &[u8]) -> Option<(UnixTime, UnixTime)> {
     Some((time(tag, from)?, time(until_tag, until)?))
 }
 
-/// Tag, content and what follows of the first DER element.
+/// Tag, content and remainder of the first DER element.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;

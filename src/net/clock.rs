@@ -1,17 +1,17 @@
-//! What time certificates are judged by, on systems whose clock cannot be right.
+//! The time that certificates are checked against, on systems with a wrong clock.
 //!
-//! A board without a battery begins in 1970, where no certificate is valid yet. The time this
-//! program was made is certainly past, so the clock counts as no earlier than that; and whoever
-//! knows the day can say it (`--date`). Nobody else is asked: a time from the network would come
-//! from those whom the certificates are to be judged for.
+//! A board without a battery starts in 1970, where no certificate is valid yet. The date of this
+//! program is certainly past, so an earlier clock counts as that date, and the user can give the
+//! date (`--date`). The network is not asked: the answer would come from those whose certificates
+//! are to be checked.
 
 use crate::time;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use std::time::Duration;
 
-/// Seconds since 1970 when the source was last changed, which the build passes on (`build.rs`). Not
-/// the time of the build itself: two builds of one source are the same.
+/// The date of the source in seconds since 1970, from `build.rs`. Not the time of the build: two
+/// builds of the same source are identical.
 pub(crate) const MADE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) => match u64::from_str_radix(text, 10) {
         Ok(seconds) => seconds,
@@ -20,14 +20,14 @@ pub(crate) const MADE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     None => 0,
 };
 
-/// The time that certificates are judged by.
+/// The time that certificates are checked against.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
-    /// What options say it is, in seconds since 1970.
+    /// The time given by options, in seconds since 1970.
     pub given: Option<u64>,
 }
 
-/// Is this a clock that certainly stands wrong? A build that does not know its own date cannot say.
+/// Whether the clock is certainly wrong. A build without a date cannot tell.
 pub(crate) fn is_behind() -> bool {
     time::now() < MADE
 }
@@ -37,7 +37,7 @@ impl Clock {
         self.given.unwrap_or(system.max(made))
     }
 
-    /// What a message about a date says of the clock.
+    /// The part of a message that describes the clock.
     pub fn told(self) -> String {
         self.tell(time::now(), MADE)
     }

@@ -1,7 +1,7 @@
-//! From a name to a socket: addresses are looked up once a run, and each of them is tried.
+//! Name resolution and connecting: addresses are looked up once per run, and all of them are tried.
 //!
-//! A dead address costs a quarter of a second: the next is tried beside it, as RFC 8305 has it.
-//! `localhost` needs no name server. TLS and HTTP come after.
+//! A dead address costs a quarter of a second: the next one is tried in parallel (RFC 8305).
+//! `localhost` needs no name server.
 
 use super::error::Failure;
 use super::url::Origin;
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long one address is waited for before the next is tried beside it.
+/// How long to wait for one address before the next is tried in parallel.
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// The addresses found so far, by name; the one that worked last comes first.
@@ -58,13 +58,13 @@ impl Resolver {
         Ok(stream)
     }
 
-    /// What a name stands for: the first answer counts, so that it cannot change between a look at
-    /// it and a connection.
+    /// The addresses of a name. The first answer is kept, so that it cannot change between a check
+    /// and the connection.
     pub fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        // musl knows localhost from /etc/hosts only, which a FROM-scratch container has not.
+        // musl knows localhost only from /etc/hosts, which a FROM-scratch container does not have.
         if host == "localhost" || host.ends_with(".localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
@@ -93,7 +93,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// std hides the resolver's code; its text is all that tells "ask again" from "no such name".
+/// std hides the resolver's error code; only its text distinguishes "try again" from "no such
+/// name".
 fn unresolved(host: &str, error: &io::Error) -> Failure {
     let text = plain(error);
     let text = text.rsplit(": ").next().unwrap_or("").to_owned();
@@ -110,7 +111,7 @@ fn unresolved(host: &str, error: &io::Error) -> Failure {
     }
 }
 
-/// Both families in turn, so that a family that leads nowhere delays only every second try.
+/// Alternates the families, so that an unreachable one delays only every second attempt.
 fn interleave(mut list: Vec<IpAddr>) -> Vec<IpAddr> {
     list.dedup();
     let first_is_v6 = list.first().is_some_and(IpAddr::is_ipv6);
@@ -135,7 +136,7 @@ fn explain(error: &io::Error, origin: &Origin) -> String {
     }
 }
 
-/// Tries the addresses one after the other, [`STAGGER`] apart, and takes the first that answers.
+/// Tries the addresses one after the other, [`STAGGER`] apart, and returns the first connection.
 fn race(addresses: &[SocketAddr], timeout: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     let end = Instant::now() + timeout;
     let mut waiting: Vec<(OwnedFd, SocketAddr)> = Vec::new();
@@ -189,7 +190,7 @@ fn race(addresses: &[SocketAddr], timeout: Duration) -> io::Result<(TcpStream, S
     }
 }
 
-/// Of two failures the one that is told: where one address refuses, others may have no route.
+/// The failure to report of two: if one address refuses, others may have no route.
 fn worse(last: io::Error, next: io::Error) -> io::Error {
     match last.kind() {
         io::ErrorKind::ConnectionRefused => last,
@@ -211,7 +212,7 @@ fn start(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// The index of a socket whose connecting has come to an end, within `wait`.
+/// The index of a socket whose connect has finished, within `wait`.
 fn ready(waiting: &[(OwnedFd, SocketAddr)], wait: Duration) -> io::Result<Option<usize>> {
     let mut polled: Vec<PollFd<'_>> = waiting
         .iter()
@@ -219,7 +220,7 @@ fn ready(waiting: &[(OwnedFd, SocketAddr)], wait: Duration) -> io::Result<Option
         .collect();
     let wait = Timespec {
         tv_sec: i64::try_from(wait.as_secs()).unwrap_or(60),
-        // Less than 10^9, which fits the 32 bits that some systems have for it.
+        // Less than 10^9, so it fits in 32 bits.
         tv_nsec: wait.subsec_nanos() as _,
     };
     match poll(&mut polled, Some(&wait)) {

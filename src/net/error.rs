@@ -1,60 +1,61 @@
-//! Why one try failed. What follows from it (again, later, never) is [`super::retry`]'s business.
+//! Why one attempt failed. [`super::retry`] decides whether to retry.
 
 use super::url::{Origin, Url};
 use crate::error::{Error, printable};
 use std::fmt;
 use std::time::Duration;
 
-/// The outcome of one try that brought no answer, or one that is no success.
+/// A failed attempt: no response, or an unsuccessful one.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The name has no address. `again`: the name server did not answer; otherwise it said no.
+    /// The name has no address. `again`: the name server did not answer, so it is worth retrying.
     Resolve {
         host: String,
         again: bool,
         why: String,
     },
-    /// No address took a connection. `refused`: at once, by a host that has taken none in this run.
+    /// No address accepted a connection. `refused`: at once, by a host that has taken none in this
+    /// run.
     Connect {
         origin: Origin,
         why: String,
         refused: bool,
     },
-    /// The other side is not to be trusted, or speaks no TLS.
+    /// The peer is not trusted, or does not speak TLS.
     Tls { host: String, why: String },
-    /// A wait reached its end.
+    /// A timeout.
     Timer {
         host: String,
         what: &'static str,
         seconds: u64,
     },
-    /// The connection ended too early.
+    /// The connection was closed early.
     Closed { host: String, why: String },
-    /// An answer that is not HTTP, or not what was asked for.
+    /// A response that is not HTTP, or not what was requested.
     Protocol { host: String, why: String },
-    /// A proper answer that is no success.
+    /// A valid response with an error status.
     Status(Box<StatusFailure>),
-    /// What no further try can mend.
+    /// An error that a retry cannot fix.
     Final(Error),
 }
 
-/// An answer that is no success, with what is worth telling of it.
+/// A response with an error status, and the details for its message.
 #[derive(Debug)]
 pub(crate) struct StatusFailure {
     pub url: Url,
     pub status: u16,
     /// The registry's error codes, such as `MANIFEST_UNKNOWN`.
     pub codes: Vec<String>,
-    /// The registry's own words, fit for a terminal.
+    /// The registry's own message, printable.
     pub message: String,
     pub retry_after: Option<Duration>,
-    /// `limit 100 per 6 h, 0 left`, where the answer said so.
+    /// `limit 100 per 6 h, 0 left`, if stated in the response.
     pub limit: Option<String>,
-    /// Nothing is left of that limit.
+    /// That limit is used up.
     pub quota_used: bool,
-    /// The answer came from where the registry sent us, not from the registry.
+    /// The response came from a redirect's target, not from the registry.
     pub redirected: bool,
-    /// Where the credentials that were sent came from.
+    /// The source of the credentials that were sent.
     pub credentials: Option<String>,
 }
 
@@ -123,16 +124,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// It passes through readers as what a read failed with.
+/// So that it can pass through readers inside an `io::Error`.
 impl std::error::Error for Failure {}
 
 impl Failure {
-    /// Does the server have more to do than it can?
+    /// Whether the server is overloaded.
     pub fn is_of_load(&self) -> bool {
         matches!(self, Self::Status(status) if matches!(status.status, 429 | 503))
     }
 
-    /// The error a caller sees, once it has been decided that there is no further try.
+    /// The error for the caller after the last attempt.
     pub fn into_error(self, doing: &str, attempts: u32) -> Error {
         let why = self.to_string();
         match self {
@@ -167,7 +168,7 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
         )
     };
     match failure.status {
-        // Where the registry sends us is no authority on what exists or who may see it.
+        // A redirect's target is not an authority on what exists or who may see it.
         _ if failure.redirected => Error::Network {
             host,
             doing: doing.to_owned(),

@@ -1,5 +1,5 @@
-//! HTTP/1.1 on one connection: a request out, an answer's head in, its body by its framing
-//! (RFC 9112). Whose connection, and what an answer means, is decided above.
+//! HTTP/1.1 on one connection (RFC 9112): writes a request, reads the response header and the
+//! framed body. The callers choose the connection and interpret the response.
 
 use super::error::Failure;
 use super::stream::Stream;
@@ -7,17 +7,17 @@ use super::url::Origin;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// An answer's head may take this many bytes, and this many fields.
+/// The most bytes and fields in a response header.
 const HEAD_LIMIT: usize = 64 << 10;
 const FIELDS: usize = 100;
-/// Interim answers (1xx) before the final one.
+/// The most interim responses (1xx) before the final one.
 const INTERIM: usize = 10;
-/// A chunk's size line with its extensions, and all trailers together.
+/// The most bytes of a chunk's size line with extensions, and of all trailers together.
 const LINE_LIMIT: usize = 8 << 10;
-/// What is read ahead of a head: small, because bodies bypass it.
+/// The read buffer for headers: small, because bodies bypass it.
 const AHEAD: usize = 8 << 10;
 
-/// The fields of an answer, names in lower case.
+/// The header fields of a response, with lowercase names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields(Vec<(String, String)>);
 
@@ -42,7 +42,7 @@ impl Fields {
         Self(values.iter().map(pair).collect())
     }
 
-    /// Does a comma-separated field hold this token?
+    /// Whether a comma-separated field contains this token.
     fn has_token(&self, name: &str, token: &str) -> bool {
         self.all(name)
             .flat_map(|value| value.split(','))
@@ -50,12 +50,12 @@ impl Fields {
     }
 }
 
-/// Status and fields of an answer.
+/// Status and header fields of a response.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub status: u16,
     pub fields: Fields,
-    /// HTTP/1.0: no connection is kept unless it says so.
+    /// HTTP/1.0: connections are not kept by default.
     old: bool,
 }
 

@@ -1,20 +1,20 @@
-//! How fast bodies are read where a rate is not to be exceeded: one account for all connections.
+//! Rate limiting of bodies: one account for all connections.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much may come at once after a pause.
+/// The largest burst after a pause.
 const BURST: Duration = Duration::from_millis(200);
 
-/// An account of bytes a second.
+/// A rate limiter in bytes per second.
 pub(super) struct Limit {
     rate: u64,
-    /// Until when the bytes that were taken are paid for.
+    /// When the bytes taken so far are paid for.
     paid: Mutex<Instant>,
 }
 
 impl Limit {
-    /// `rate`: bytes a second, at least one.
+    /// `rate`: bytes per second, at least one.
     pub fn new(rate: u64) -> Self {
         Self {
             rate: rate.max(1),
@@ -22,14 +22,14 @@ impl Limit {
         }
     }
 
-    /// The most that one read should take, so that what comes is spread over time.
+    /// The most that one read should take, to spread reads over time.
     pub fn portion(&self) -> usize {
         usize::try_from(self.rate / 20)
             .unwrap_or(usize::MAX)
             .max(1024)
     }
 
-    /// So many bytes came; says how long to wait before the next read.
+    /// Accounts for bytes; returns how long to wait before the next read.
     pub fn take(&self, bytes: u64) -> Duration {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

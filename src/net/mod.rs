@@ -1,8 +1,8 @@
-//! One request, one answer, no second try: connections, their pool, and every limit on them.
+//! One request, one response, no retries: connections, their pool, and all their limits.
 //!
-//! HTTP/1.1 only: no registry needs more, and several serve HTTP/2 wrongly. What an answer means
-//! (redirects, challenges, retries) is decided above; that each wait ends and each size is bounded
-//! is decided here.
+//! HTTP/1.1 only: no registry needs more, and several serve HTTP/2 wrongly. Callers handle
+//! redirects, challenges and retries; this module ensures that every wait ends and every size is
+//! bounded.
 
 mod certificate;
 pub(crate) mod clock;
@@ -33,21 +33,21 @@ use stream::{Socket, Stream, TlsStream};
 use tls::Trust;
 use url::{Origin, Url};
 
-/// What an unwanted body may hold so that its connection is still read out and kept.
+/// The largest unwanted body that is drained to keep the connection.
 const DRAIN: u64 = 64 << 10;
-/// How long a connection without a request is kept. Servers close them after a minute or more.
+/// How long an idle connection is kept. Servers close them after a minute or more.
 const KEEP: Duration = Duration::from_secs(30);
-/// The least that must come on average while a body is read, in bytes a second: of a layer, which
-/// may be one of several on a slow line, and of a document, which comes alone.
+/// The lowest average rate of a body in bytes per second: of a layer, which may share a slow line
+/// with others, and of a document, which comes alone.
 const LEAST_RATE: u64 = 64;
 const LEAST_RATE_OF_DOCUMENTS: u64 = 512;
 
-/// How long is waited for what.
+/// Timeouts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// For a connection, all addresses and the TLS handshake included.
+    /// For a connection, including all addresses and the TLS handshake.
     pub connect: Duration,
-    /// For an answer's head.
+    /// For a response header.
     pub answer: Duration,
     /// Between two arrivals of data.
     pub idle: Duration,
@@ -55,7 +55,7 @@ pub(crate) struct Timeouts {
 
 impl Timeouts {
     pub fn from_idle(idle: Duration) -> Self {
-        // Further away than a day, deadlines would only overflow.
+        // Deadlines beyond a day could overflow.
         let idle = idle.min(Duration::from_secs(86_400));
         Self {
             connect: idle.min(Duration::from_secs(30)),
@@ -69,10 +69,10 @@ impl Timeouts {
 pub(crate) struct Request<'a> {
     pub url: &'a Url,
     pub method: &'static str,
-    /// Complete lines without their end, such as `Accept: */*`.
+    /// Complete header lines without line ends, such as `Accept: */*`.
     pub fields: Vec<String>,
     pub form: Option<String>,
-    /// When it must have been answered, where it is one of several that share a deadline.
+    /// Its deadline, if it shares one with other requests.
     pub deadline: Option<Instant>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Request<'a> {
     }
 
     pub fn field(mut self, name: &str, value: &str) -> Self {
-        // A value with a line end in it would be a second field.
+        // A line end in a value would inject a field.
         if !value.bytes().any(|c| c.is_ascii_control()) {
             self.fields.push(format!("{name}: {value}"));
         }
@@ -126,10 +126,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Tells whom to trust at an origin.
+/// Chooses whom to trust at an origin.
 pub(crate) type TrustAt = Box<dyn Fn(&Origin) -> Result<Arc<Trust>> + Send + Sync>;
 
-/// Makes connections and keeps them for the next request to the same origin.
+/// Opens connections and keeps them for the next request to the same origin.
 pub(crate) struct Agent {
     resolver: Resolver,
     trust: TrustAt,
@@ -148,7 +148,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Agent {
-    /// `trust` tells whom to trust at an origin; it is asked once for each, and only for TLS.
+    /// `trust` chooses whom to trust at an origin; called once for each, and only for TLS.
     pub fn new(timeouts: Timeouts, proxies: Proxies, trust: TrustAt) -> Self {
         Self {
             resolver: Resolver::default(),
@@ -164,28 +164,28 @@ impl Agent {
         }
     }
 
-    /// Reads at most so many bytes a second, over all connections.
+    /// Limits the bytes per second of all connections together.
     pub fn limit_rate(&mut self, rate: u64) {
         self.limit = Some(Limit::new(rate));
     }
 
-    /// When a request must have been answered, with all redirects and tokens on its way.
+    /// The deadline for a request, including all redirects and tokens.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.timeouts.answer * 2
     }
 
-    /// It is this program that makes transfers slow.
+    /// Whether a rate limit slows transfers down.
     pub fn is_limited(&self) -> bool {
         self.limit.is_some()
     }
 
-    /// Ends every exchange under way, and every later one.
+    /// Ends every exchange in progress, and every later one.
     pub fn abort(&self) {
         self.stop.set();
         self.hang_up();
     }
 
-    /// Ends every exchange under way.
+    /// Ends every exchange in progress.
     pub fn hang_up(&self) {
         lock(&self.idle).clear();
         for socket in lock(&self.live)
@@ -196,7 +196,7 @@ impl Agent {
         }
     }
 
-    /// The addresses that connections to an origin are made to; none where a proxy resolves it.
+    /// The addresses of an origin; none if a proxy resolves it.
     pub fn addresses(&self, origin: &Origin) -> std::result::Result<Vec<IpAddr>, Failure> {
         match self.proxies.choose(origin) {
             Some(_) => Ok(Vec::new()),
@@ -204,7 +204,7 @@ impl Agent {
         }
     }
 
-    /// Sends a request and returns the answer, whatever its status.
+    /// Sends a request and returns the response, whatever its status.
     pub fn send<'a>(&'a self, request: &Request<'_>) -> std::result::Result<Response<'a>, Failure> {
         let origin = &request.url.origin;
         let proxy = self.proxies.choose(origin);
@@ -237,8 +237,8 @@ impl Agent {
                         body: Body::new(self, connection, framing, keep, pending),
                     });
                 }
-                // The server closed a kept connection while the request was under way: that is
-                // nobody's fault, and no try (RFC 9112, section 9.3.1). Fresh ones do not loop.
+                // The server closed a kept connection meanwhile: that does not count as an attempt
+                // (RFC 9112, section 9.3.1). Fresh connections do not loop.
                 Err(Failure::Closed { .. }) if reused && !self.stop.is_set() => {}
                 Err(_) if self.stop.is_set() => return Err(Error::Interrupted(0).into()),
                 Err(failure) => return Err(failure),
@@ -328,7 +328,7 @@ impl Agent {
     }
 }
 
-/// An answer: its head, and its body still to be read.
+/// A response: its header, and its body still to be read.
 pub(crate) struct Response<'a> {
     pub head: Head,
     pub body: Body<'a>,
@@ -344,28 +344,28 @@ impl Response<'_> {
     }
 }
 
-/// A body that is read once; its connection goes back to the pool at the body's end.
+/// A body that is read once; at its end the connection returns to the pool.
 pub(crate) struct Body<'a> {
     agent: &'a Agent,
     connection: Option<Connection>,
     framing: Framing,
     keep: bool,
     received: u64,
-    /// The bytes that had come when the rate was last looked at, and the time spent on reading
-    /// since then: time between reads is not the sender's.
+    /// The bytes received when the rate was last checked, and the time spent reading since: time
+    /// between reads is not the sender's.
     before: u64,
     spent: Duration,
-    /// Bytes a second that must come.
+    /// The lowest rate in bytes per second.
     least: u64,
-    /// When all of it must have come.
+    /// The deadline for the whole body.
     deadline: Option<Instant>,
     /// Whoever waits for it waits for its sender, unless it is this program that is slow.
     pending: Option<Wait<'a>>,
 }
 
-/// The capacity for a large document, so that its memory goes back to the system with it. glibc
-/// gives only what is larger than 32 MiB pages of its own once others were freed (mallopt(3),
-/// M_MMAP_THRESHOLD); musl does so from 128 KiB on.
+/// The capacity for a large document, chosen so that its memory returns to the system. After frees,
+/// glibc uses separate pages only for more than 32 MiB (mallopt(3), M_MMAP_THRESHOLD), musl from
+/// 128 KiB.
 fn alone(limit: u64) -> usize {
     let least = if cfg!(target_env = "gnu") {
         33 << 20
@@ -399,7 +399,7 @@ impl<'a> Body<'a> {
         body
     }
 
-    /// The body's length, where the answer states it.
+    /// The body's length, if the response states it.
     pub fn length(&self) -> Option<u64> {
         match self.framing {
             Framing::Length(left) => Some(left),
@@ -408,13 +408,13 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Who sends it.
+    /// The sender's host.
     pub fn host(&self) -> String {
         let connection = self.connection.as_ref();
         connection.map_or(String::new(), |connection| connection.origin.to_string())
     }
 
-    /// It comes through TLS.
+    /// Whether it arrives through TLS.
     pub fn is_encrypted(&self) -> bool {
         let stream = self
             .connection
@@ -430,8 +430,8 @@ impl<'a> Body<'a> {
             .map(|connection| connection.stream.socket().shared().clone())
     }
 
-    /// Reads some bytes; 0 at the end. A body that ends too early is a failure, and so is one of
-    /// which next to nothing comes: whatever the sender puts around its bytes does not count.
+    /// Reads some bytes; 0 at the end. A truncated body is a failure, and so is one that only
+    /// trickles: framing bytes do not count.
     pub fn read(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
         let idle = self.agent.timeouts.idle;
         let Some(connection) = &mut self.connection else {
@@ -465,8 +465,8 @@ impl<'a> Body<'a> {
         };
         self.received += read as u64;
         self.spent += begin.elapsed();
-        // A byte a second is no idle connection, but no transfer either: without so many in a
-        // window, the next read has no time left.
+        // A byte per second is not idle, but not a transfer either: with too few bytes in a window,
+        // the next read times out.
         if self.received - self.before >= self.least * window.as_secs().max(1) {
             (self.before, self.spent) = (self.received, Duration::ZERO);
         }
@@ -517,7 +517,7 @@ impl<'a> Body<'a> {
                 return Err(too_large());
             }
             if bytes.len() > 512 << 10 && bytes.capacity() < bytes.len() + read {
-                // Doubling would hold the old and the new one at once; untouched room costs nothing.
+                // Doubling would hold both buffers at once; untouched memory costs nothing.
                 bytes.reserve_exact(alone(limit) - bytes.len());
             }
             bytes.extend_from_slice(&part[..read]);
@@ -544,7 +544,7 @@ impl<'a> Body<'a> {
         Ok(bytes)
     }
 
-    /// What can be had of an error's body, without a failure of its own.
+    /// As much of an error's body as can be read, ignoring failures.
     pub fn excerpt(&mut self, limit: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut part = [0; 4096];
@@ -560,7 +560,7 @@ impl<'a> Body<'a> {
         bytes
     }
 
-    /// Reads a small rest so that the connection can be kept; a large one is not worth it.
+    /// Drains a small rest so that the connection can be kept; a large one is not worth it.
     pub fn drain(mut self) {
         if self.keep && self.length().is_none_or(|length| length <= DRAIN) {
             let _ = self.excerpt(DRAIN as usize + 1);

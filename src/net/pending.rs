@@ -1,4 +1,4 @@
-//! What is being waited for, so that whoever shows progress can name it.
+//! What is being waited for, for progress displays.
 
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
-//! Through which proxy? The environment's variables by Go's and curl's rules, and CONNECT.
+//! Proxies: the environment variables by Go's and curl's rules, and CONNECT.
 //!
-//! `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, both spellings, lower case first. Names
-//! behind a proxy are resolved there.
+//! `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in both spellings, lowercase first. A
+//! proxy resolves the names behind it.
 
 use super::error::{Failure, StatusFailure};
 use super::http::Connection;
@@ -32,13 +32,14 @@ pub(crate) struct Proxies {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exception {
     Everything,
-    /// The host itself (unless it began with a dot) and all below it, perhaps at one port only.
+    /// The host itself (unless it starts with a dot) and its subdomains, optionally at one port
+    /// only.
     Domain {
         suffix: String,
         itself: bool,
         port: Option<u16>,
     },
-    /// Addresses that agree with this one in so many bits.
+    /// Addresses with this prefix length.
     Network {
         address: IpAddr,
         bits: u32,
@@ -50,7 +51,7 @@ impl Proxies {
     /// Reads the variables through `get`.
     pub fn from_environment(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let value = |name: &str| get(name).filter(|value| !value.trim().is_empty());
-        // A CGI program's HTTP_PROXY is what a client sent as a Proxy field (CVE-2016-5385).
+        // In a CGI program, HTTP_PROXY is a client's Proxy field (CVE-2016-5385).
         let cgi = get("REQUEST_METHOD").is_some();
         let all = ["all_proxy", "ALL_PROXY"];
         let first = |names: &[&str]| -> Result<Option<Proxy>> {
@@ -74,7 +75,7 @@ impl Proxies {
         })
     }
 
-    /// The proxy for this origin, if one serves it.
+    /// The proxy for this origin, if any.
     pub fn choose(&self, origin: &Origin) -> Option<&Proxy> {
         let proxy = if origin.secure {
             self.https.as_ref()
@@ -181,7 +182,7 @@ fn same_network(one: IpAddr, other: IpAddr, bits: u32) -> bool {
 }
 
 impl Proxy {
-    /// `[http://][user:password@]host[:port]`, percent-encoded where need be.
+    /// `[http://][user:password@]host[:port]`, percent-encoded if necessary.
     fn parse(text: &str) -> std::result::Result<Self, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
@@ -193,7 +194,7 @@ impl Proxy {
                 "{scheme}:// proxies are not supported, only http:// ones"
             ));
         }
-        // A password may hold slashes that nobody has encoded.
+        // A password may contain unencoded slashes.
         let (user, host) = match rest.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
             None => (None, rest),
@@ -225,7 +226,7 @@ impl Proxy {
             .map(|credentials| format!("Proxy-Authorization: Basic {}", credentials.expose()))
     }
 
-    /// Asks for a connection to `origin` (RFC 9110, section 9.3.6).
+    /// Opens a tunnel to `origin` (RFC 9110, section 9.3.6).
     pub fn open_tunnel(
         &self,
         connection: &mut Connection,
@@ -259,7 +260,7 @@ impl Proxy {
     }
 }
 
-/// Percent-decoding; what is no escape stays as it is.
+/// Percent-decoding; invalid escapes stay as they are.
 fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,8 +1,8 @@
-//! The one retry policy: what is worth trying again, after how long, and how often.
+//! The retry policy: what is retried, after how long, and how often.
 //!
-//! It is asked by whoever makes a request whose outcome can be had again (documents, and each
-//! blob's reader), never twice for the same failure. Attempts are counted between signs of
-//! progress: a link that brings something each time is never given up.
+//! Used for every request that can be repeated (documents, and each blob's reader), once per
+//! failure. Attempts are counted since the last progress: a link that brings something each time is
+//! never given up.
 
 use super::error::Failure;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,26 +16,26 @@ const REFUSED: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The longest wait a server may ask for.
 const ASKED: Duration = Duration::from_secs(60);
-/// What counts as progress: so many bytes, over one try or several, refill the budget. Few enough
-/// for a mobile link that breaks every few seconds, too many for a server that plays with us.
+/// Progress: this many bytes, over one or several attempts, refill the budget. Few enough for a
+/// mobile link that breaks every few seconds, too many for a hostile server that trickles.
 const PROGRESS: u64 = 64 << 10;
 
-/// What a failure calls for.
+/// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Try again after the usual wait.
+    /// Retry after the usual wait.
     Again,
-    /// Try once more, soon: nobody listens there, which is seldom mended by waiting.
+    /// Retry once, soon: the port is closed, which waiting seldom fixes.
     Once,
-    /// Try again after at least this long, because the server said so.
+    /// Retry after at least this long, because the server said so.
     After(Duration),
-    /// The target a redirect led to does not serve us any more: ask the registry for a new one.
+    /// A redirect's target no longer serves us: ask the registry for a new one.
     NewUrl,
-    /// No further try would bring anything else.
+    /// A retry would not help.
     Never,
 }
 
-/// What `failure` calls for.
+/// Classifies a failure.
 pub(crate) fn classify(failure: &Failure) -> Verdict {
     match failure {
         Failure::Connect { refused: true, .. } => Verdict::Once,
@@ -50,20 +50,20 @@ pub(crate) fn classify(failure: &Failure) -> Verdict {
             // and 530 are Cloudflare's, about the server behind it.
             408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 520..=527 | 530 => {
                 match status.retry_after {
-                    // A used-up quota comes back in hours: asking again only prolongs it.
+                    // A used-up quota takes hours to return; retrying only prolongs it.
                     _ if status.quota_used => Verdict::Never,
                     Some(wait) => Verdict::After(wait.min(ASKED)),
                     None => Verdict::Again,
                 }
             }
-            // S3, R2 and Azure call an expired signature by any of these (registry.md, section 3).
+            // S3, R2 and Azure use any of these for an expired signature.
             400 | 401 | 403 | 404 | 410 if status.redirected => Verdict::NewUrl,
             _ => Verdict::Never,
         },
     }
 }
 
-/// What is left of the tries for one thing.
+/// The remaining attempts for one thing.
 #[derive(Debug)]
 pub(crate) struct Budget {
     tries: u32,
@@ -73,7 +73,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// `retries` further tries after the first one, without progress in between.
+    /// `retries` further attempts after the first one, without progress in between.
     pub fn new(retries: u32) -> Self {
         Self {
             tries: retries,
@@ -83,17 +83,17 @@ impl Budget {
         }
     }
 
-    /// So many bytes came.
+    /// Accounts for received bytes.
     pub fn progress(&mut self, bytes: u64) {
         self.since += bytes;
     }
 
-    /// Tries made so far.
+    /// Attempts made so far.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How long to wait before the next try; `None` where there is no next one.
+    /// How long to wait before the next attempt; `None` if there is none.
     pub fn next(&mut self, failure: &Failure) -> Option<Duration> {
         if self.since >= PROGRESS {
             self.failures = 0;
@@ -104,7 +104,7 @@ impl Budget {
             Verdict::After(wait) => Some(wait.max(FIRST)),
             Verdict::Once if self.attempts > 1 => return None,
             Verdict::Again | Verdict::Once => None,
-            // Nothing is wrong with the registry: there is no reason to wait for it.
+            // The registry works, so there is no reason to wait.
             Verdict::NewUrl => Some(Duration::ZERO),
         };
         if self.failures >= self.tries {
@@ -116,7 +116,7 @@ impl Budget {
         self.attempts += 1;
         Some(match asked {
             Some(Duration::ZERO) if self.failures <= 2 => Duration::ZERO,
-            // Many clients told the same second would come back in the same second.
+            // Jitter, because many clients may be given the same second.
             Some(wait) => wait.max(Duration::from_millis(1)) + jitter(FIRST),
             None if once => REFUSED,
             None => doubled / 2 + jitter(doubled / 2),
@@ -124,7 +124,7 @@ impl Budget {
     }
 }
 
-/// A duration between zero and `most`, different each time and between processes.
+/// A random duration between zero and `most`.
 fn jitter(most: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher};
     static CALLS: AtomicUsize = AtomicUsize::new(0);
@@ -134,7 +134,7 @@ fn jitter(most: Duration) -> Duration {
     Duration::from_millis(hasher.finish() % most)
 }
 
-/// `Retry-After`: seconds or an HTTP date. What is neither, or lies in the past, says nothing.
+/// `Retry-After`: seconds or an HTTP date. Anything else, and a past date, is ignored.
 pub(crate) fn retry_after(text: &str, now: u64) -> Option<Duration> {
     let text = text.trim();
     let seconds = match text.parse::<u64>() {

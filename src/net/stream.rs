@@ -1,7 +1,7 @@
-//! Bytes to and from one peer, plain or through TLS, with an end to every wait.
+//! The byte stream to one peer, plain or TLS, with a timeout for every wait.
 //!
-//! Both are read straight into the caller's buffer; TLS records are decrypted in place in a buffer
-//! that takes several of them, so that one system call brings up to 64 KiB.
+//! Both are read directly into the caller's buffer; TLS records are decrypted in place in a buffer
+//! for several of them, so that one system call brings up to 64 KiB.
 
 use super::error::Failure;
 use super::tls;
@@ -12,17 +12,17 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How much of TLS one read may bring: four records of the largest size.
+/// The TLS read buffer: four records of the largest size.
 const INCOMING: usize = 64 << 10;
 /// A record cannot be larger than this (RFC 8446, section 5.2), and must fit the buffer.
 const RECORD: usize = 16_640;
-/// What one request and the handshake's messages take at most.
+/// The largest size of a request or handshake message.
 const OUTGOING: usize = 32 << 10;
 
-/// A socket whose reads end: each after the idle time, several together at a deadline.
+/// A socket with timeouts: an idle time for each read, a deadline for several together.
 ///
-/// Only the deadline bounds a peer that sends a byte now and then of what brings nothing, such as
-/// a TLS record that is not whole yet.
+/// Only the deadline bounds a peer that sends a byte now and then, such as of an incomplete TLS
+/// record.
 pub(crate) struct Socket {
     tcp: Arc<TcpStream>,
     idle: Duration,
@@ -41,7 +41,7 @@ impl Socket {
         })
     }
 
-    /// From now on reads fail at `deadline`, and each that brings nothing for `idle`.
+    /// From now on reads fail at `deadline`, or after `idle` without data.
     pub fn until(&mut self, deadline: Instant, idle: Duration) {
         self.deadline = deadline;
         self.idle = idle;
@@ -123,7 +123,7 @@ impl Stream {
         }
     }
 
-    /// Nothing unread, and the peer has not closed: fit for a further request.
+    /// Whether it can take another request: nothing unread, and the peer has not closed.
     pub fn is_quiet(&mut self) -> bool {
         if let Self::Tls(tls) = self
             && (tls.closed || tls.begin < tls.end || tls.taken < tls.plain.len())
@@ -140,15 +140,15 @@ impl Stream {
     }
 }
 
-/// A client's side of a TLS connection over a socket.
+/// The client side of a TLS connection over a socket.
 pub(crate) struct TlsStream {
     connection: UnbufferedClientConnection,
     socket: Socket,
-    /// What came and is not yet decrypted: `incoming[begin..end]`.
+    /// Received but not yet decrypted: `incoming[begin..end]`.
     incoming: Box<[u8]>,
     begin: usize,
     end: usize,
-    /// What is decrypted and did not fit the caller's buffer: `plain[taken..]`.
+    /// Decrypted, but too long for the caller's buffer: `plain[taken..]`.
     plain: Vec<u8>,
     taken: usize,
     closed: bool,
@@ -164,7 +164,7 @@ enum Next {
 }
 
 impl TlsStream {
-    /// Shakes hands; the socket's deadline bounds it.
+    /// Does the handshake, bounded by the socket's deadline.
     pub fn connect(trust: &tls::Trust, socket: Socket, host: &str) -> Result<Self, Failure> {
         let connection = trust.client(host)?;
         let mut stream = Self {
@@ -195,7 +195,7 @@ impl TlsStream {
         }
     }
 
-    /// Lets the protocol go on with what has come: decrypts into `buffer`, or sends what it must.
+    /// Advances the protocol with what was received: decrypts into `buffer`, or sends what is due.
     fn step(&mut self, buffer: &mut [u8]) -> io::Result<(Next, usize)> {
         let incoming = &mut self.incoming[self.begin..self.end];
         let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(incoming);
@@ -215,7 +215,7 @@ impl TlsStream {
             ConnectionState::EncodeTlsData(mut data) => {
                 let mut out = vec![0; OUTGOING];
                 let length = data.encode(&mut out).map_err(io::Error::other)?;
-                // rustls asks for the sending in a state of its own; sending at once is the same.
+                // rustls has a separate state for sending; sending right away is equivalent.
                 self.socket.write_all(&out[..length])?;
                 Next::Again
             }
@@ -238,7 +238,7 @@ impl TlsStream {
         Ok((next, copied))
     }
 
-    /// Reads more from the socket; records must fit the buffer whole.
+    /// Reads more from the socket; a record must fit in the buffer.
     fn fill(&mut self) -> io::Result<()> {
         if self.incoming.len() - self.end < RECORD && self.begin > 0 {
             self.incoming.copy_within(self.begin..self.end, 0);
@@ -323,7 +323,7 @@ impl TlsStream {
     }
 }
 
-/// Ends whatever waits on this socket, from another thread.
+/// Ends all waits on this socket, from another thread.
 pub(crate) fn abort(tcp: &TcpStream) {
     let _ = tcp.shutdown(Shutdown::Both);
 }

@@ -1,7 +1,8 @@
-//! Whom to trust, and what to say where trust fails. The records themselves are rustls's business.
+//! TLS trust: roots, client certificates, and the messages when verification fails. rustls does the
+//! protocol.
 //!
-//! Roots are Mozilla's, built in (a FROM-scratch container has none), and those that options name.
-//! They are only put together when the first TLS connection is made.
+//! Roots are Mozilla's, built in (a FROM-scratch container has none), and those given by options.
+//! They are loaded when the first TLS connection is made.
 
 use super::clock::Clock;
 use super::error::Failure;
@@ -21,35 +22,35 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-/// A PEM file with certificates is never larger than this, in bytes.
+/// The largest PEM file, in bytes.
 const PEM_LIMIT: u64 = 4 << 20;
 
-/// Which files to trust and to identify with.
+/// The certificate and key files to use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustOptions {
     /// Further roots, PEM.
     pub roots: Vec<PathBuf>,
     /// A certificate chain and its key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// No certificate is checked at all.
+    /// Certificates are not checked at all.
     pub skip_verify: bool,
-    /// What time it is for certificates.
+    /// The time to check certificates against.
     pub clock: Clock,
 }
 
-/// Where Docker and containers tools keep what belongs to one registry, below these or the user's
-/// own directory of the same name.
+/// Where Docker and containers tools keep per-registry certificates, below /etc and the user's
+/// configuration directory.
 const DIRECTORIES: [&str; 2] = ["docker/certs.d", "containers/certs.d"];
 
 impl TrustOptions {
-    /// The same for a host that nobody named: it is not told who we are.
+    /// The same for a host that the user did not name: it gets no client certificate.
     pub fn without_identity(mut self) -> Self {
         self.identity = None;
         self
     }
 
-    /// With the registry's own `*.crt` as further roots and a pair of `X.cert` and `X.key` as
-    /// identity, where there are any and no option says otherwise.
+    /// Adds the registry's own `*.crt` as roots and a pair of `X.cert` and `X.key` as client
+    /// certificate, if they exist and no option overrides them.
     pub fn with_directories(mut self, origin: &Origin) -> Result<Self> {
         let variable = |name: &str| {
             std::env::var_os(name)
@@ -59,7 +60,7 @@ impl TrustOptions {
         let own = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
         for base in [Some(PathBuf::from("/etc")), own].into_iter().flatten() {
             for directory in DIRECTORIES {
-                // A host alone means its usual port.
+                // A host alone means the default port.
                 for host in [origin.host_and_port(), origin.authority()] {
                     self.add_directory(&base.join(directory).join(host))?;
                 }
@@ -104,7 +105,7 @@ impl TrustOptions {
     }
 }
 
-/// Certificates that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; what is none of them is passed over.
+/// Certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`; anything that does not parse is skipped.
 fn from_environment() -> Vec<CertificateDer<'static>> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let mut files: Vec<PathBuf> = variable("SSL_CERT_FILE")
@@ -129,7 +130,7 @@ fn from_environment() -> Vec<CertificateDer<'static>> {
         .collect()
 }
 
-/// What [`TrustOptions`] come to; the files are read at once, so that a wrong one is told early.
+/// The trust from [`TrustOptions`]; files are read immediately, so that errors appear early.
 pub(crate) struct Trust {
     own: Vec<CertificateDer<'static>>,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
@@ -195,7 +196,7 @@ impl Trust {
         let mut roots = RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         };
-        // A file may hold entries that webpki cannot use; the others still count.
+        // Entries that webpki cannot use are skipped.
         roots.add_parsable_certificates(self.own.iter().cloned().chain(from_environment()));
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
@@ -218,8 +219,8 @@ impl Trust {
                 let wrong = |error| format!("the client certificate and its key: {error}");
                 let key = provider.key_provider.load_private_key(key.clone_key());
                 let pair = CertifiedKey::new(chain.clone(), key.map_err(wrong)?);
-                // Only that they do not match is an error: a certificate of X.509 version 1, which
-                // `openssl x509 -req` makes, cannot be compared here, and the server will judge it.
+                // Only a mismatch is an error: an X.509 version 1 certificate, as made by `openssl
+                // x509 -req`, cannot be compared here, and the server decides.
                 if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
                     pair.keys_match()
                 {
@@ -229,12 +230,12 @@ impl Trust {
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A tenth of rustls's 256 sessions: a pull talks to a handful of hosts.
+        // A tenth of rustls's 256 sessions: a pull uses only a few hosts.
         config.resumption = rustls::client::Resumption::in_memory_sessions(16);
         Ok(Arc::new(config))
     }
 
-    /// One sentence for what went wrong, with what to do about it.
+    /// One sentence: what went wrong and what to do about it.
     pub fn explain(&self, host: &str, error: &io::Error) -> Failure {
         let host = host.to_owned();
         match error
@@ -298,8 +299,8 @@ impl Trust {
     }
 }
 
-/// What a failure of an established connection means: with TLS 1.3, what the other side thinks of
-/// our certificate comes only after the handshake.
+/// Explains a failure on an established connection: with TLS 1.3, a rejected client certificate is
+/// reported only after the handshake.
 pub(crate) fn broken(host: String, error: &io::Error) -> Failure {
     match error
         .get_ref()
@@ -335,7 +336,7 @@ fn sentence(error: &rustls::Error) -> String {
         }
 }
 
-/// rustls's errors inside of the system's, so that one path carries both.
+/// Wraps rustls's errors in `io::Error`.
 pub(crate) fn as_io(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
@@ -366,9 +367,8 @@ fn is_ca_as_leaf(error: &CertificateError) -> bool {
     format!("{error:?}").contains("CaUsedAsEndEntity")
 }
 
-/// webpki's rules, with two exceptions that are asked for: none at all, and a certificate that is
-/// itself one of the trusted ones although it says CA:TRUE (what `openssl req -x509` makes, and
-/// what Go and OpenSSL take).
+/// webpki's rules with two optional exceptions: no checks at all, and a trusted certificate that is
+/// a CA (CA:TRUE, as `openssl req -x509` makes them and Go and OpenSSL accept them).
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,

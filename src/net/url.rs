@@ -1,7 +1,7 @@
-//! Where does this request go, is that the same place as before, and what of it may be shown?
+//! URLs and origins: where a request goes, whether that is the same origin, and what may be shown.
 //!
-//! Only `http` and `https` URLs exist here. A [`Url`] holds no credentials: user information in a
-//! URL is refused, and the query, where signatures stand, is never displayed.
+//! Only `http` and `https` URLs exist here. A [`Url`] holds no credentials: user information is
+//! refused, and the query, which may contain signatures, is never displayed.
 
 use crate::error::printable;
 use crate::secret::without_user;
@@ -11,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     pub secure: bool,
-    /// Lower case; an IPv6 address without brackets.
+    /// Lowercase; an IPv6 address without brackets.
     pub host: String,
     pub port: u16,
 }
@@ -21,7 +21,7 @@ impl Origin {
         if secure { 443 } else { 80 }
     }
 
-    /// `host[:port]` as it stands in a Host field: without the scheme's own port.
+    /// `host[:port]` as in a Host field: without the scheme's default port.
     pub fn authority(&self) -> String {
         let host = self.bracketed();
         if self.port == Self::default_port(self.secure) {
@@ -31,7 +31,7 @@ impl Origin {
         }
     }
 
-    /// `host:port`, always with a port: what CONNECT takes.
+    /// `host:port`, always with a port, as for CONNECT.
     pub fn host_and_port(&self) -> String {
         format!("{}:{}", self.bracketed(), self.port)
     }
@@ -65,7 +65,7 @@ impl Url {
             return Err("the URL is longer than 16384 characters".into());
         }
         let bad = |why: &str| {
-            // What precedes an '@' may hold a '?', too.
+            // User information may contain a '?', too.
             let shown = without_user(text);
             Err(format!("{} {why}", printable(strip_query(&shown), 200)))
         };
@@ -107,7 +107,7 @@ impl Url {
         })
     }
 
-    /// `scheme://registry/path` for a registry named as in a reference.
+    /// `scheme://registry/path` for a registry as written in a reference.
     pub fn of(secure: bool, registry: &str, target: &str) -> Result<Self, String> {
         Self::parse(&format!(
             "{}://{registry}{target}",
@@ -115,7 +115,7 @@ impl Url {
         ))
     }
 
-    /// What `location` means in an answer from here (RFC 3986, section 5.2).
+    /// Resolves a `location` relative to this URL (RFC 3986, section 5.2).
     pub fn join(&self, location: &str) -> Result<Self, String> {
         let location = location.trim();
         let scheme = if self.origin.secure { "https" } else { "http" };
@@ -153,7 +153,8 @@ impl Url {
     }
 }
 
-/// Shows scheme, host and path. A query is shown as `?...`: signatures and tokens stand there.
+/// Shows scheme, host and path. A query is shown as `?...`, because it may contain signatures and
+/// tokens.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.origin.secure { "https" } else { "http" };
@@ -202,7 +203,8 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     good.then_some((host, port))
 }
 
-/// What may not stand in a request line is percent-encoded, so that no server can add lines to it.
+/// Percent-encodes characters that are not allowed in a request line, so that no server can inject
+/// lines.
 fn escape(target: &str) -> String {
     if target.bytes().all(|c| c.is_ascii_graphic()) {
         return target.to_owned();

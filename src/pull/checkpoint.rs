@@ -1,9 +1,9 @@
-//! What is kept of chunks under way, so that little of them has to come again after any end: how
-//! far each has come is noted in the journal, whose format stands in [`crate::archive::sink::journal`].
+//! Checkpoints: records the progress of unfinished chunks in the journal
+//! ([`crate::archive::sink::journal`]), so that little has to be downloaded again after any end.
 //!
-//! A worker notes its chunk when it leaves it, and on a line of some megabytes a second each time
-//! that much came. On a slow line the thread that waits for the workers does so, since a worker may
-//! wait for bytes without end. A fast line completes chunks before any of that happens.
+//! A worker records its chunk when it leaves it, and on a line of some MB/s every few hundred KiB.
+//! On a slow line the supervising thread does it, because a worker may be waiting for bytes. A fast
+//! line completes chunks before any of that happens.
 
 use super::noted::Noted;
 use super::schedule::segment::{Part, Segment};
@@ -13,17 +13,17 @@ use crate::error::Result;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What a kill loses of a chunk at most, in bytes, beside what is on its way.
+/// The most bytes of a chunk that a kill loses, besides those in flight.
 const MANY: u64 = 128 << 10;
-/// What comes faster than [`MANY`] in this time is over soon enough to be left alone.
+/// A chunk that gets [`MANY`] bytes in less than this is finished soon enough without a checkpoint.
 const BRISK: Duration = Duration::from_millis(10);
-/// How old a slow line's bytes become before they are noted.
+/// How old a slow line's bytes may become before they are recorded.
 const NOTED: Duration = Duration::from_millis(500);
-/// How old they become before they are brought to the disk.
+/// How old they may become before they are synced.
 const SYNCED: Duration = Duration::from_secs(5);
 
 impl Shared<'_> {
-    /// Notes how far a chunk has come, if the journal does not know.
+    /// Records the progress of a chunk, if the journal does not have it yet.
     pub fn note(&self, blob: usize, part: &mut Part) -> Result<()> {
         let chunks = self.chunks(blob);
         let (chunk, length) = place(chunks, part.at);
@@ -36,14 +36,14 @@ impl Shared<'_> {
         };
         noted.slot = self.syncs.slot(noted);
         self.store.mark(blob, chunk, noted.slot, claim)?;
-        // Only a sync that begins from now on knows of it.
+        // Only a sync that starts from now on covers it.
         noted.syncs = self.syncs.begun.load(Ordering::SeqCst);
         noted.at = part.at;
         noted.when = Instant::now();
         Ok(())
     }
 
-    /// The same, where much came since the last time, and not too fast.
+    /// The same, if enough arrived since the last time, and not too fast.
     pub fn note_much(&self, blob: usize, part: &mut Part) -> Result<()> {
         let before = part
             .noted
@@ -55,10 +55,10 @@ impl Shared<'_> {
         self.note(blob, part)
     }
 
-    /// The same for all chunks that have waited for it for some time.
+    /// The same for all chunks that were not recorded for some time.
     pub fn note_old(&self) -> Result<()> {
         for segment in self.queue.under_way() {
-            // A worker that is writing will come to it by itself.
+            // A worker that is writing records its chunk by itself.
             if let Ok(mut owner) = segment.owner.try_lock()
                 && let Some(part) = &mut owner.part
                 && part.noted.when.elapsed() >= NOTED
@@ -77,7 +77,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Brings all to the disk, where a chunk takes so long that a power cut would cost much time.
+    /// Syncs everything, if chunks take so long that a power cut would lose much time.
     pub fn sync(&self, noted: &Noted) -> Result<()> {
         if noted.begun.elapsed() < SYNCED {
             return Ok(());
@@ -96,7 +96,7 @@ impl Shared<'_> {
     }
 }
 
-/// The chunk that is under way at this byte of a blob, and how much of it is there.
+/// The chunk at this byte of a blob, and how much of it is there.
 pub(super) fn place(chunks: Chunks, at: u64) -> (usize, u64) {
     let chunk = chunks.at(at);
     if chunk == chunks.count() {

@@ -1,14 +1,14 @@
-//! What an observer of a pull is told.
+//! Events for the observer of a pull.
 
 use crate::digest::Digest;
 use crate::error::count;
 use std::fmt;
 use std::time::Duration;
 
-/// How often an observer learns how far a pull has come.
+/// The interval of progress events.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// One layer's state while a pull is under way.
+/// The progress of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LayerProgress {
@@ -22,7 +22,7 @@ pub struct LayerProgress {
     pub size: u64,
 }
 
-/// Something happened; told on the thread that called the pull.
+/// An event, delivered on the thread that called the pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -33,7 +33,7 @@ pub enum Event {
         /// Number of blobs.
         layers: usize,
     },
-    /// Ten times a second, and once at the end: where all stands.
+    /// The overall progress, ten times a second and once at the end.
     Progress {
         /// Bytes that are in the archive.
         done: u64,
@@ -41,10 +41,10 @@ pub enum Event {
         total: u64,
         /// Bytes that came from the network in this run.
         downloaded: u64,
-        /// The blobs under way.
+        /// The blobs in progress.
         active: Vec<LayerProgress>,
     },
-    /// A blob is in the archive, and true.
+    /// A blob has been written and its digest verified.
     Layer {
         /// Its number in the plan, from 0.
         layer: usize,
@@ -52,19 +52,19 @@ pub enum Event {
         digest: Digest,
         /// Its size in bytes.
         size: u64,
-        /// How many of its bytes were there already, or were copied from another file.
+        /// How many of its bytes were already there, or were copied from another file.
         kept: u64,
     },
-    /// Something that a person may want to know; the pull goes on.
+    /// A message for people; the pull continues.
     Note(String),
-    /// What was pulled is brought into another form, beginning now.
+    /// The conversion of the downloaded layers begins.
     Stage {
         /// What is done: `inflating`, `compressing`, `writing`.
         doing: &'static str,
-        /// Bytes of blobs that have to go through; [`Event::Progress`] counts them from zero.
+        /// Bytes of blobs to process; [`Event::Progress`] counts them from zero.
         total: u64,
     },
-    /// All blobs are there; the archive is brought to the disk.
+    /// All blobs are there; the archive is being synced.
     Finishing,
 }
 

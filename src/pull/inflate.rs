@@ -1,5 +1,4 @@
-//! Layers on their way to another form: read back from where they were pulled to, or inflated and
-//! checked against their diff IDs.
+//! Reading layers back from the store, and inflating them with a check of their diff IDs.
 
 use super::teller::Teller;
 use crate::archive::plan::Plan;
@@ -11,22 +10,21 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use std::io::{self, BufRead, BufReader, Read};
 
-/// What one read moves at most, in bytes.
+/// The largest read, in bytes.
 const BUFFER: usize = 64 << 10;
-/// The largest window that a zstd frame may ask for: what encoders use by default (RFC 8878,
-/// section 3.1.1.1.2, recommends no less).
+/// The largest zstd window: what encoders use by default (RFC 8878, section 3.1.1.1.2, recommends
+/// no less).
 const WINDOW: u64 = 8 << 20;
-/// Unless the caller says otherwise, a layer may inflate to a hundred times its size, and a small
-/// one to this.
+/// By default a layer may inflate to a hundred times its size, and a small one to this.
 const SMALL: u64 = 1 << 30;
 const RATIO: u64 = 100;
 
-/// The layers of a plan that are all in its store, and true.
+/// The layers of a plan, all of them verified in its store.
 #[derive(Clone)]
 pub(super) struct Stored<'s> {
     pub store: &'s dyn Store,
     pub plan: &'s Plan,
-    /// Hash them again on the way: nothing behind this does.
+    /// Whether to hash them again, because no later step does.
     pub check: bool,
 }
 
@@ -50,7 +48,7 @@ struct StoredBlob<'s> {
     blob: usize,
     at: u64,
     size: u64,
-    /// The hash of what was read, and the digest that it has to come to.
+    /// The running hash, and the expected digest.
     hasher: Option<(Hasher, Digest)>,
 }
 
@@ -74,7 +72,7 @@ impl Read for StoredBlob<'_> {
     }
 }
 
-/// Is what was read in the end what it had been?
+/// Checks at the end that the data did not change.
 fn ends_as(hasher: &Hasher, digest: Digest, name: impl FnOnce() -> String) -> io::Result<()> {
     let found = hasher.clone().finish();
     if found == digest {
@@ -87,8 +85,8 @@ fn ends_as(hasher: &Hasher, digest: Digest, name: impl FnOnce() -> String) -> io
     }))
 }
 
-/// The bytes of a place in another archive, which had this digest a moment ago: somebody may have
-/// written to it since.
+/// A reader for a place in another archive, which had this digest a moment ago but may have changed
+/// since.
 pub(super) fn here(place: &Place, digest: Digest) -> Box<dyn BufRead + '_> {
     let reader = Here {
         place,
@@ -125,12 +123,12 @@ impl Read for Here<'_> {
 /// How layers are inflated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Inflate {
-    /// The most bytes a layer may have then; unset, it depends on its size.
+    /// The most bytes of an inflated layer; `None`: depends on its size.
     pub limit: Option<u64>,
 }
 
 impl Inflate {
-    /// A layer's bytes, uncompressed.
+    /// A reader for a layer's uncompressed bytes.
     pub fn open<'l>(
         self,
         plan: &Plan,
@@ -212,7 +210,7 @@ impl Inflate {
     }
 }
 
-/// Is this what each config that lists the layer calls its diff ID?
+/// Checks this digest against the diff ID in each config that lists the layer.
 fn check(plan: &Plan, blob: usize, found: Digest) -> Result<()> {
     let digest = plan.blobs()[blob].descriptor.digest;
     for image in plan.images() {
@@ -229,21 +227,21 @@ fn check(plan: &Plan, blob: usize, found: Digest) -> Result<()> {
     Ok(())
 }
 
-/// The layers of an inflated plan, made from those of the plan it came from.
+/// The layers of an inflated plan, made from those of the pulled plan.
 pub(super) struct Inflating<'l> {
     pub inflate: Inflate,
-    /// The plan as it was pulled, and its layers.
+    /// The pulled plan, and its layers.
     pub pulled: &'l Plan,
     pub layers: &'l mut dyn Layers,
-    /// Layers of that plan that are here uncompressed already.
+    /// Layers of that plan that already exist uncompressed.
     pub raw: &'l [Option<Place>],
-    /// For each blob of the inflated plan, the one it is made from.
+    /// For each blob of the inflated plan, its source blob.
     pub origin: &'l [usize],
     /// The inflated plan.
     pub plan: &'l Plan,
 }
 
-/// Which blob of the pulled plan each blob of the inflated one is made from.
+/// For each blob of the inflated plan, its source blob in the pulled plan.
 pub(super) fn origins(inflated: &Plan, measured: &[(Digest, u64)]) -> Vec<usize> {
     let of = |digest: Digest| measured.iter().position(|(known, _)| *known == digest);
     let blobs = inflated.blobs().iter();
@@ -296,7 +294,7 @@ impl Read for Inflated<'_> {
     }
 }
 
-/// Says which layer's data is defect.
+/// Adds the layer's name to a decompression error.
 fn named(error: io::Error, name: &str) -> io::Error {
     let Some(defect) = Defect::of(&error) else {
         return error;

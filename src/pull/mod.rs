@@ -1,6 +1,6 @@
-//! From a plan to a finished archive: how it is to be made, and what came of it. The outputs stand
-//! in [`output`] and [`in_order`], the workers that fill one in place in [`worker`] and [`queue`],
-//! what reads ahead for one in order in [`ahead`].
+//! Pulls: from a plan to a finished archive. [`to_file`] and [`to_writer`] make the outputs,
+//! [`worker`] and [`schedule`] fill a file or directory in place, [`prefetch`] reads ahead for a
+//! writer.
 
 mod checkpoint;
 mod event;
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 type Observer<'c> = Box<dyn FnMut(&Event) + 'c>;
 
-/// A pull that is about to begin.
+/// A pull, configured and then started.
 pub struct Pull<'c> {
     client: &'c Client,
     plan: Plan,
@@ -51,19 +51,19 @@ pub struct Pull<'c> {
     observer: Option<Observer<'c>>,
 }
 
-/// What a finished pull did.
+/// The result of a finished pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// The archive or the directory; empty where the archive went to a writer.
     pub path: PathBuf,
-    /// The archive's size in bytes; of a directory, what an archive of it has.
+    /// The archive's size in bytes; for a directory, the size of an archive of it.
     pub size: u64,
     /// Bytes of blobs that came from the network in this run.
     pub downloaded: u64,
-    /// Bytes of blobs that were there already, or came from another file.
+    /// Bytes of blobs that were already there, or came from another file.
     pub kept: u64,
-    /// What is there was already what is asked for, and was left as it is.
+    /// The existing output was already what was requested, and was left as it is.
     pub unchanged: bool,
     /// The archive's SHA-256, where [`Pull::sha256`] asks for it; a directory has none.
     pub sha256: Option<Digest>,
@@ -93,28 +93,28 @@ impl<'c> Pull<'c> {
         self
     }
 
-    /// Forgets what an earlier run left.
+    /// Discards what an earlier run left.
     pub fn restart(mut self, restart: bool) -> Self {
         self.restart = restart;
         self
     }
 
     /// Stores layers uncompressed (gzip and zstd), each checked against its diff ID. The image's
-    /// manifest is another one then, and so is its digest.
+    /// manifest changes, and so does its digest.
     ///
-    /// `limit`: the most bytes that a layer may have then; unset, a hundred times what it has
-    /// compressed, and 1 GiB in any case.
+    /// `limit`: the most bytes of an inflated layer; by default a hundred times its compressed
+    /// size, but at least 1 GiB.
     ///
-    /// How large an archive becomes is known only when each layer was inflated once. A file or a
-    /// directory takes disk for the layers as they came, too, until it is finished; a writer gets
-    /// them downloaded twice.
+    /// The archive's size is known only after each layer was inflated once. A file or a directory
+    /// also needs disk for the compressed layers until it is finished; for a writer, they are
+    /// downloaded twice.
     pub fn inflate(mut self, limit: Option<u64>) -> Self {
         self.inflate = Some(Inflate { limit });
         self
     }
 
-    /// Compresses the archive with xz, which takes up to 40 MiB of memory. A file takes disk for
-    /// the archive as it was before, too, until it is finished.
+    /// Compresses the archive with xz, which takes up to 40 MiB of memory. A file also needs disk
+    /// for the uncompressed archive until it is finished.
     pub fn xz(mut self, xz: bool) -> Self {
         self.xz = xz;
         self
@@ -126,10 +126,10 @@ impl<'c> Pull<'c> {
         self
     }
 
-    /// Takes from an archive or directory what it has of the images, each blob checked, and
-    /// downloads only the rest. May be called repeatedly.
+    /// Reuses blobs from an archive or directory, each verified, and downloads only the rest. May
+    /// be called repeatedly.
     ///
-    /// A file or directory that is about to be replaced is looked into without being asked.
+    /// A file or directory that is about to be replaced is always reused.
     pub fn reuse(mut self, path: &Path) -> Self {
         self.reuse.push(path.to_owned());
         self
@@ -148,7 +148,7 @@ impl<'c> Pull<'c> {
         self
     }
 
-    /// Is told what happens, on the thread that calls the pull.
+    /// Sets a callback for events, called on the thread that calls the pull.
     pub fn observer(mut self, observer: impl FnMut(&Event) + 'c) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -159,9 +159,9 @@ impl<'c> Pull<'c> {
         &self.plan
     }
 
-    /// Makes the archive. It grows in `PATH.partial`, from which a later call goes on after any
-    /// failure, and gets its name when every byte of it is verified. A file that is already the
-    /// archive is left as it is.
+    /// Makes the archive. It grows in `PATH.partial`, from which a later call resumes after any
+    /// failure, and is renamed when every byte is verified. A file that is already the archive is
+    /// left as it is.
     ///
     /// # Errors
     ///
@@ -174,9 +174,9 @@ impl<'c> Pull<'c> {
         to_file::to_file(self, path)
     }
 
-    /// Makes the directory: an OCI layout, with `manifest.json` unless the plan leaves it out. It
-    /// grows in `PATH.partial` and goes on as [`Pull::to_file`] does. A directory of that name is
-    /// replaced if it holds nothing but an image.
+    /// Makes a directory: an OCI layout, with `manifest.json` unless the plan omits it. It grows in
+    /// `PATH.partial` and resumes like [`Pull::to_file`]. A directory of that name is replaced if
+    /// it contains only an image.
     ///
     /// # Errors
     ///
@@ -186,18 +186,18 @@ impl<'c> Pull<'c> {
         to_file::to_directory(self, path)
     }
 
-    /// Writes the archive in order, the same bytes as in the file. Nothing is kept: what was
-    /// written is checked blob by blob, and after a failure the archive has no end.
+    /// Writes the archive in order, the same bytes as in the file. Nothing can be resumed: each
+    /// blob is verified as it is written, and after a failure the archive is incomplete.
     ///
     /// # Errors
     ///
-    /// As [`Pull::to_file`]; [`crate::Error::Output`] where the writer fails.
+    /// As [`Pull::to_file`]; [`crate::Error::Output`] if the writer fails.
     pub fn to_writer(self, out: &mut dyn std::io::Write) -> Result<Report> {
         self.check()?;
         to_writer::to_writer(self, out)
     }
 
-    /// Can what is asked for be made of these images? Known before anything is downloaded.
+    /// Checks, before anything is downloaded, that the requested form can be made of these images.
     fn check(&self) -> Result<()> {
         match self.inflate {
             Some(_) => self.plan.check_inflatable(),
@@ -206,7 +206,7 @@ impl<'c> Pull<'c> {
     }
 }
 
-/// How many connections there is memory for beside what the plan holds.
+/// How many connections fit in memory besides the plan.
 fn most_jobs(plan: &Plan) -> usize {
     const CONNECTION: u64 = 400 << 10;
     const TOGETHER: u64 = 4800 << 10;

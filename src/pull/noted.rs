@@ -1,19 +1,19 @@
-//! What the journal knows of chunks under way, and which syncs have brought it to the disk.
+//! What the journal has recorded about unfinished chunks, and which syncs made that durable.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What the journal says of a chunk under way.
+/// What the journal has recorded about an unfinished chunk.
 #[derive(Clone, Copy)]
 pub(crate) struct Noted {
-    /// The blob's first byte that it does not know of.
+    /// The blob's first byte that is not recorded.
     pub at: u64,
     pub when: Instant,
     pub begun: Instant,
-    /// The claim that is written next.
+    /// The claim to be written next.
     pub slot: usize,
-    /// How many syncs had begun when the last one was written.
+    /// How many syncs had started when the last one was written.
     pub syncs: usize,
 }
 
@@ -30,7 +30,7 @@ impl Noted {
         }
     }
 
-    /// One of a record's claims was true, up to this byte: the next one does not replace it.
+    /// One of a record's claims was right up to this byte: the next one must not overwrite it.
     pub fn found(at: u64, slot: usize) -> Self {
         Self {
             at,
@@ -40,7 +40,7 @@ impl Noted {
     }
 }
 
-/// The syncs of a pull. They come one after the other.
+/// The syncs of a pull, one after the other.
 pub(super) struct Syncs {
     pub begun: AtomicUsize,
     pub done: AtomicUsize,
@@ -56,7 +56,7 @@ impl Syncs {
         }
     }
 
-    /// Which claim is to be written next: not one that a sync has brought to the disk.
+    /// Which claim to write next: not one that a sync made durable.
     pub fn slot(&self, noted: &Noted) -> usize {
         if self.done.load(Ordering::SeqCst) > noted.syncs {
             1 - noted.slot

@@ -1,8 +1,8 @@
-//! Blobs in order, for an output that takes them so: the next ones are asked for ahead, within a
-//! fixed budget of memory. Threads read; one consumer takes.
+//! Blobs in order for a sequential output: the next ones are requested ahead, within a fixed memory
+//! budget. Several threads read; one consumer takes.
 //!
-//! What is ahead waits in its connection once its share is full. A connection that breaks, also
-//! from waiting too long, goes on at its byte.
+//! Data ahead waits in its connection once its share is full. A connection that breaks, even from
+//! waiting too long, resumes at its byte.
 
 use crate::cancel::Stop;
 use crate::counter::Counter;
@@ -16,14 +16,14 @@ use std::time::Duration;
 
 /// Bytes of one buffer.
 const BUFFER: usize = 32 << 10;
-/// Buffers that a blob may fill before its turn comes.
+/// Buffers that a blob may fill before its turn.
 const DEPTH: usize = 4;
 /// Buffers that all of them may fill together.
 const BUDGET: usize = 24;
-/// The most that read at once: what they bring goes through one writer.
+/// The most concurrent readers: they feed a single writer.
 pub(super) const READERS: usize = 8;
 
-/// One blob of those to be read.
+/// A blob to read.
 pub(super) struct Wanted<'p> {
     pub repository: Repository<'p>,
     pub descriptor: &'p crate::Descriptor,
@@ -35,7 +35,7 @@ struct Slot {
 }
 
 struct State {
-    /// The blob that is taken now, and those ahead of it that were begun.
+    /// The current blob, and the started ones ahead of it.
     slots: VecDeque<Slot>,
     /// The number of the first slot's blob.
     first: usize,
@@ -44,7 +44,7 @@ struct State {
     spare: Vec<Vec<u8>>,
 }
 
-/// The line of blobs between readers and the consumer.
+/// The queue of blobs between readers and the consumer.
 pub(super) struct Ahead<'p> {
     client: &'p Client,
     wanted: Vec<Wanted<'p>>,
@@ -89,7 +89,7 @@ impl<'p> Ahead<'p> {
         self.changed.notify_all();
     }
 
-    /// Reads blobs until there is none left: a reader's thread.
+    /// A reader thread: reads blobs until there are none left.
     pub fn read(&self) {
         while let Some(number) = self.begin() {
             let wanted = &self.wanted[number];
@@ -116,7 +116,7 @@ impl<'p> Ahead<'p> {
         }
     }
 
-    /// The next blob that nobody reads yet, once there is room for what comes of it.
+    /// The next blob without a reader, once there is room for its data.
     fn begin(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -135,7 +135,7 @@ impl<'p> Ahead<'p> {
         }
     }
 
-    /// A buffer to be filled, once this blob may have one more.
+    /// A buffer to fill, once this blob may have one more.
     fn room(&self, number: usize) -> Option<Vec<u8>> {
         let mut state = self.lock();
         loop {
@@ -143,7 +143,7 @@ impl<'p> Ahead<'p> {
                 return None;
             }
             let own = state.slots[number - state.first].parts.len();
-            // The blob whose turn it is never waits for those behind it.
+            // The current blob never waits for those after it.
             if own < DEPTH && (number == state.first || state.filled < self.budget) {
                 return Some(state.spare.pop().unwrap_or_default());
             }
@@ -160,14 +160,14 @@ impl<'p> Ahead<'p> {
     }
 
     fn wait<'s>(&'s self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        // Whoever stops all does so without this lock: therefore not for ever.
+        // Stopping does not take this lock, hence the timeout.
         self.changed
             .wait_timeout(state, Duration::from_millis(100))
             .unwrap_or_else(PoisonError::into_inner)
             .0
     }
 
-    /// The next bytes of the first blob in line; `None` at its end, and the next blob is first.
+    /// The next bytes of the current blob; `None` at its end, and the next blob becomes current.
     fn take(&self, used: Vec<u8>, waiting: &dyn Fn()) -> Result<Option<Vec<u8>>> {
         let mut state = self.lock();
         if used.capacity() > 0 {
@@ -196,7 +196,7 @@ impl<'p> Ahead<'p> {
         }
     }
 
-    /// The first blob in line as a reader. `waiting` is called now and then while nothing comes.
+    /// A reader for the current blob. `waiting` is called now and then while nothing arrives.
     pub fn blob<'s>(&'s self, waiting: &'s dyn Fn()) -> Box<dyn BufRead + 's> {
         Box::new(InOrder {
             ahead: self,

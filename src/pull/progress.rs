@@ -1,4 +1,4 @@
-//! Counters that workers write and that the observer's snapshot reads.
+//! Progress counters, written by workers and read for the observer.
 
 use crate::counter::Counter;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ impl Progress {
         self.blobs[blob].kept.add(bytes);
     }
 
-    /// Bytes of a blob have to come again, of which so many were there before this run.
+    /// Bytes of a blob must be downloaded again, of which this many were there before this run.
     pub fn lost(&self, blob: usize, bytes: u64, kept: u64) {
         // Counters wrap around.
         self.blobs[blob].done.add(bytes.wrapping_neg());
@@ -55,7 +55,7 @@ impl Progress {
         self.blobs[blob].done.get()
     }
 
-    /// So many bytes of a blob are there, and none of them came from the network.
+    /// Counts bytes of a blob that did not come from the network.
     pub fn set(&self, blob: usize, bytes: u64) {
         self.blobs[blob].done.set(bytes);
         self.blobs[blob].kept.set(bytes);
@@ -70,7 +70,7 @@ impl Progress {
         self.blobs[blob].open.load(Ordering::Relaxed)
     }
 
-    /// The blob is finished; says how many of its bytes were kept.
+    /// Marks the blob as finished; returns how many of its bytes were kept.
     pub fn close(&self, blob: usize) -> u64 {
         self.blobs[blob].open.store(false, Ordering::Relaxed);
         self.blobs[blob].kept.get()

@@ -1,5 +1,4 @@
-//! Blobs that are here already, in an archive or a directory: found by digest, and hashed before
-//! they are taken.
+//! Reuse of blobs from existing archives and directories: found by digest, and hashed before use.
 
 use crate::archive::plan::{Blob, Plan};
 use crate::archive::source::{Existing, Place};
@@ -8,11 +7,11 @@ use crate::error::Result;
 use crate::registry::Client;
 use std::path::{Path, PathBuf};
 
-/// What one read moves at most, in bytes.
+/// The largest read, in bytes.
 const BUFFER: usize = 128 << 10;
 
-/// The archives that a pull may take from. One that was named has to be usable; the one that is
-/// about to be replaced may be anything.
+/// The archives that a pull may reuse. One that was named must be usable; the one about to be
+/// replaced may be anything.
 pub(super) fn open(
     named: &[PathBuf],
     replaced: Option<&Path>,
@@ -33,12 +32,12 @@ pub(super) fn open(
 }
 
 /// The names of the images in an archive or a directory, as far as they can be read: references as
-/// the archive spells them, none where there is no archive.
+/// written in the archive, none if there is no archive.
 pub fn names(path: &Path) -> Vec<String> {
     Existing::open(path).map_or_else(|_| Vec::new(), |existing| existing.image_names())
 }
 
-/// Why each archive that was named, and that comes first, serves nothing, if it does not: a line.
+/// For each named archive that cannot be reused at all, a line that says why.
 pub(super) fn useless(
     named: &[PathBuf],
     existing: &[Existing],
@@ -79,12 +78,12 @@ pub(super) fn candidates<'e>(
     let named = existing
         .iter()
         .flat_map(move |one| one.find(digest, Some(size)));
-    // The same archive with damaged headers: there the blob is where it will be.
+    // The same archive with damaged headers: the blob is where it will be in the new one.
     let same = existing.iter();
     named.chain(same.filter_map(move |one| one.at(blob.offset, size)))
 }
 
-/// For each blob of a plan, a place that holds it, by digest.
+/// For each blob of a plan, a place that has it, by digest.
 pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
     let blobs = plan.blobs().iter().map(|blob| {
         let descriptor = &blob.descriptor;
@@ -96,8 +95,7 @@ pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
     blobs.collect()
 }
 
-/// For each blob of a plan, a place that holds it uncompressed, by diff ID; none, unless that is
-/// `wanted`.
+/// For each blob of a plan, a place that has it uncompressed, by diff ID; empty unless `wanted`.
 pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Option<Place>> {
     let layers = (0..plan.blobs().len()).map(|blob| {
         let diff_id = plan.diff_id(blob).filter(|_| wanted)?;
@@ -107,8 +105,8 @@ pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Op
     layers.collect()
 }
 
-/// For each blob of a plan, would it be taken from one of these? A name is taken at its word, and
-/// what has none is hashed; `inflated`: uncompressed layers serve, too.
+/// For each blob of a plan, whether it would be reused. Digests in names are believed, and files
+/// without one are hashed; `inflated`: uncompressed layers count, too.
 pub(super) fn claims(existing: &[Existing], plan: &Plan, inflated: bool) -> Vec<bool> {
     let layers = layers(existing, plan, inflated);
     let blobs = plan.blobs().iter().zip(layers);
@@ -124,7 +122,7 @@ pub(super) fn claims(existing: &[Existing], plan: &Plan, inflated: bool) -> Vec<
     claims.collect()
 }
 
-/// Are these the bytes of this digest?
+/// Whether these bytes have this digest.
 pub(super) fn holds(place: &Place, digest: &Digest) -> bool {
     let mut hasher = Hasher::new(digest.algorithm());
     let mut buffer = vec![0; BUFFER];

@@ -1,4 +1,4 @@
-//! Runs a pull's workers, and tells the observer how far they have come until all are done.
+//! Runs the workers of a pull, and reports their progress to the observer.
 
 use super::event::{Event, TICK};
 use super::state::Shared;
@@ -8,18 +8,18 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Instant;
 
-/// A worker's stack. Its buffers are on the heap; a TLS handshake takes the most of this.
+/// A worker's stack size. Its buffers are on the heap; a TLS handshake takes most of it.
 pub(super) const STACK: usize = 512 << 10;
 
 impl Shared<'_> {
-    /// Runs the workers and tells the observer, until all is done or has failed.
+    /// Runs the workers and reports to the observer, until everything is done or has failed.
     pub fn work(
         &self,
         jobs: usize,
         events: &Receiver<Option<Event>>,
         observer: &mut dyn FnMut(&Event),
     ) {
-        // Small images need no more workers than they have blobs or shareable pieces.
+        // Small images need no more workers than blobs or shareable pieces.
         let useful = self.plan.blobs().len() as u64 + self.plan.download_size() / (4 << 20);
         let workers = (useful.min(jobs as u64) as usize).max(1);
         std::thread::scope(|scope| {
@@ -41,7 +41,7 @@ impl Shared<'_> {
                             error,
                         ));
                     }
-                    // A system short of threads gets the work done with those it has.
+                    // A system short of threads does the work with those it has.
                     Err(_) => break,
                 }
             }
@@ -61,7 +61,7 @@ impl Shared<'_> {
                     if self.client.is_cancelled() {
                         self.fail(Error::Interrupted(0));
                     }
-                    // What is held back here tells nothing of the line.
+                    // With a rate limit, the rate says nothing about the line.
                     if !self.client.agent().is_limited() && self.queue.give_up_slow() > 0 {
                         let note = "a connection is nearly stalled; opening a new one";
                         self.client.note(note);
@@ -74,7 +74,7 @@ impl Shared<'_> {
                 }
             }
             if self.progress.running.load(Ordering::SeqCst) == 0 {
-                // No worker is left to send anything: what waits is all there is.
+                // No worker is left to send events: only the queued ones remain.
                 events
                     .try_iter()
                     .flatten()
@@ -85,7 +85,7 @@ impl Shared<'_> {
     }
 }
 
-/// Counts its worker in, and out again, also when that panics.
+/// Counts its worker in, and out again even if it panics.
 struct Running<'p>(&'p Shared<'p>);
 
 impl<'p> Running<'p> {

@@ -31,9 +31,9 @@ pub(super) struct Work<'w> {
     /// The plan as it was pulled, and the store in which its blobs are.
     pub pulled: &'w Plan,
     pub store: &'w dyn Store,
-    /// Layers of that plan that are here uncompressed already.
+    /// Layers of that plan that already exist uncompressed.
     pub raw: &'w [Option<Place>],
-    /// For each blob of the inflated plan, the one it is made from.
+    /// For each blob of the inflated plan, its source blob.
     pub origin: &'w [usize],
     /// The inflated plan.
     pub plan: &'w Plan,

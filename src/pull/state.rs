@@ -1,5 +1,5 @@
-//! What the workers of a pull have in common, and the thread that waits for them and tells the
-//! observer. Which work there is stands in [`super::schedule`], how it is done in [`super::worker`].
+//! The shared state of a pull's workers. [`super::schedule`] decides on the work, [`super::worker`]
+//! does it.
 
 use super::event::{Event, LayerProgress};
 use super::noted::Syncs;
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// So many bytes are sent on their way to the disk at once.
+/// How many bytes are written back at once.
 const RUN: u64 = 8 << 20;
 
 /// How far a blob has been hashed.
@@ -29,7 +29,7 @@ pub(super) struct Front {
     pub hasher: Hasher,
     /// The first chunk that is not hashed.
     pub next: usize,
-    /// It came wrong once already.
+    /// It already had the wrong digest once.
     pub second: bool,
 }
 
@@ -43,7 +43,7 @@ impl Front {
     }
 }
 
-/// What the workers of a pull have in common.
+/// The shared state of a pull's workers.
 pub(super) struct Shared<'p> {
     pub client: &'p Client,
     pub plan: &'p Plan,
@@ -52,9 +52,10 @@ pub(super) struct Shared<'p> {
     pub fronts: Vec<Mutex<Front>>,
     pub claims: Vec<Vec<Record>>,
     pub lender: Option<Lender>,
-    /// For each blob, where another archive may have it.
+    /// For each blob, places in other archives that may have it.
     places: OnceLock<Vec<Vec<Place>>>,
-    /// For each blob, where another archive has it uncompressed: then it is not pulled.
+    /// For each blob, a place in another archive that has it uncompressed: then it is not
+    /// downloaded.
     raw: OnceLock<Vec<Option<Place>>>,
     pub progress: Progress,
     pub syncs: Syncs,
@@ -93,7 +94,7 @@ impl<'p> Shared<'p> {
                     || lent(blob.descriptor.digest)
             })
             .collect();
-        // What asks the system is left out where nobody wants to know.
+        // Skips the system calls if nobody needs the answer.
         let parallel = sizes.iter().any(|size| *size > FOLLOWED)
             && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         let front =
@@ -116,7 +117,7 @@ impl<'p> Shared<'p> {
         }
     }
 
-    /// Looks which blobs other archives may have; `inflated`: or have uncompressed.
+    /// Finds the blobs that other archives may have; `inflated`: also uncompressed.
     pub fn look(&self, existing: &[Existing], inflated: bool) {
         let raw = reuse::layers(existing, self.plan, inflated);
         let blobs = self.plan.blobs().iter().zip(&raw).enumerate();
@@ -135,17 +136,17 @@ impl<'p> Shared<'p> {
         let _ = self.raw.set(raw);
     }
 
-    /// Where else a blob may be.
+    /// The other places of a blob.
     pub fn places(&self, blob: usize) -> &[Place] {
         self.places.get().map_or(&[], |places| &places[blob])
     }
 
-    /// For each blob, where it is uncompressed.
+    /// For each blob, its uncompressed place.
     pub fn raw(&self) -> &[Option<Place>] {
         self.raw.get().map_or(&[], Vec::as_slice)
     }
 
-    /// What a finished pull did.
+    /// The result of a finished pull.
     pub fn report(&self, path: &Path, size: u64) -> Report {
         let kept = self.progress.blobs.iter();
         Report {
@@ -188,8 +189,8 @@ impl<'p> Shared<'p> {
         Chunks::of(self.plan.blobs()[blob].descriptor.size)
     }
 
-    /// All chunks before `next` are hashed, so that nobody needs them any more: their way to the
-    /// disk begins while others arrive, many at once.
+    /// All chunks before `next` are hashed and no longer needed: starts their writeback while
+    /// others arrive, many at once.
     pub fn passed(&self, blob: usize, next: usize) {
         let chunks = self.chunks(blob);
         let run = chunks.in_bytes(RUN);
@@ -214,7 +215,7 @@ impl<'p> Shared<'p> {
         self.reference(blob).registry()
     }
 
-    /// What the lender's file claims of a chunk, and the place of the blob in it.
+    /// The lender's claim about a chunk, and the blob's offset in its file.
     pub fn lent(&self, blob: usize, chunk: usize) -> Option<(Record, u64)> {
         let descriptor = &self.plan.blobs()[blob].descriptor;
         let rows = &self.lender.as_ref()?.rows;
@@ -226,19 +227,19 @@ impl<'p> Shared<'p> {
 
     pub fn tell(&self, event: Event) {
         if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Nobody listening is no failure of the pull.
+            // A missing listener is not an error.
             let _ = events.send(Some(event));
         }
     }
 
-    /// Lets whoever waits for events look whether there is still anybody to wait for.
+    /// Wakes the event loop so that it checks whether workers are left.
     pub fn wake(&self) {
         if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = events.send(None);
         }
     }
 
-    /// The first failure is the pull's; all others follow from it.
+    /// The first failure is the pull's; the others follow from it.
     pub fn fail(&self, error: Error) {
         self.error
             .lock()

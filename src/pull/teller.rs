@@ -1,4 +1,4 @@
-//! Tells the observer how far an output in order has come, on the thread that writes it.
+//! Reports the progress of a sequential output to the observer, on the writing thread.
 
 use super::event::{Event, LayerProgress, TICK};
 use crate::archive::plan::Plan;
@@ -6,11 +6,11 @@ use crate::counter::Counter;
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-/// What is under way, and how far it is.
+/// The current blob and its progress.
 pub(super) struct Teller<'t> {
     observer: RefCell<&'t mut dyn FnMut(&Event)>,
     pub downloaded: &'t Counter,
-    /// Each blob is told when it went through.
+    /// Whether to report each finished blob.
     layers: Cell<bool>,
     done: Cell<u64>,
     total: Cell<u64>,
@@ -35,7 +35,7 @@ impl<'t> Teller<'t> {
         (self.observer.borrow_mut())(event);
     }
 
-    /// A plan's blobs are to go through, from the first on.
+    /// Starts reporting on a plan's blobs.
     pub fn start(&self, plan: &Plan) {
         self.total.set(plan.download_size());
         self.tell(&Event::Started {
@@ -44,8 +44,8 @@ impl<'t> Teller<'t> {
         });
     }
 
-    /// A further stage, through which the blobs of this plan go. Unless `layers`, they were told
-    /// before and are not told again.
+    /// Starts another stage for the blobs of this plan. Without `layers`, they are not reported
+    /// again.
     pub fn stage(&self, plan: &Plan, doing: &'static str, layers: bool) {
         let total = plan.download_size();
         self.done.set(0);
@@ -54,7 +54,7 @@ impl<'t> Teller<'t> {
         self.tell(&Event::Stage { doing, total });
     }
 
-    /// A blob's turn has come.
+    /// Starts a blob.
     pub fn begin(&self, plan: &Plan, layer: usize) {
         let descriptor = &plan.blobs()[layer].descriptor;
         self.layer.set(Some(LayerProgress {
@@ -65,7 +65,7 @@ impl<'t> Teller<'t> {
         }));
     }
 
-    /// So many more bytes went through.
+    /// Counts bytes.
     pub fn passed(&self, bytes: u64) {
         self.done.set(self.done.get() + bytes);
         if let Some(layer) = self.layer.get() {
@@ -75,7 +75,7 @@ impl<'t> Teller<'t> {
         self.tick();
     }
 
-    /// Time passes.
+    /// Reports progress if it is time to.
     pub fn tick(&self) {
         if Instant::now() >= self.next.get() {
             self.next.set(Instant::now() + TICK);
@@ -83,7 +83,7 @@ impl<'t> Teller<'t> {
         }
     }
 
-    /// The blob whose turn it was went through, and was right.
+    /// The current blob is finished and verified.
     pub fn end(&self) {
         if let Some(layer) = self.layer.take()
             && self.layers.get()

@@ -1,5 +1,5 @@
-//! Outputs that workers fill in place, a file and a directory, and what is made of them where the
-//! archive is to be of another form. What goes to a writer stands in [`super::to_writer`].
+//! Pulls to a file or a directory, which workers fill in place, and their conversion (inflating,
+//! xz). For writers see [`super::to_writer`].
 
 use super::event::Event;
 use super::inflate::Stored;
@@ -21,7 +21,7 @@ pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
     if let Some(beside) = &pull.beside {
         directory::check_target(beside)?;
     }
-    // A link stays; the file that it points to is replaced.
+    // A link stays; its target is replaced.
     let place = &resolve(path).map_err(|error| Error::output(path, "writing", error))?;
     if let Some(report) = pull.unchanged_file(place, path)? {
         return Ok(report);
@@ -57,10 +57,10 @@ pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
 }
 
 pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
-    // Without a slash behind it.
+    // Without a trailing slash.
     let path = &path.components().collect::<PathBuf>();
     directory::check_target(path)?;
-    // There is no archive to be compressed.
+    // There is no archive to compress.
     pull.xz = false;
     if let Some(report) = pull.unchanged_directory(path)? {
         return Ok(report);
@@ -84,8 +84,9 @@ pub(super) fn to_directory(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
 }
 
 impl Pull<'_> {
-    /// Lets workers fill a store that will replace `path`, and then `finish` do what is left; it
-    /// says what was made, and whether what was there is the same. After a failure the store keeps what is worth keeping.
+    /// Has workers fill a store that will replace `path`, then calls `finish`, which returns what
+    /// was made and whether the existing output is the same. After a failure the store keeps what
+    /// is worth resuming from.
     fn fill(
         mut self,
         opened: Opened,
@@ -139,7 +140,7 @@ impl Pull<'_> {
     }
 }
 
-/// A store in which every blob is, and true.
+/// A store with every blob verified.
 struct Filled<'f> {
     shared: &'f Shared<'f>,
     check: bool,

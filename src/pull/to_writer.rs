@@ -1,4 +1,4 @@
-//! An output that gets everything in order: the archive goes to a writer while its blobs arrive.
+//! Pulls to a writer: the archive is written in order while its blobs arrive.
 
 use super::event::Event;
 use super::inflate::here;
@@ -45,7 +45,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     let plan = shape.plan(&pull.plan);
     let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
     let (size, sha256) = pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
-        // Where that is the first stage, it is the download.
+        // As the first stage, it is the download.
         if pull.inflate.is_some() {
             teller.stage(plan, shape.doing(), false);
         }
@@ -53,7 +53,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     })?;
     teller.tell(&teller.snapshot());
     teller.tell(&Event::Finishing);
-    // Each once: a layer that came uncompressed is found by its digest and by its diff ID.
+    // Each once: an uncompressed layer is found both by its digest and by its diff ID.
     let kept = all.iter().filter(|blob| !here.is_missing(**blob));
     Ok(Report {
         path: PathBuf::new(),
@@ -67,7 +67,7 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
     })
 }
 
-/// What need not be downloaded, for each blob.
+/// The bytes of each blob that need not be downloaded.
 struct Here {
     blobs: Vec<Option<Place>>,
     raw: Vec<Option<Place>>,
@@ -80,7 +80,7 @@ impl Here {
 }
 
 impl Pull<'_> {
-    /// Reads blobs in order, ahead of `run`, which gets them as layers.
+    /// Prefetches blobs in order for `run`, which gets them as layers.
     fn in_order<T>(
         &self,
         wanted: &[usize],
@@ -129,7 +129,7 @@ impl Pull<'_> {
     }
 }
 
-/// Blobs in order, from the line or from where they are here.
+/// Blobs in order, prefetched or from existing archives.
 struct InOrder<'o> {
     plan: &'o Plan,
     ahead: &'o Ahead<'o>,

@@ -1,7 +1,8 @@
-//! Bringing one segment from the registry to its place: requests, ranges, and broken connections.
+//! Transfer of one segment from the registry to its place: requests, ranges, and broken
+//! connections.
 //!
-//! A transfer goes on at the byte where a connection broke, with its checksum and hash kept. What
-//! a blob's hash comes to is judged in [`super::worker`].
+//! A transfer resumes at the byte where a connection broke, with its checksum and hash state.
+//! [`super::worker`] checks a blob's digest.
 
 use super::checkpoint::place;
 use super::schedule::segment::{Part, Segment};
@@ -14,28 +15,28 @@ use crate::registry::blob::body::Flow;
 use crate::registry::blob::{Answer, Attempt, Failure, Tries};
 use std::sync::{Arc, MutexGuard};
 
-/// How much of a body that nobody wants is read so that its connection can be kept.
+/// How much of an unwanted rest is drained to keep the connection.
 const KEEP_REST: u64 = 32 << 10;
 
-/// After so many bytes of a pull, writes are of this size: for large ones the kernel takes memory
-/// in large pieces, and when those that lie ready are used up, a virtual machine has to get each
-/// from its host. 2 GB took 4.4 s with large writes to the end, and 2.4 s so; less than this took
-/// a tenth less processor time with large ones.
+/// After this many bytes of a pull, writes are small: for large writes the kernel allocates large
+/// pages, which a virtual machine has to fetch from its host once its free ones are used up. 2 GB
+/// took 4.4 s with large writes throughout, and 2.4 s this way; below this amount, large writes
+/// took a tenth less processor time.
 const PLENTY: u64 = 512 << 20;
 const SMALL: usize = 32 << 10;
 
-/// Where a segment's transfer stands; it survives a broken connection.
+/// The state of a segment's transfer; it survives a broken connection.
 struct Transfer<'p> {
     segment: Arc<Segment>,
     chunks: Chunks,
-    /// The next byte of the blob that is wanted.
+    /// The blob's next missing byte.
     at: u64,
     crc: crc32fast::Hasher,
-    /// Held while this worker is at the front, with the hash of what came so far.
+    /// Held while this worker is at the front, with the running hash.
     front: Option<(MutexGuard<'p, Front>, Hasher)>,
-    /// The whole blob is wanted: the first request for it goes without a range.
+    /// The whole blob is wanted: its first request has no range.
     whole: bool,
-    /// A mirror sends it.
+    /// Whether a mirror sends it.
     mirrored: bool,
 }
 
@@ -46,7 +47,7 @@ enum Outcome {
 }
 
 impl<'p> Worker<'p> {
-    /// Brings a segment's chunks, over as many connections as it takes.
+    /// Fetches a segment's chunks, over as many connections as it takes.
     pub(super) fn fetch(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
         let outcome = self.fetch_segment(segment, whole);
         let noted = self.shared.note_last(segment);
@@ -62,7 +63,7 @@ impl<'p> Worker<'p> {
         let start = chunks.range(segment.first).start;
         let part = segment.lock().part.clone();
         let part = part.unwrap_or_else(|| Part::nothing(start));
-        // Of a chunk that is there in part, the front has to read the beginning.
+        // The front still has to hash the written part of a chunk.
         let front = shared.fronts[segment.blob]
             .try_lock()
             .ok()
@@ -88,7 +89,7 @@ impl<'p> Worker<'p> {
                 Ok(Outcome::Done | Outcome::Lost) => return Ok(()),
                 Err(failure) => failure,
             };
-            // Nobody is to end a connection that is over, or the wait before the next one.
+            // The connection is over, so there is nothing to abort.
             segment.lock().socket = None;
             if shared.queue.is_stopped() || segment.lock().revoked {
                 break;
@@ -107,7 +108,7 @@ impl<'p> Worker<'p> {
         Ok(())
     }
 
-    /// One request for the rest of a segment, and its answer.
+    /// One request for the rest of a segment, and its response.
     fn stream(&mut self, transfer: &mut Transfer<'p>) -> Attempt<Outcome> {
         let shared = self.shared;
         let blob = transfer.segment.blob;
@@ -136,7 +137,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Goes on with an answer that holds the whole blob, where that is possible.
+    /// Continues with a response that contains the whole blob, if possible.
     fn without_range(&mut self, transfer: &mut Transfer<'p>) -> Attempt<Outcome> {
         if !self.no_ranges(&transfer.segment) {
             return Ok(Outcome::Lost);
@@ -144,8 +145,8 @@ impl<'p> Worker<'p> {
         self.stream(transfer)
     }
 
-    /// The registry does not serve ranges: may this segment take a whole answer? What others left
-    /// of later chunks comes again with it.
+    /// The registry does not serve ranges: whether this segment may use a whole response. Later
+    /// partial chunks are downloaded again with it.
     fn no_ranges(&self, segment: &Segment) -> bool {
         let (shared, blob) = (self.shared, segment.blob);
         for part in shared.queue.drop_parts(blob).values() {
@@ -155,8 +156,8 @@ impl<'p> Worker<'p> {
         shared.queue.no_ranges(segment)
     }
 
-    /// Reads an answer's body to where it belongs. `whole`: it begins at the blob's first byte,
-    /// has so many, and what comes before the wanted byte is passed over.
+    /// Writes a response's body to its place. `whole`: it starts at the blob's first byte, has this
+    /// length, and the bytes before the wanted one are skipped.
     fn receive(
         &mut self,
         transfer: &mut Transfer<'p>,
@@ -167,7 +168,7 @@ impl<'p> Worker<'p> {
         let blob = transfer.segment.blob;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
         if whole.is_some() && transfer.at == 0 && flow.length().is_some() {
-            // Only now does the registry itself confirm the size.
+            // Only now the registry confirms the size.
             shared.store.reserve(blob, descriptor.size)?;
         }
         let segment = transfer.segment.clone();
@@ -217,7 +218,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// How much is to be written at once.
+    /// The size of a write.
     fn unit(&self, encrypted: bool) -> usize {
         match encrypted {
             _ if self.shared.progress.downloaded.get() > PLENTY => SMALL,
@@ -226,8 +227,8 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Reads into the buffer: once, or on a fast link until it holds what is wanted. What came
-    /// before a failure counts.
+    /// Reads into the buffer: once, or on a fast link until it has the wanted amount. Bytes before
+    /// a failure count.
     fn fill(
         &mut self,
         segment: &Segment,
@@ -255,8 +256,8 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// All that was wanted is there. A body that goes on behind the blob's end is hostile; one of
-    /// which another worker has the rest is left.
+    /// Everything wanted is there. A body that continues after the blob's end is hostile; one whose
+    /// rest another worker has is abandoned.
     fn end(
         &mut self,
         transfer: &mut Transfer<'p>,
@@ -276,14 +277,14 @@ impl<'p> Worker<'p> {
     }
 }
 
-/// How many bytes to write at this place of the file, `most` at most, so that the next write begins
-/// where whole pages begin: a write of those costs the kernel a third less.
+/// How many bytes to write at this offset, at most `most`, so that the next write is page-aligned,
+/// which costs the kernel a third less.
 fn to_boundary(place: u64, most: u64) -> u64 {
     most - place % most
 }
 
 impl Transfer<'_> {
-    /// The byte where the segment ends by now.
+    /// The segment's current end, in bytes.
     fn end(&self) -> u64 {
         match self.segment.end() {
             0 => 0,
@@ -293,8 +294,8 @@ impl Transfer<'_> {
 }
 
 impl Shared<'_> {
-    /// Writes received bytes and notes each chunk that they complete. Bytes of a chunk that is
-    /// there already are passed over.
+    /// Writes received bytes and records each chunk that they complete. Bytes of a chunk that is
+    /// already there are skipped.
     fn take(
         &self,
         transfer: &mut Transfer<'_>,
@@ -315,7 +316,7 @@ impl Shared<'_> {
             bytes = rest;
             let present = self.queue.has(blob, chunk);
             if present {
-                // Its bytes are in the file; the front reads them there.
+                // Its bytes are in the file; the front reads them from there.
                 transfer.front = None;
             } else {
                 if !absent {

@@ -1,5 +1,4 @@
-//! What is written in the end: the plan as it was pulled, or that of its layers inflated; and how
-//! its layers come from those that were pulled.
+//! The conversion of a pulled plan: layers inflated, archive compressed, or neither.
 
 use super::event::Event;
 use super::inflate::{Inflate, Inflating, Stored, origins};
@@ -17,31 +16,31 @@ use crate::registry::Client;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 
-/// What xz itself does unless told otherwise.
+/// xz's default level.
 const LEVEL: u32 = 6;
 
 /// The size of an archive, and its SHA-256 where that is wanted.
 pub(super) type Made = (u64, Option<Digest>);
 
-/// Where layers come from: those of a plan, as they were pulled.
+/// The layers of a plan, as they were pulled.
 pub(super) struct Pulled<'p> {
     pub plan: &'p Plan,
     pub layers: &'p mut dyn Layers,
-    /// Those that are here uncompressed already.
+    /// Those that already exist uncompressed.
     pub raw: &'p [Option<Place>],
 }
 
-/// The form that the archive takes.
+/// The final form of the archive.
 pub(super) struct Shape {
     inflated: Option<Inflated>,
-    /// All of it is compressed with xz.
+    /// Whether it is compressed with xz.
     xz: bool,
 }
 
 struct Inflated {
     inflate: Inflate,
     plan: Plan,
-    /// For each of its blobs, the pulled one that it is made from.
+    /// For each of its blobs, its source blob.
     origin: Vec<usize>,
 }
 
@@ -100,12 +99,12 @@ impl Shape {
         })
     }
 
-    /// What writing it is called.
+    /// The name of the writing stage.
     pub fn doing(&self) -> &'static str {
         if self.xz { "compressing" } else { "writing" }
     }
 
-    /// The archive is what was pulled.
+    /// The archive is the pulled one, unchanged.
     pub fn is_plain(&self) -> bool {
         self.inflated.is_none() && !self.xz
     }
@@ -115,7 +114,7 @@ impl Shape {
         inflated.map_or(pulled, |inflated| &inflated.plan)
     }
 
-    /// The pulled blobs that are needed, in the order in which they are.
+    /// The needed blobs, in order.
     pub fn order(&self, pulled: &Plan) -> Vec<usize> {
         match &self.inflated {
             Some(inflated) => inflated.origin.clone(),
@@ -300,7 +299,7 @@ impl Write for Counted<'_> {
     }
 }
 
-/// Layers whose turn is told.
+/// Layers that report their start.
 struct Told<'t, 'l> {
     plan: &'l Plan,
     layers: &'l mut dyn Layers,

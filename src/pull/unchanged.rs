@@ -1,5 +1,5 @@
-//! Is the archive or directory under the final name already what is asked for? Then it is left as
-//! it is: its inode, its time, its bytes.
+//! Unchanged outputs: an archive or directory that is already what was requested is left as it is,
+//! with its inode, time and bytes.
 //!
 //! It is when each of its bytes is that of the plan: headers and documents are compared, layers are
 //! hashed. A quick check compares the former and the sizes only.
@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What one read moves at most, in bytes.
+/// The largest read, in bytes.
 const BUFFER: usize = 128 << 10;
 
 impl Pull<'_> {
@@ -78,8 +78,8 @@ impl Pull<'_> {
         outcome
     }
 
-    /// The plan of what is to be there in the end. Of layers that are to be inflated, the sizes are
-    /// those that they have there: who has them by their diff IDs has hashed them.
+    /// The plan of the requested output. Sizes of inflated layers are taken from the existing
+    /// output, which was hashed to find them by diff ID.
     fn final_plan(&self, path: &Path) -> Option<Cow<'_, Plan>> {
         if self.inflate.is_none() {
             return Some(Cow::Borrowed(&self.plan));
@@ -95,7 +95,7 @@ impl Pull<'_> {
     }
 }
 
-/// A look at what is there. What cannot be read is not what is asked for.
+/// Examines the existing output. If it cannot be read, it is not the requested one.
 struct Look<'l, 'c, 't> {
     pull: &'l Pull<'c>,
     plan: &'l Plan,
@@ -103,7 +103,7 @@ struct Look<'l, 'c, 't> {
 }
 
 impl Look<'_, '_, '_> {
-    /// Has an archive the plan's size, headers and documents?
+    /// Whether an archive has the plan's size, headers and documents.
     fn has_documents(&self, file: &File) -> bool {
         let mut buffer = vec![0; BUFFER];
         let whole = file.metadata().map_or(0, |about| about.len());
@@ -119,8 +119,8 @@ impl Look<'_, '_, '_> {
             })
     }
 
-    /// Has an archive with these documents the plan's layers? Then with its SHA-256, where that is
-    /// wanted.
+    /// Whether an archive with these documents has the plan's layers; with its SHA-256, if
+    /// requested.
     fn has_layers(&self, file: &File) -> Result<Option<Option<Digest>>> {
         let quick = self.pull.quick_check;
         if quick && !self.pull.sha256 {
@@ -159,7 +159,7 @@ impl Look<'_, '_, '_> {
         Ok(Some(whole.map(Hasher::finish)))
     }
 
-    /// Has a directory as many files as the plan has entries, and no others?
+    /// Whether a directory has exactly as many files as the plan has entries.
     fn is_listed(&self, path: &Path) -> bool {
         let entries = self.plan.entries().iter();
         let wanted = entries.map(|entry| (entry.path().to_owned(), entry.size()));
@@ -174,7 +174,7 @@ impl Look<'_, '_, '_> {
         found.len() == wanted.len() && found.iter().all(|one| wanted.contains(one))
     }
 
-    /// Has a directory what each of the plan's entries holds?
+    /// Whether a directory has the content of each of the plan's entries.
     fn has_files(&self, path: &Path) -> Result<bool> {
         let Some(folder) = folder(path) else {
             return Ok(false);
@@ -207,7 +207,7 @@ impl Look<'_, '_, '_> {
         Ok(true)
     }
 
-    /// Hands on bytes of a file: first byte and size; `false` where it has not as many.
+    /// Passes on bytes of a file, given offset and size; `false` if it is too short.
     fn read(&self, file: &File, place: (u64, u64), take: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let tell = |bytes| self.teller.passed(bytes);
         match read(file, place, self.pull, &mut |bytes| {

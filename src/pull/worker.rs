@@ -1,9 +1,10 @@
-//! One worker: takes a task, checks what is there, hashes in order, and judges each blob.
-//! How bytes come from the registry to their place stands in [`super::transfer`].
+//! A worker: takes tasks, checks what is already there, hashes in order, and verifies each blob.
+//! [`super::transfer`] fetches the bytes.
 //!
 //! Each blob has a front: how far it has been hashed, in order. A worker whose segment begins there
-//! hashes what it receives; what others write further back is read again (from the page cache)
-//! when the front comes to it, and so is what comes faster than one worker can receive and hash. Nothing counts that was not hashed in this run.
+//! hashes what it receives. What others write after it is read again (from the page cache) when the
+//! front gets there, and so is data that arrives faster than one worker can receive and hash. Only
+//! data hashed in this run counts.
 
 use super::event::Event;
 use super::noted::Noted;
@@ -18,17 +19,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-/// What one read from a socket and one write move at most, in bytes. Through TLS half of it:
-/// a connection has buffers of its own there.
+/// The largest read from a socket and the largest write, in bytes. Half of it with TLS, where a
+/// connection has its own buffers.
 pub(super) const BUFFER: usize = 256 << 10;
-/// What one read from the file moves at most, in bytes.
+/// The largest read from the file, in bytes.
 const READ: usize = 128 << 10;
 
-/// What of a chunk is there and true.
+/// The verified part of a chunk.
 struct Found {
-    /// As if it had been received up to there.
+    /// As if it had been received up to this point.
     part: Part,
-    /// Of the blob up to the chunk's end, where the hash before it was known.
+    /// The blob's hash up to the chunk's end, if the hash before it was known.
     hasher: Option<Hasher>,
 }
 
@@ -45,7 +46,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Works until there is nothing to do, or something failed for good.
+    /// Works until there is nothing to do, or the pull has failed.
     pub fn run(mut self) {
         loop {
             let outcome = match self.shared.queue.next() {
@@ -68,7 +69,7 @@ impl<'p> Worker<'p> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what the journal claims, or another file lends, and keeps what is right.
+    /// Reads what the journal claims or another file lends, and keeps what matches.
     fn check(&mut self, blob: usize) -> Result<()> {
         let shared = self.shared;
         let chunks = shared.chunks(blob);
@@ -106,7 +107,7 @@ impl<'p> Worker<'p> {
                 front.hasher = hasher;
                 front.next = chunks.count();
             }
-            // A copy that was not right has gone over the others.
+            // A wrong copy has overwritten the partial chunks.
             for (chunk, part) in std::mem::take(&mut parts) {
                 shared.progress.lost(blob, part.kept, part.kept);
                 if let Some(found) = self.check_chunk(blob, chunk, None)? {
@@ -123,7 +124,7 @@ impl<'p> Worker<'p> {
         self.advance(blob)
     }
 
-    /// How much of this chunk is there, or can be had from the lender? Hashes it on the way.
+    /// How much of this chunk is there or can be taken from the lender. Hashes it while reading.
     fn check_chunk(
         &mut self,
         blob: usize,
@@ -136,7 +137,7 @@ impl<'p> Worker<'p> {
         let (own_size, lent) = (claimed(own, size), shared.lent(blob, chunk));
         let lent = lent.map(|(record, place)| (record, Some(place)));
         let mut tries = [Some((own, None)), lent];
-        // What is here already, unless the other file has more.
+        // Our own claim first, unless the other file has more.
         tries.sort_by_key(|of| of.map(|(record, _)| std::cmp::Reverse(claimed(record, size))));
         for (record, from) in tries.into_iter().flatten() {
             if claimed(record, size) == 0 {
@@ -153,8 +154,8 @@ impl<'p> Worker<'p> {
         Ok(None)
     }
 
-    /// Reads what a record claims, and copies it where it comes `from` that place of the lender's.
-    /// The longer claim counts if it is true, and else the shorter one.
+    /// Reads what a record claims, and copies it if it is `from` that offset of the lender's file.
+    /// The longer claim counts if it matches, otherwise the shorter one.
     fn check_record(
         &mut self,
         blob: usize,
@@ -212,8 +213,8 @@ impl<'p> Worker<'p> {
         Ok(Some(Found { part, hasher }))
     }
 
-    /// Copies what is missing of a blob from another archive that has it; `present` chunks, in
-    /// ascending order, are never written over.
+    /// Copies the missing parts of a blob from another archive; `present` chunks, in ascending
+    /// order, are never overwritten.
     fn take_over(&mut self, blob: usize, present: &[usize]) -> Result<Option<Hasher>> {
         let shared = self.shared;
         for place in shared.places(blob) {
@@ -227,8 +228,8 @@ impl<'p> Worker<'p> {
         Ok(None)
     }
 
-    /// Completes a blob from another archive. The other archive may change at any time, so the
-    /// hash is that of our own file; the copied chunks count only if it is right.
+    /// Completes a blob from another archive. The other archive may change at any time, so our own
+    /// file is hashed; the copied chunks count only if the digest matches.
     fn copy(&mut self, blob: usize, from: &Place, present: &[usize]) -> Result<Option<Hasher>> {
         let shared = self.shared;
         let (chunks, before) = (shared.chunks(blob), shared.progress.of(blob));
@@ -264,7 +265,7 @@ impl<'p> Worker<'p> {
         Ok(Some(hasher))
     }
 
-    /// Hashes bytes of a blob that were written; returns their CRC-32.
+    /// Hashes written bytes of a blob; returns their CRC-32.
     fn read_back(&mut self, blob: usize, range: Range<u64>, hasher: &mut Hasher) -> Result<u32> {
         let mut crc = crc32fast::Hasher::new();
         self.read(blob, range, |part| {
@@ -274,7 +275,7 @@ impl<'p> Worker<'p> {
         Ok(crc.finalize())
     }
 
-    /// Reads bytes of a blob that were written.
+    /// Reads written bytes of a blob.
     fn read(&mut self, blob: usize, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -287,7 +288,7 @@ impl<'p> Worker<'p> {
         Ok(())
     }
 
-    /// Hashes what another worker brings, while it brings more.
+    /// Hashes what another worker has written, while it continues.
     fn follow(&mut self, segment: &Arc<Segment>) -> Result<()> {
         let mut seen = 0;
         while let Some(more) = self.shared.queue.grows(segment, seen) {
@@ -297,12 +298,12 @@ impl<'p> Worker<'p> {
         self.advance(segment.blob)
     }
 
-    /// Hashes on from the front as far as chunks are there, and ends the blob at its end.
+    /// Hashes from the front as far as chunks are present, and finishes the blob at its end.
     pub(super) fn advance(&mut self, blob: usize) -> Result<()> {
         let shared = self.shared;
         let chunks = shared.chunks(blob);
         loop {
-            // Whoever completes the blob has to wait for its turn; others leave it to them.
+            // Only the worker that completes the blob has to wait for the front; others leave it.
             let mut front = if shared.queue.is_complete(blob) {
                 self.front(blob)
             } else {
@@ -324,14 +325,14 @@ impl<'p> Worker<'p> {
                 return self.judge(blob, front);
             }
             drop(front);
-            // The last chunk may have come between the look at it and the front's release.
+            // The last chunk may have arrived just before the front was released.
             if !shared.queue.is_complete(blob) {
                 return Ok(());
             }
         }
     }
 
-    /// Nothing more is to be done about a blob.
+    /// Finishes a blob.
     fn finish(&self, blob: usize) {
         let shared = self.shared;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
@@ -346,7 +347,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// All of a blob is hashed: is it what its descriptor names?
+    /// A blob is completely hashed: compares it with its descriptor.
     fn judge(&self, blob: usize, mut front: MutexGuard<'_, Front>) -> Result<()> {
         let shared = self.shared;
         let descriptor = &shared.plan.blobs()[blob].descriptor;
@@ -381,7 +382,7 @@ impl<'p> Worker<'p> {
             descriptor.digest
         )));
         *front = Front {
-            // A mirror's mistake does not count as the registry's.
+            // A mirror's mistake does not count against the registry.
             second: !mirrored,
             ..Front::new(Hasher::new(descriptor.digest.algorithm()))
         };

@@ -48,8 +48,8 @@ impl ClientBuilder {
         self
     }
 
-    /// A user and a password for the registry of the first reference that the client is given;
-    /// no other is told them. `source` says where they came from, for messages.
+    /// Sets user and password for the registry of the first reference that the client is given; no
+    /// other registry gets them. `source` is where they came from, for messages.
     pub fn credentials(mut self, user: &str, password: &str, source: &str) -> Self {
         let credential = Credential::password(user, password);
         self.credentials.given = Some(Found {
@@ -59,98 +59,99 @@ impl ClientBuilder {
         self
     }
 
-    /// Looks for credentials in this file only, of the form of Docker's config.json.
+    /// Looks for credentials only in this file, in the format of Docker's config.json.
     ///
-    /// Otherwise they are looked for, where a registry asks for some, in the environment
-    /// (`DOCKERSAVE_USER` and `DOCKERSAVE_PASSWORD`, for the registry that `DOCKERSAVE_REGISTRY` names
-    /// or the first one, `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`) and in the files of Docker and containers tools, with their helpers.
+    /// Otherwise, when a registry asks for credentials, they are looked up in the environment
+    /// (`DOCKERSAVE_USER` and `DOCKERSAVE_PASSWORD`, for the registry that `DOCKERSAVE_REGISTRY`
+    /// names or the first one, `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`) and in the files of
+    /// Docker and containers tools, with their helpers.
     pub fn authfile(mut self, path: &Path) -> Self {
         self.credentials.file = Some(path.to_owned());
         self
     }
 
-    /// Trusts the certificates of a PEM file beside the built-in roots. May be called repeatedly.
+    /// Trusts the certificates of a PEM file besides the built-in roots. May be called repeatedly.
     pub fn trust_file(mut self, path: &Path) -> Self {
         self.trust.roots.push(path.to_owned());
         self
     }
 
-    /// Identifies with a certificate chain and its key, both PEM files.
+    /// Sets a client certificate chain and its key, both PEM files.
     pub fn identity(mut self, chain: &Path, key: &Path) -> Self {
         self.trust.identity = Some((chain.to_owned(), key.to_owned()));
         self
     }
 
-    /// Checks no certificate. What arrives is still checked against its digest, but a reference by
-    /// tag can then be answered by anyone.
+    /// Disables certificate checks. Content is still checked against its digest, but anyone can
+    /// then answer what a tag means.
     pub fn skip_verify(mut self, skip: bool) -> Self {
         self.trust.skip_verify = skip;
         self
     }
 
-    /// Judges certificates by this time, in seconds since 1970, instead of the system's clock.
+    /// Checks certificates against this time, in seconds since 1970, instead of the system clock.
     ///
-    /// Without it, a clock that stands before the time of this program's own source counts as
-    /// standing there.
+    /// Without it, a clock before the date of this program's source counts as that date.
     pub fn time(mut self, seconds: u64) -> Self {
         self.trust.clock.given = Some(seconds);
         self
     }
 
-    /// Asks a mirror, `[SCHEME://]HOST[:PORT][/PREFIX][?ns]`, for whatever has a digest before the
-    /// registry itself. May be called repeatedly; each is told its own credentials only.
+    /// Adds a mirror, `[SCHEME://]HOST[:PORT][/PREFIX][?ns]`, which is asked before the registry
+    /// for everything that has a digest. May be called repeatedly; each gets only its own
+    /// credentials.
     pub fn mirror(mut self, address: &str) -> Self {
         self.mirrors.push(address.to_owned());
         self
     }
 
-    /// Lets mirrors say, too, what a tag stands for: they are then trusted as the registry is.
+    /// Lets mirrors resolve tags, too: they are then trusted like the registry.
     pub fn mirror_tags(mut self, trust: bool) -> Self {
         self.mirror_tags = trust;
         self
     }
 
-    /// How often something is tried again without progress in between (default 5).
+    /// Sets the number of retries without progress in between (default 5).
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
     }
 
-    /// How long a connection may bring nothing (default 30 s). An answer's head may take four
-    /// times as long, all redirects on the way to it eight times. A body of which next to nothing
-    /// comes is given up after twice as long; what is put around its bytes does not count.
+    /// Sets how long a connection may be idle (default 30 s). The first byte of a response may take
+    /// four times as long, all redirects eight times. A body that only trickles is given up after
+    /// twice as long; framing bytes do not count.
     pub fn timeout(mut self, idle: Duration) -> Self {
         self.timeout = idle;
         self
     }
 
-    /// Reads at most so many bytes a second, over all connections.
+    /// Limits the bytes per second of all connections together.
     pub fn limit_rate(mut self, rate: u64) -> Self {
         self.rate = Some(rate);
         self
     }
 
-    /// Is told each step and request, without any secret, from several threads.
+    /// Sets a callback for each step and request, without secrets, called from several threads.
     pub fn log(mut self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.log = Some(Arc::new(log));
         self
     }
 
-    /// Is told what somebody who waits should know, such as a failure that is tried again only
-    /// after more than a second; the log is not told it then.
+    /// Sets a callback for what a waiting user should know, such as a retry after more than a
+    /// second; the log does not get it then.
     pub fn notice(mut self, notice: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.notice = Some(Arc::new(notice));
         self
     }
 
-    /// Reads the files that options name; connects to nothing.
+    /// Reads the files named in options; opens no connection.
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] for a file that cannot be used, [`Error::Usage`] for a proxy variable.
+    /// [`Error::Input`] for an unusable file, [`Error::Usage`] for an invalid proxy variable.
     pub fn build(self) -> Result<Client> {
         let proxies = Proxies::from_environment(&|name| std::env::var(name).ok())?;
-        // The files that options name are read now, so that a wrong one is told at once.
+        // The files named in options are read now, so that errors appear at once.
         Trust::new(&self.trust)?;
         let mirrors: Vec<Mirror> = self
             .mirrors
@@ -165,7 +166,7 @@ impl ClientBuilder {
         let (options, known) = (self.trust, registries.clone());
         let beside: Vec<Origin> = mirrors.iter().map(|m| m.base.origin.clone()).collect();
         let trust = move |origin: &Origin| {
-            // Neither a registry's own certificates nor ours concern whoever it redirects to.
+            // A redirect's target gets neither the registry's own certificates nor ours.
             let named = known
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -226,21 +227,20 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Talks to registries. It can be shared between threads; a pull that is cancelled takes the
-/// client with it.
+/// A client for registries. It can be shared between threads; cancelling a pull cancels the client.
 pub struct Client {
     agent: Agent,
-    /// The origins that references named.
+    /// The origins named by references.
     registries: Arc<Mutex<HashSet<Origin>>>,
     insecure: bool,
-    /// Are certificates judged by the system's clock?
+    /// Whether certificates are checked against the system clock.
     believes_clock: bool,
     mirrors: Vec<Mirror>,
     mirror_tags: bool,
     credentials: Credentials,
     retries: u32,
     pub(super) tokens: Tokens,
-    /// Blobs that came in an encoding that is not undone here, and its name.
+    /// Blobs that arrived in an unsupported encoding, and its name.
     codings: Mutex<HashMap<crate::Digest, String>>,
     room: Room,
     log: Option<Log>,
@@ -248,7 +248,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Begins with the default options.
+    /// A builder with the default options.
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             insecure: false,
@@ -274,12 +274,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for a registry that cannot be addressed, such as a port out of range.
+    /// [`Error::Usage`] for an invalid registry, such as a port out of range.
     pub fn repository(&self, reference: &Reference) -> Result<Repository<'_>> {
         Repository::new(self, reference)
     }
 
-    /// Ends all that is under way on this client, from another thread; it cannot be used again.
+    /// Cancels everything in progress on this client, from another thread; it cannot be used again.
     pub fn cancel(&self) {
         self.agent.abort();
     }
@@ -290,7 +290,7 @@ impl Client {
         self.agent.pending.longest()
     }
 
-    /// Has it been cancelled?
+    /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.agent.stop.is_set()
     }
@@ -299,7 +299,7 @@ impl Client {
         &self.agent
     }
 
-    /// What is left for documents.
+    /// The budget that is left for documents.
     pub(super) fn room(&self) -> &Room {
         &self.room
     }
@@ -312,7 +312,7 @@ impl Client {
         &self.credentials
     }
 
-    /// The mirrors that may be asked for something; a tag has no digest.
+    /// The mirrors to ask for something; a tag has no digest.
     pub(super) fn mirrors(&self, digest: Option<&crate::Digest>) -> impl Iterator<Item = &Mirror> {
         let none = digest.is_none() && !self.mirror_tags;
         let mirrors = self.mirrors.iter().filter(move |_| !none);
@@ -320,23 +320,23 @@ impl Client {
         mirrors.filter(move |mirror| mirror.may_have(digest.as_ref()))
     }
 
-    /// Are there mirrors, and may they not say what a tag stands for?
+    /// Whether there are mirrors that may not resolve tags.
     pub(super) fn asks_mirrors_for_digests_alone(&self) -> bool {
         !self.mirror_tags && self.mirrors.iter().any(|mirror| mirror.may_have(None))
     }
 
-    /// Asks mirrors for nothing more; were there any left?
+    /// Stops using mirrors; returns whether there were any left.
     pub(crate) fn leave_mirrors(&self) -> bool {
         let left = self.mirrors.iter().filter(|mirror| mirror.leave()).count();
         left > 0
     }
 
-    /// What a mirror sent broke off.
+    /// A mirror's response broke off.
     pub(crate) fn strike_mirrors(&self) {
         self.mirrors.iter().for_each(Mirror::strike);
     }
 
-    /// A mirror failed; fails only where everything was cancelled.
+    /// Handles a mirror's failure; fails only if everything was cancelled.
     pub(super) fn pass_over(
         &self,
         mirror: &Mirror,
@@ -351,7 +351,7 @@ impl Client {
         Ok(())
     }
 
-    /// A reference names the registry of this origin.
+    /// Registers the origin of a reference's registry.
     pub(super) fn know(&self, origin: &Origin) {
         self.registries
             .lock()
@@ -359,13 +359,13 @@ impl Client {
             .insert(origin.clone());
     }
 
-    /// A blob came in an encoding that is not undone here.
+    /// Records that a blob arrived in an unsupported encoding.
     pub(super) fn note_coding(&self, digest: &crate::Digest, name: &str) {
         let mut codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
         codings.insert(*digest, name.to_owned());
     }
 
-    /// Why a blob is not what was named, where its encoding is the reason.
+    /// The error for a blob that does not match, if its encoding is the reason.
     pub(crate) fn blame_coding(&self, digest: &crate::Digest, error: Error) -> Error {
         let codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
         match codings.get(digest) {
@@ -414,7 +414,7 @@ impl Client {
         }
     }
 
-    /// Waits before the try that follows a failure; `false` where it was stopped instead.
+    /// Waits before the attempt after a failure; `false` if it was stopped meanwhile.
     pub(crate) fn sleep(&self, stop: &Stop, wait: Duration, failure: &Failure) -> bool {
         let line = format!("{failure}; retrying in {:.1} s", wait.as_secs_f64());
         match &self.notice {
@@ -425,7 +425,7 @@ impl Client {
         stop.sleep(wait)
     }
 
-    /// Waits before a further try; fails when there is none, or the client was cancelled.
+    /// Waits before another attempt; fails if there is none, or the client was cancelled.
     pub(crate) fn wait(&self, budget: &mut Budget, failure: Failure, doing: &str) -> Result<()> {
         let Some(wait) = budget.next(&failure) else {
             return Err(failure.into_error(doing, budget.attempts()));
@@ -437,7 +437,7 @@ impl Client {
         }
     }
 
-    /// Tries until it works, or the policy says that it will not.
+    /// Retries until it works or the policy gives up.
     pub(crate) fn again<T>(
         &self,
         doing: &str,

@@ -1,4 +1,4 @@
-//! Content-Encoding, which nobody asked for: gzip is undone, anything else is named.
+//! Unrequested Content-Encoding: gzip is decoded, anything else is an error that names it.
 
 use crate::codec::inflate::{self, Limits};
 use crate::error::{Error, printable};
@@ -7,18 +7,18 @@ use crate::net::http::Head;
 use crate::net::{Body, Response};
 use std::io::{self, Read};
 
-/// The window that zstd data within an encoding may ask for; gzip has 32 KiB.
+/// The largest zstd window within an encoding; gzip has 32 KiB.
 const WINDOW: u64 = 1 << 20;
-/// What heads and blocks of gzip may take besides what they hold.
+/// The overhead of gzip's headers and blocks.
 const SLACK: u64 = 64 << 10;
 
 /// How a body is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
-    /// As it was asked for.
+    /// As requested.
     Identity,
     Gzip,
-    /// In words that are fit for a terminal.
+    /// Its printable name.
     Other(String),
 }
 
@@ -28,7 +28,7 @@ impl Coding {
         let names: Vec<&str> = fields
             .flat_map(|field| field.split(','))
             .map(str::trim)
-            // S3 keeps `aws-chunked` of an upload as if it were an encoding.
+            // S3 keeps an upload's `aws-chunked` as if it were an encoding.
             .filter(|name| {
                 let none = ["", "identity", "none", "aws-chunked"];
                 !none.iter().any(|none| name.eq_ignore_ascii_case(none))
@@ -43,7 +43,7 @@ impl Coding {
         }
     }
 
-    /// Why something is not what was asked for, where its encoding may be the reason.
+    /// The error for unexpected content, if its encoding may be the reason.
     pub fn error(&self, what: &str) -> Option<Error> {
         match self {
             Self::Other(name) => Some(unasked(what, name)),
@@ -52,7 +52,7 @@ impl Coding {
     }
 }
 
-/// An encoding is the reason why something cannot be used.
+/// The error for content in an unsupported encoding.
 pub(crate) fn unasked(what: &str, name: &str) -> Error {
     Error::malformed(
         what,
@@ -60,16 +60,16 @@ pub(crate) fn unasked(what: &str, name: &str) -> Error {
     )
 }
 
-/// A body as bytes to read; what fails is a [`Failure`], which [`failure`] finds again.
+/// A body as a `Read`; its errors are [`Failure`]s, which [`failure`] extracts.
 pub(super) struct Reading<'a> {
     body: Body<'a>,
-    /// How many bytes may still come.
+    /// How many more bytes are allowed.
     left: u64,
 }
 
 impl<'a> Reading<'a> {
-    /// A body that is to hold at most `plain` bytes decoded. Blocks of deflate may be empty, so
-    /// what comes encoded has a limit of its own.
+    /// A body of at most `plain` bytes decoded. Deflate blocks may be empty, so the encoded bytes
+    /// have their own limit.
     pub fn new(body: Body<'a>, plain: u64) -> Self {
         let left = plain.saturating_mul(2).saturating_add(SLACK);
         Self { body, left }
@@ -85,7 +85,7 @@ impl Read for Reading<'_> {
     }
 }
 
-/// An answer's body, decoded where it is gzip and says so, of about `limit` bytes at most.
+/// A response's body, decoded if it is labelled as gzip, of about `limit` bytes at most.
 pub(super) fn reader<'a>(
     response: Response<'a>,
     coding: &Coding,
@@ -102,7 +102,7 @@ pub(super) fn reader<'a>(
     inflate::reader(body, limits).map(|(_, reader)| reader)
 }
 
-/// Why a read failed: the network did, or what it brought cannot be decoded.
+/// Why a read failed: the network, or the decoding.
 pub(super) fn failure(error: io::Error, host: &str) -> Failure {
     error
         .downcast::<Failure>()
@@ -112,8 +112,8 @@ pub(super) fn failure(error: io::Error, host: &str) -> Failure {
         })
 }
 
-/// The beginning of an error's body as text: nothing where it is in an encoding that is not undone
-/// here, and whatever can be had of one that was cut off.
+/// The start of an error's body as text: empty if its encoding is not supported, and whatever can
+/// be decoded if it was truncated.
 pub(super) fn excerpt(bytes: Vec<u8>, coding: &Coding, limit: usize) -> Vec<u8> {
     let text = std::str::from_utf8(&bytes).is_ok();
     match coding {
@@ -133,8 +133,8 @@ pub(super) fn excerpt(bytes: Vec<u8>, coding: &Coding, limit: usize) -> Vec<u8> 
     }
 }
 
-/// A document, of at most `limit` bytes, decoded where it is gzip and says so. No document begins
-/// as gzip does, so that there is nothing to try.
+/// A document of at most `limit` bytes, decoded if it is labelled as gzip. No document starts like
+/// gzip, so there is no ambiguity.
 pub(super) fn document(
     mut response: Response<'_>,
     limit: u64,
@@ -159,7 +159,7 @@ pub(super) fn document(
     }
 }
 
-/// A small blob, or its first `limit` bytes, decoded where it is gzip and says so.
+/// A small blob, or its first `limit` bytes, decoded if it is labelled as gzip.
 pub(super) fn at_most(
     mut response: Response<'_>,
     coding: &Coding,

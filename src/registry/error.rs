@@ -1,4 +1,4 @@
-//! What a registry says when it says no: its error codes, its words, its limits.
+//! Error responses of registries: codes, messages, limits.
 
 use super::content_encoding::{self, Coding};
 use super::rate_limit;
@@ -9,10 +9,10 @@ use crate::net::error::StatusFailure;
 use crate::net::url::Url;
 use miniserde::json::Value;
 
-/// The most of an error's body that is read, in bytes.
+/// The largest error body that is read, in bytes.
 pub(super) const LIMIT: usize = 64 << 10;
 
-/// Reads what is worth telling of an answer that is no success.
+/// Reads the useful parts of an error response.
 pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) -> StatusFailure {
     let status = response.status();
     let coding = Coding::of(&response.head);
@@ -32,12 +32,12 @@ pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) 
     }
 }
 
-/// Codes and message of a body in any of the forms that are in use, fit for a terminal.
+/// Codes and message of a body in any of the forms in use, printable.
 fn words(body: &[u8]) -> (Vec<String>, String) {
     let text = String::from_utf8_lossy(body);
     let trimmed = text.trim_start();
     if trimmed.starts_with('<') {
-        // S3 and Azure answer in XML with a Code; a page for people says nothing worth a line.
+        // S3 and Azure answer with an XML Code; an HTML page has nothing worth showing.
         let code = between(trimmed, "<Code>", "</Code>").unwrap_or_default();
         let message = between(trimmed, "<Message>", "</Message>").unwrap_or_default();
         return (
@@ -63,15 +63,15 @@ fn words(body: &[u8]) -> (Vec<String>, String) {
     (said.codes, printable(&said.parts.join("; "), 600))
 }
 
-/// What a JSON document says of an error.
+/// The codes and messages in a JSON error document.
 #[derive(Default)]
 struct Said {
     codes: Vec<String>,
     parts: Vec<String>,
 }
 
-/// Members that hold words: the registry's own form, OAuth's, Docker Hub's, RFC 9457's and those of
-/// frameworks. Each may be a text, an object or a list of them.
+/// Members with messages: the registry's own form, OAuth's, Docker Hub's, RFC 9457's and those of
+/// frameworks. Each may be a string, an object or a list of them.
 pub(super) const WORDS: [&str; 13] = [
     "errors",
     "error",
@@ -125,7 +125,7 @@ impl Said {
     }
 }
 
-/// What an answer with status 200 says that is no document, but an error or a short text.
+/// The message in a response with status 200 that is not a document, but an error or a short text.
 pub(crate) fn said(body: &[u8]) -> Option<String> {
     let (mut codes, message) = error_in(body)?;
     codes.push(message);
@@ -133,19 +133,19 @@ pub(crate) fn said(body: &[u8]) -> Option<String> {
     Some(codes.join(": "))
 }
 
-/// The same of what came in place of a blob, to be put behind its length.
+/// The same for a blob's replacement, to be appended to its length.
 pub(super) fn in_place(body: &[u8]) -> String {
     said(body).map_or(String::new(), |said| format!(": {said}"))
 }
 
-/// The same, apart.
+/// The same as codes and message.
 fn error_in(body: &[u8]) -> Option<(Vec<String>, String)> {
     if body.len() > LIMIT {
         return None;
     }
     let text = std::str::from_utf8(body).ok()?.trim();
     let is_error = match text.starts_with('{') {
-        // Documents that are wanted have these; an annotation may be called "message".
+        // Real documents have these; an annotation may be called "message".
         true => ![
             "\"schemaVersion\"",
             "\"manifests\"",
@@ -164,8 +164,8 @@ fn error_in(body: &[u8]) -> Option<(Vec<String>, String)> {
     (!codes.is_empty() || !message.is_empty()).then_some((codes, message))
 }
 
-/// A proper answer whose body is an error all the same: an object that says so, or a short text for
-/// one. Where a digest is expected, other text than that is told by its digest.
+/// An error in a response with a success status: an error object, or a short text. If a digest is
+/// expected, other text fails the digest check anyway.
 pub(crate) fn disguised(
     url: &Url,
     status: u16,

@@ -1,7 +1,7 @@
-//! Mirrors: registries that are asked before the one a reference names. What they send is trusted
-//! by its digest only; one that fails is left, and the registry itself goes on in its place.
+//! Mirrors: registries that are asked before the one in a reference. They are trusted only by
+//! digest; if one fails, the registry takes over.
 //!
-//! Which requests may go to a mirror is decided in [`super::Repository`].
+//! [`super::Repository`] decides which requests may go to a mirror.
 
 use crate::digest::Digest;
 use crate::net::error::Failure;
@@ -10,26 +10,26 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How often a mirror may break off in the middle before it is left.
+/// How often a mirror may disconnect before it is dropped.
 const STRIKES: u32 = 3;
 
 pub(crate) struct Mirror {
-    /// Where its repositories begin: `/v2`, and a prefix if it has one.
+    /// The base of its repositories: `/v2`, and a prefix if it has one.
     pub base: Url,
     strikes: AtomicU32,
-    /// Whether it wants to be told whose it is that is asked for.
+    /// Whether it needs the registry's name (`?ns=`).
     namespace: AtomicU8,
-    /// What it said it has not: that is no failure.
+    /// What it does not have: that is not a failure.
     missing: Mutex<HashSet<Digest>>,
 }
 
-/// Nobody knows yet; it does; it does not.
+/// Not known yet; it does; it does not.
 const MAY: u8 = 0;
 const WANTS: u8 = 1;
 const NOT: u8 = 2;
 
 impl Mirror {
-    /// `[SCHEME://]HOST[:PORT][/PREFIX][?ns]`; without a scheme, that of all registries.
+    /// `[SCHEME://]HOST[:PORT][/PREFIX][?ns]`; the default scheme is that of registries.
     pub fn parse(text: &str, insecure: bool) -> Result<Self, String> {
         let (text, namespace) = match text.strip_suffix("?ns") {
             Some(address) => (address, WANTS),
@@ -64,31 +64,31 @@ impl Mirror {
         })
     }
 
-    /// Is it worth asking for this?
+    /// Whether it is worth asking for this.
     pub fn may_have(&self, digest: Option<&Digest>) -> bool {
         let missing = || self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         self.strikes.load(Ordering::Relaxed) < STRIKES
             && digest.is_none_or(|digest| !missing().contains(digest))
     }
 
-    /// Is it told by `?ns=HOST` whose the repository is, as containerd tells its mirrors?
+    /// Whether it gets the registry's name as `?ns=HOST`, as containerd does it.
     pub fn wants_namespace(&self) -> bool {
         self.namespace.load(Ordering::Relaxed) == WANTS
     }
 
-    /// Does this failure call for a try with the namespace, which was left out?
+    /// Whether to retry after this failure with the namespace.
     pub fn may_want_namespace(&self, failure: &Failure) -> bool {
         self.namespace.load(Ordering::Relaxed) == MAY
             && matches!(failure, Failure::Status(status) if matches!(status.status, 400 | 404))
     }
 
-    /// That try helped, or did not.
+    /// Records whether that retry helped.
     pub fn learn_namespace(&self, helped: bool) {
         let learnt = if helped { WANTS } else { NOT };
         self.namespace.store(learnt, Ordering::Relaxed);
     }
 
-    /// It did not answer as a registry that has what was asked for.
+    /// Records that it does not have the content, or failed.
     pub fn refused(&self, digest: Option<&Digest>, failure: &Failure) {
         match (failure, digest) {
             (Failure::Status(status), Some(digest)) if matches!(status.status, 400 | 404 | 416) => {
@@ -104,19 +104,19 @@ impl Mirror {
         }
     }
 
-    /// It broke off: once may be the line's fault.
+    /// It disconnected: once may be the line's fault.
     pub fn strike(&self) {
-        // Nobody strikes four thousand million times.
+        // Would take 2^32 strikes to wrap.
         self.strikes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Asks it no more. Was it still asked?
+    /// Drops it; returns whether it was still in use.
     pub fn leave(&self) -> bool {
         self.strikes.swap(STRIKES, Ordering::Relaxed) < STRIKES
     }
 }
 
-/// A mirror's failure in a line of its own.
+/// The message for a mirror's failure.
 pub(crate) fn told(mirror: &Mirror, failure: &Failure) -> String {
     format!(
         "mirror {} failed ({}); continuing without it",

@@ -1,8 +1,8 @@
 //! One repository of a registry: its manifests, blobs and tags.
 //!
-//! Redirects are followed here and by hand, because credentials belong to an origin: whoever the
-//! registry sends us to gets none. A request begins without a ping, a HEAD or a token; what the
-//! registry then asks for is remembered for the next request.
+//! Redirects are followed by hand, because credentials belong to an origin: a redirect's target
+//! gets none. A request starts without a ping, a HEAD or a token; what the registry then requires
+//! is remembered for the next request.
 
 pub(crate) mod auth;
 pub(crate) mod blob;
@@ -42,24 +42,24 @@ pub struct Repository<'a> {
     base: Url,
     /// `repository:NAME:pull`, as token servers want it.
     scope: String,
-    /// This is a mirror of what the reference names.
+    /// Whether this is a mirror of the reference's registry.
     mirror: bool,
-    /// What a mirror's addresses end with.
+    /// The query of a mirror's URLs.
     query: String,
-    /// The image whose blobs are asked for: its documents may embed what the registry lacks.
+    /// The image whose blobs are requested: its documents may embed what the registry lacks.
     image: Option<&'a Image>,
 }
 
-/// What a request asks for, beside its address.
+/// The options of a request, besides its URL.
 #[derive(Clone, Copy, Default)]
 struct Ask<'r> {
     accept: &'r [&'static str],
-    /// One Accept field a type instead of one for all.
+    /// One Accept field per type instead of one for all.
     separate: bool,
     /// First and last byte.
     range: Option<(u64, u64)>,
     method: Option<&'static str>,
-    /// A blob, which may be at a signed address that ends.
+    /// A blob, which may be at a signed URL that expires.
     blob: bool,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Repository<'a> {
         Ok(own)
     }
 
-    /// A try at a mirror. One that does not know what is asked for may have to be told whose it is.
+    /// One attempt at a mirror. It may need the registry's name to know the repository.
     fn try_at<T>(
         &self,
         mirror: &Mirror,
@@ -109,7 +109,7 @@ impl<'a> Repository<'a> {
         second.map_err(|_| failure)
     }
 
-    /// The same repository at a mirror; `namespace`: the mirror is told its registry.
+    /// The same repository at a mirror; `namespace`: the mirror gets the registry's name.
     fn at(&self, mirror: &Mirror, namespace: bool) -> Self {
         let target = format!("{}/{}", mirror.base.target, self.reference.path());
         let name = target.strip_prefix("/v2/").unwrap_or(&target);
@@ -147,7 +147,7 @@ impl<'a> Repository<'a> {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Refused`], [`Error::Network`], and what [`Document::parse`]
-    /// finds wrong with it.
+    /// returns.
     pub fn manifest(&self) -> Result<Document> {
         let (what, target) = (format!("image {}", self.reference), self.reference.target());
         let expected = self.reference.digest();
@@ -157,8 +157,8 @@ impl<'a> Repository<'a> {
             what: &what,
             kinds: Kinds::Images,
         };
-        // Which manifest a tag means says the registry; the manifest itself a mirror may have. By
-        // HEAD that is no pull where pulls are counted.
+        // The registry resolves the tag; a mirror may have the manifest. HEAD does not count as a
+        // pull.
         if expected.is_none()
             && self.client.asks_mirrors_for_digests_alone()
             && let Some(digest) = self.stated_digest()?
@@ -176,7 +176,7 @@ impl<'a> Repository<'a> {
         self.fetch_document(wanted)
     }
 
-    /// Takes a document's room for as long as somebody has it.
+    /// Reserves a document's share of the budget as long as it is held.
     fn held(&self, mut document: Document, what: &str) -> Result<Document> {
         let bytes = document.bytes().len() as u64;
         let room = self.client.room();
@@ -204,7 +204,7 @@ impl<'a> Repository<'a> {
             kinds,
         };
         let document = match self.fetch_document(wanted) {
-            // The index may hold what the registry lacks.
+            // The index may embed what the registry lacks.
             Err(Error::NotFound { what, available }) => match index.embedded(&descriptor.digest) {
                 Some(bytes) => {
                     let media_type = Some(descriptor.media_type.clone());
@@ -296,7 +296,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// One try at a document; with its media type.
+    /// One attempt at a document, with its media type.
     fn document(
         &self,
         url: &Url,
@@ -362,7 +362,7 @@ impl<'a> Repository<'a> {
         loop {
             let bytes = self.client.again(&doing, || {
                 let (response, mirrored) = self.blob(descriptor, None)?;
-                // One more byte than there should be tells other bytes from a document without end.
+                // One byte more than the size detects a longer document.
                 let most = descriptor.size + 1;
                 coding = Coding::of(&response.head);
                 match content_encoding::at_most(response, &coding, most) {
@@ -397,12 +397,12 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// One request to the registry, with whatever authentication and redirects it takes.
+    /// One request to the registry, including authentication and redirects.
     fn send(&self, url: &Url, ask: Ask<'_>) -> std::result::Result<Response<'a>, Failure> {
         Ok(self.follow(url, ask, true)?.0)
     }
 
-    /// The same, with the address that answered.
+    /// The same, with the URL that answered.
     fn follow(
         &self,
         start: &Url,
@@ -426,14 +426,14 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// An index or manifest that is asked for.
+/// A requested index or manifest.
 #[derive(Clone, Copy)]
 struct Wanted<'w> {
     /// Its tag or digest.
     target: &'w str,
-    /// What its digest has to be, where that is known.
+    /// Its expected digest, if known.
     expected: Option<&'w crate::Digest>,
-    /// What messages call it.
+    /// Its name in messages.
     what: &'w str,
     kinds: Kinds,
 }
@@ -450,7 +450,7 @@ fn manifest_path(target: &str) -> String {
 }
 
 impl Repository<'_> {
-    /// Files and helpers that could not be used are worth telling where they might have mattered.
+    /// Unusable files and helpers are mentioned where they might have mattered.
     fn with_problems(&self, failure: Failure) -> Failure {
         match failure {
             Failure::Status(mut status)

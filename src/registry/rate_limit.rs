@@ -1,31 +1,31 @@
-//! The limits that an answer states: whether another try is worth it, and when.
+//! Rate limits in a response: whether and when to retry.
 //!
-//! Docker Hub counts pulls over hours; GitLab, Kong, Envoy and others use fields of the same names
-//! for requests within seconds (draft-ietf-httpapi-ratelimit-headers).
+//! Docker Hub counts pulls over hours; GitLab, Kong, Envoy and others use the same fields for
+//! requests within seconds (draft-ietf-httpapi-ratelimit-headers).
 
 use crate::net::Response;
 use crate::net::retry::retry_after;
 use std::time::Duration;
 
-/// From here on, a window is too long to wait for.
+/// From this length on, a window is too long to wait for.
 const LONG: u64 = 3600;
-/// The longest wait that the program makes of its own accord.
+/// The longest wait that is accepted.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What an answer says about its limits.
+/// The limits in a response.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     /// A quota of pulls, in words.
     pub quota: Option<String>,
-    /// A quota of hours is used up: another try would only prolong it.
+    /// A quota of hours is used up: a retry would only prolong it.
     pub used_up: bool,
-    /// How long the server wants to be left alone.
+    /// How long the server wants us to wait.
     pub wait: Option<Duration>,
 }
 
-/// Reads the limits of an answer.
+/// Reads the limits of a response.
 pub(super) fn read(response: &Response<'_>) -> Limits {
-    // The server's own clock, where it tells it: a board's may be anywhere.
+    // The server's own clock if it sends one: a board's clock may be wrong.
     let date = response.field("date").and_then(crate::time::http_date);
     let now = date.unwrap_or_else(crate::time::now);
     parse(response.status(), &|name| response.field(name), now)
@@ -53,13 +53,13 @@ fn parse<'t>(status: u16, field: &dyn Fn(&str) -> Option<&'t str>, now: u64) -> 
     }
 }
 
-/// The number that a value begins with.
+/// The number at the start of a value.
 fn leading(text: &str) -> Option<u64> {
     let digits = text.split([';', ',']).next()?;
     digits.trim().parse().ok()
 }
 
-/// Docker Hub's form alone, `100;w=21600`: the limit and its window.
+/// Only Docker Hub's form, `100;w=21600`: the limit and its window.
 fn pulls(text: &str) -> Option<(u64, u64)> {
     let (limit, window) = text.split_once(";w=")?;
     let window = window.trim().parse().ok()?;
@@ -71,7 +71,7 @@ fn reset<'t>(field: &dyn Fn(&str) -> Option<&'t str>, now: u64) -> Option<u64> {
     let stated = field("ratelimit-reset").or_else(|| field("x-ratelimit-reset"));
     let seconds = match stated.and_then(leading) {
         Some(seconds) if seconds < 1_000_000_000 => Some(seconds),
-        // Ten digits are a time; more are none in seconds.
+        // Ten digits are a time; more are not a time in seconds.
         Some(time) if time < 100_000_000_000 => time.checked_sub(now),
         _ => None,
     };

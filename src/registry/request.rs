@@ -1,7 +1,7 @@
-//! One request on its way through challenges and redirects, until it is answered or has failed.
+//! The flow of one request through challenges and redirects.
 //!
-//! What is told to whom is decided here: the registry's authorization stays at its origin, and a
-//! registry behind it gets an anonymous token at most.
+//! This module decides who gets which credentials: the registry's authorization stays at its
+//! origin, and a registry behind it gets at most an anonymous token.
 
 use super::auth::challenge::{self, Authorization, Challenge, Plan};
 use super::{Ask, Repository, error};
@@ -11,25 +11,25 @@ use crate::net::url::Url;
 use crate::net::{Request, Response};
 use std::time::Instant;
 
-/// Redirects in a row.
+/// The most redirects in a row.
 const HOPS: usize = 10;
 
-/// The state of one request on its way through challenges and redirects.
+/// The state of one request.
 pub(super) struct Exchange<'e, 'a> {
     repository: &'e Repository<'a>,
     ask: Ask<'e>,
     with_credentials: bool,
     url: Url,
     seen: Vec<Url>,
-    /// A redirect led from plain HTTP to the same place by HTTPS.
+    /// A redirect led from plain HTTP to the same place with HTTPS.
     upgraded: bool,
-    /// What is sent to the origin it is for; `version` tells whether it is still the newest.
+    /// The authorization for its origin; `version` shows whether it is still the newest.
     own: Option<(Authorization, u64)>,
-    /// An anonymous token for where a redirect led to, for this request only.
+    /// An anonymous token for a redirect's target, for this request only.
     visiting: Option<(crate::net::url::Origin, Authorization)>,
     fresh: bool,
     widened: bool,
-    /// When it must have been answered, whatever is on its way.
+    /// The deadline for the whole request.
     deadline: Instant,
 }
 
@@ -65,7 +65,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
         self.url.origin == self.repository.base.origin
     }
 
-    /// Where the answer came from.
+    /// The URL that answered.
     pub fn url(self) -> Url {
         self.url
     }
@@ -135,7 +135,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
         Ok(())
     }
 
-    /// After an answer that is no success: authenticates where that may help, or fails.
+    /// Handles an error response: authenticates if that may help, or fails.
     pub fn recover(&mut self, mut response: Response<'_>) -> std::result::Result<(), Failure> {
         let status = response.status();
         let challenges = challenge::challenges(response.head.fields.all("www-authenticate"));
@@ -158,7 +158,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
         match status {
             401 if redirected => self.visit(&challenges, failure),
             401 => self.authenticate(challenges, failure),
-            // Private repositories may deny their existence until one says who one is.
+            // Private repositories may deny their existence without credentials.
             403 | 404
                 if !redirected && self.own.is_none() && self.repository.credential().is_some() =>
             {
@@ -169,7 +169,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
         }
     }
 
-    /// Behind a redirect: does a registry say this, or a store whose signed address has ended?
+    /// Behind a redirect: whether a registry says this, or a store whose signed URL has expired.
     fn is_authority(&self, failure: &StatusFailure, registry: bool) -> bool {
         // Stores have codes, too, such as `AccessDenied`.
         let own = |code: &String| code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
@@ -181,7 +181,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             }
     }
 
-    /// What failed behind a redirect to HTTPS would not have failed without --insecure.
+    /// A failure behind a redirect to HTTPS would not have happened without --insecure.
     pub fn explain(&self, mut failure: Failure) -> Failure {
         const HINT: &str = "run again without --insecure";
         match &mut failure {
@@ -203,7 +203,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
         }
     }
 
-    /// The challenge of `/v2/`, for registries whose other answers carry none.
+    /// The challenge of `/v2/`, for registries that send none elsewhere.
     fn probe(&self) -> std::result::Result<Vec<Challenge>, Failure> {
         let url = Url {
             origin: self.repository.base.origin.clone(),
@@ -227,7 +227,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             c.get("error") == Some("insufficient_scope") && c.get("scope").is_some()
                 || challenge::names_others(c, &self.repository.scope)
         });
-        // A second 401 is final, but for a scope that was not asked for yet.
+        // A second 401 is final, unless there is a scope that was not requested yet.
         if self.fresh && (self.widened || !wider) {
             return Err(failure);
         }
@@ -253,7 +253,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             client.authenticate(challenger, &repository.scope, plan, credential, version)
         };
         self.own = Some(match authenticate(plan) {
-            // A registry under another name knows the repository by its own name alone.
+            // A registry under another name knows the repository only by its own name.
             Err(Failure::Status(_)) if wider && own_challenge && !self.widened => {
                 self.widened = true;
                 match challenge::choose(&challenges, challenger, &repository.scope, true)? {
@@ -267,8 +267,8 @@ impl<'e, 'a> Exchange<'e, 'a> {
         Ok(())
     }
 
-    /// A registry behind the registry (a vanity name) asks for its own token: an anonymous one,
-    /// for this request only. Nobody's credentials go there.
+    /// A registry behind the registry (a vanity name) requires its own token: an anonymous one, for
+    /// this request only. It gets no credentials.
     fn visit(
         &mut self,
         challenges: &[Challenge],

@@ -1,4 +1,4 @@
-//! Images made on the spot: real layers with right diff IDs, in all shapes that registries serve.
+//! Generated images: real layers with correct diff IDs, in all shapes that registries serve.
 
 use super::{Content, Registry};
 use sha2::Digest as _;

@@ -1,4 +1,4 @@
-//! A registry of our own: real sockets, real TLS, any image, and misbehaviour on command.
+//! The tests' registry: real sockets, real TLS, any image, and misbehaviour on command.
 //!
 //! It shares no code with the program: requests are read by hand, ranges cut by hand. Every
 //! request is recorded with what was sent for it, so that a test can count.

@@ -1,4 +1,4 @@
-//! Answers before they go on their way.
+//! Responses before they are sent.
 
 use std::sync::Arc;
 

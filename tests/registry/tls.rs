@@ -1,4 +1,4 @@
-//! Certificates made on the spot, good and bad ones.
+//! Generated certificates, good and bad ones.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm,

@@ -1,9 +1,9 @@
-//! The directory: the archive's entries as files, an OCI layout with `manifest.json` beside it. It
-//! grows in `NAME.partial` with a journal in it, and gets its name when all is true.
+//! The directory output: the archive's entries as files, an OCI layout plus `manifest.json`. It
+//! grows in `NAME.partial` with a journal in it, and gets its name when everything is verified.
 //!
-//! A directory that is there already is replaced only when every file in it is of the kind that is
-//! written here. Everything below the directory's name is reached through descriptors: a link that
-//! somebody planted there leads nowhere.
+//! An existing directory is replaced only if every file in it is of a kind that is written here.
+//! Everything below the directory's name is opened through descriptors, so a planted link leads
+//! nowhere.
 
 use super::file::read_journal;
 use super::fs::{self, check_room, copy, hasten, open_locked, reserve, sync_folder, with_suffix};
@@ -26,13 +26,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A directory under way, locked.
+/// A partial directory, locked.
 pub(crate) struct Directory {
     journal: File,
     path: PathBuf,
     target: PathBuf,
     names: Names,
-    /// The directory that it stands in, its own, and those of its blobs.
+    /// Its parent directory, its own, and those of its blobs.
     parent: Handle,
     own: Handle,
     folders: Folders,
@@ -40,11 +40,11 @@ pub(crate) struct Directory {
     blobs: Vec<Blob>,
     /// What is known already: path and content.
     documents: Vec<(String, Arc<Vec<u8>>)>,
-    /// The file system could not be asked to bring all of it to the disk.
+    /// The file system does not support fsync.
     unsynced: AtomicBool,
 }
 
-/// The names of a directory: its own, while it is under way, and of the one that it replaced.
+/// The names of a directory: final, partial, and of the one it replaced.
 struct Names {
     target: PathBuf,
     partial: PathBuf,
@@ -61,7 +61,8 @@ struct Folders {
 struct Blob {
     digest: Digest,
     size: u64,
-    /// Open while somebody is at work on it: an image may have more layers than a process files.
+    /// Open only while a worker uses it: an image may have more layers than a process may have open
+    /// files.
     file: Mutex<Option<Arc<File>>>,
 }
 
@@ -102,8 +103,8 @@ impl Folders {
 }
 
 impl Directory {
-    /// Opens or makes the partial directory of `target`, locks it, and reads its journal. With
-    /// `restart`, what is there is forgotten.
+    /// Opens or creates the partial directory of `target`, locks it, and reads its journal. With
+    /// `restart`, what is there is discarded.
     pub fn open(target: &Path, plan: &Plan, restart: bool) -> Result<Opened> {
         check_target(target)?;
         let names = Names::of(target)?;
@@ -149,7 +150,7 @@ impl Directory {
         })
     }
 
-    /// Begins a new journal; what an earlier one claimed of the same blobs stays claimed.
+    /// Starts a new journal; the claims of an earlier one for the same blobs are kept.
     fn lay_out(&self, plan: &Plan, claims: &[Vec<Record>]) -> io::Result<()> {
         self.journal.set_len(0)?;
         self.journal.set_len(journal::size(plan))?;
@@ -198,7 +199,7 @@ impl Directory {
         Error::output(&self.path.join(blob.digest.path()), doing, error)
     }
 
-    /// Writes a file that is known already, and brings it to the disk.
+    /// Writes a file whose content is already known, and syncs it.
     fn write_document(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let (folder, name) = match path.rsplit_once('/') {
             None => (&self.own, path),
@@ -228,16 +229,16 @@ impl Directory {
         Ok(())
     }
 
-    /// Gives the directory its name, in the place of one that was there.
+    /// Renames the directory to its final name, replacing an existing one.
     fn name(&self) -> io::Result<()> {
         let (parent, names) = (&self.parent, &self.names);
-        // An earlier run may have ended before it could.
+        // An earlier run may have been killed before it could do so.
         replace::remove(parent, &names.old)?;
         let (fd, flags) = (parent.fd(), RenameFlags::EXCHANGE);
         match rustix::fs::renameat_with(fd, &names.partial, fd, &names.target, flags) {
             Ok(()) => parent.rename(&names.partial, &names.old)?,
             Err(rustix::io::Errno::NOENT) => return parent.rename(&names.partial, &names.target),
-            // Neither all kernels nor all file systems can exchange.
+            // Not all kernels and file systems support RENAME_EXCHANGE.
             Err(_) => {
                 match parent.rename(&names.target, &names.old) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -246,7 +247,7 @@ impl Directory {
                 parent.rename(&names.partial, &names.target)?;
             }
         }
-        // Whatever is no image's file in it stays there.
+        // Files that are not part of an image stay.
         let _ = replace::remove(parent, &names.old);
         Ok(())
     }
@@ -300,7 +301,7 @@ impl Store for Directory {
         self.record(&[0; journal::RECORD], self.marks.at(blob, chunk, 0))
     }
 
-    /// The blobs under way; those that are settled are on the disk.
+    /// The blobs in progress; finished ones are already synced.
     fn sync_all(&self) -> Result<()> {
         const DOING: &str = "syncing";
         for blob in &self.blobs {
@@ -320,7 +321,7 @@ impl Store for Directory {
         Ok(())
     }
 
-    /// Brings the blob to the disk now, while others still come.
+    /// Syncs the blob now, while others are still arriving.
     fn settle(&self, blob: usize) -> Result<()> {
         let file = self.file(blob)?;
         let failed = |error| self.failed(&self.blobs[blob], "syncing", error);
@@ -409,11 +410,12 @@ pub(crate) fn write_blobs(
     Ok(())
 }
 
-/// Can [`crate::Pull::to_directory`] make a directory of this name, or replace the one that is there?
+/// Checks that [`crate::Pull::to_directory`] can create a directory of this name, or replace the
+/// existing one.
 ///
 /// # Errors
 ///
-/// [`Error::Output`] with what stands in the way.
+/// [`Error::Output`] with the reason if it cannot.
 pub fn check_target(target: &Path) -> Result<()> {
     super::file::check_folder(target)?;
     let names = Names::of(target)?;
@@ -436,7 +438,7 @@ fn document(entry: &Entry) -> Option<(String, Arc<Vec<u8>>)> {
     }
 }
 
-/// What a journal, be it of this plan or of another one, claims of this plan's blobs.
+/// What a journal, of this plan or of another one, claims about this plan's blobs.
 fn claims(journal: Option<&Journal>, plan: &Plan) -> Vec<Vec<Record>> {
     let rows = journal.map_or(&[][..], |journal| &journal.rows);
     let claimed = |blob: &crate::archive::plan::Blob| {
@@ -449,7 +451,7 @@ fn claims(journal: Option<&Journal>, plan: &Plan) -> Vec<Vec<Record>> {
     plan.blobs().iter().map(claimed).collect()
 }
 
-/// The bytes for which there has to be room.
+/// The bytes that need space.
 fn missing(plan: &Plan, claims: &[Vec<Record>]) -> u64 {
     let mut sum = 0;
     for (blob, records) in plan.blobs().iter().zip(claims) {

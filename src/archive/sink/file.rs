@@ -1,8 +1,8 @@
-//! The file that an archive grows in: `NAME.partial`, laid out in full from the start, with a
-//! journal behind it, locked while somebody works on it. It gets its name when all is true.
+//! The file output: an archive grows in `NAME.partial`, at full length from the start, followed by
+//! a journal, and locked. It gets its name when everything is verified.
 //!
-//! What is worth keeping of an earlier file of another plan is lent to the new one by digest.
-//! Which bytes are right is decided by whoever writes them.
+//! Blobs in an earlier partial file of another plan are lent to the new one by digest. The writer
+//! decides which bytes are right.
 
 use super::fs::{
     check_room, copy, hasten, open_locked, reserve, resolve, sync, sync_folder, with_suffix,
@@ -28,40 +28,40 @@ pub(crate) struct Partial {
     path: PathBuf,
     target: PathBuf,
     size: u64,
-    /// Where each blob's first byte stands.
+    /// The offset of each blob.
     offsets: Vec<u64>,
     marks: Marks,
-    /// A file takes one write at a time: the kernel would let the others spin meanwhile, which on
-    /// two processors is a sixth of all time.
+    /// The kernel writes to a file from one thread at a time and lets the others spin, which costs
+    /// a sixth of the time on two processors.
     writing: Mutex<()>,
 }
 
-/// An earlier file whose blobs may serve: another plan's partial file.
+/// Another plan's partial file, whose blobs may be reused.
 pub(crate) struct Lender {
     file: File,
     path: PathBuf,
     pub rows: Vec<Row>,
 }
 
-/// Where [`crate::Pull::to_file`] keeps an archive of this name until it is finished: `PATH.partial`,
-/// beside the file that a link points to. A directory that is pulled grows under such a name, too,
-/// and with [`crate::Pull::inflate`] under that of `PATH.tar`.
+/// The path where [`crate::Pull::to_file`] keeps an archive until it is finished: `PATH.partial`,
+/// beside a link's target. A directory also grows under such a name, and with
+/// [`crate::Pull::inflate`] under that of `PATH.tar`.
 pub fn partial_path(target: &Path) -> PathBuf {
     let place = resolve(target);
     with_suffix(place.as_deref().unwrap_or(target), ".partial")
 }
 
-/// Can [`crate::Pull::to_file`] make a file of this name? It asks that, too; asked before the first
-/// request, nobody waits for a download that has nowhere to go.
+/// Checks that [`crate::Pull::to_file`] can create a file of this name. The pull checks it, too;
+/// checking before the first request avoids a download that has nowhere to go.
 ///
 /// # Errors
 ///
-/// [`Error::Output`] with what stands in the way.
+/// [`Error::Output`] with the reason if it cannot.
 pub fn check_target(target: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::output(target, "writing", error);
     let place = resolve(target).map_err(failed)?;
     let about = place.metadata().ok();
-    // A name with a slash behind it is a directory's.
+    // A name with a trailing slash is a directory's.
     let slash = place.as_os_str().as_encoded_bytes().ends_with(b"/");
     if slash || about.as_ref().is_some_and(std::fs::Metadata::is_dir) {
         return Err(failed(rustix::io::Errno::ISDIR.into()));
@@ -78,7 +78,7 @@ pub fn check_target(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Can anything be made beside this name?
+/// Checks that files can be created beside this name.
 pub(super) fn check_folder(target: &Path) -> Result<()> {
     let folder = owned::directory_of(target);
     if folder.exists() && !folder.is_dir() {
@@ -91,8 +91,8 @@ pub(super) fn check_folder(target: &Path) -> Result<()> {
     .map_err(|error| Error::output(folder, "writing to", error))
 }
 
-/// How many bytes of each blob of a plan an earlier run's files claim to hold. They are only
-/// looked at: nothing is locked, changed or checked.
+/// How many bytes of each blob of a plan an earlier run's files claim to hold. Read-only: nothing
+/// is locked, changed or verified.
 pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
     let path = partial_path(target);
     let mut own = None;
@@ -126,7 +126,7 @@ pub(crate) fn claimed(target: &Path, plan: &Plan) -> Vec<u64> {
         .collect()
 }
 
-/// The journal of the file of this name, if it is one.
+/// The journal of this file, if it has one.
 fn look(path: &Path, plan: &Plan) -> Option<Journal> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
@@ -135,8 +135,8 @@ fn look(path: &Path, plan: &Plan) -> Option<Journal> {
 }
 
 impl Partial {
-    /// Opens or makes the partial file of `target`, locks it, and reads its journal. With
-    /// `restart`, what is there is forgotten.
+    /// Opens or creates the partial file of `target`, locks it, and reads its journal. With
+    /// `restart`, what is there is discarded.
     pub fn open(target: &Path, plan: &Plan, restart: bool) -> Result<Opened> {
         let path = partial_path(target);
         let old = with_suffix(&path, ".old");
@@ -152,7 +152,8 @@ impl Partial {
         }
         let found = read_journal(&file, plan);
         let file = match &found {
-            // Another image under this name, or an older journal: it lends what both have in common.
+            // Another image under this name, or an older journal: it lends the blobs that both
+            // have.
             Some(journal) if !journal.is_of(plan) => {
                 std::fs::rename(&path, &old)
                     .map_err(|error| Error::output(&path, "setting aside", error))?;
@@ -173,7 +174,7 @@ impl Partial {
         let claims = match found {
             Some(journal) if journal.is_of(plan) => {
                 partial.marks.keep();
-                // Small, and without records of their own: written again rather than trusted.
+                // Small, and without records of their own: rewritten rather than trusted.
                 partial.write_pieces(plan)?;
                 journal.rows.into_iter().map(|row| row.claims).collect()
             }
@@ -192,7 +193,7 @@ impl Partial {
         })
     }
 
-    /// Makes the file as long as it will be, and writes what is known already.
+    /// Sets the file's final length and writes what is already known.
     fn lay_out(&self, plan: &Plan) -> Result<()> {
         let whole = plan.size() + journal::size(plan);
         check_room(&self.file, &self.target, whole)?;
@@ -262,7 +263,7 @@ impl Store for Partial {
         Ok(())
     }
 
-    /// Takes the journal off, brings all to the disk, and gives the name.
+    /// Truncates the journal, syncs, and renames.
     fn finish(&self) -> Result<bool> {
         let failed =
             |doing: &'static str| move |error: io::Error| Error::output(&self.path, doing, error);
@@ -310,7 +311,7 @@ impl Lender {
     }
 }
 
-/// The journal of a file, if it has a whole one: what it says of a plan's blobs.
+/// The journal of a file, if it has a complete one: its claims about a plan's blobs.
 pub(super) fn read_journal(file: &File, plan: &Plan) -> Option<Journal> {
     let size = file.metadata().ok()?.len();
     let mut trailer = [0; journal::TRAILER_SIZE as usize];

@@ -1,4 +1,5 @@
-//! What every output does with files: locking, room, names that last. Knows nothing of archives.
+//! File operations of all outputs: locking, free space, durable names. Knows nothing about
+//! archives.
 
 use super::owned;
 use crate::archive::plan::Plan;
@@ -13,7 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// No system has larger ones.
+/// No system has larger pages.
 const PAGE: u64 = 64 << 10;
 
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -22,7 +23,7 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Refuses at once what cannot end well: `whole` bytes that are to become `target`.
+/// Fails early if there is no space for `whole` bytes at `target`.
 pub(super) fn check_room(file: &File, target: &Path, whole: u64) -> Result<()> {
     let Ok(room) = rustix::fs::fstatvfs(file) else {
         return Ok(());
@@ -39,8 +40,8 @@ pub(super) fn check_room(file: &File, target: &Path, whole: u64) -> Result<()> {
     ))
 }
 
-/// Gives bytes their room on the disk, so that they lie in one piece and the disk cannot fill up
-/// under them. Not all file systems can; then they are written all the same.
+/// Allocates space, so that the bytes are contiguous and the disk cannot fill up meanwhile. Some
+/// file systems cannot; the bytes are then written without it.
 pub(super) fn reserve(file: &File, path: &Path, offset: u64, size: u64) -> Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, size) {
         Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => {
@@ -50,21 +51,21 @@ pub(super) fn reserve(file: &File, path: &Path, offset: u64, size: u64) -> Resul
     }
 }
 
-/// Has the system begin to bring bytes to the disk that nobody will change or read again soon.
-/// Whether it does is its own affair: it has to be asked for all of them at the end anyway.
+/// Starts writeback of bytes that will not change or be read again soon. Only a hint: everything is
+/// synced at the end anyway.
 pub(super) fn hasten(file: &File, offset: u64, bytes: Range<u64>) {
-    // Whole pages: one that is on its way may have to arrive before it can be written to.
+    // Whole pages: a page under writeback may block a write to it.
     let page = |place: u64| (offset + place) / PAGE * PAGE;
     let (start, end) = (page(bytes.start), page(bytes.end));
-    // What is in memory alone is not given up by this, only what is on the disk already.
+    // This drops only pages that are already on the disk.
     let advice = rustix::fs::Advice::DontNeed;
     if let Some(length) = NonZeroU64::new(end - start) {
         let _ = rustix::fs::fadvise(file, start, Some(length), advice);
     }
 }
 
-/// Copies bytes from a place in another archive, within the kernel or without a copy where file
-/// systems can. `false` where the place cannot be read; a failure is the writing's.
+/// Copies bytes from another archive, in the kernel or by reflink where possible. `false` if the
+/// source cannot be read; an error is a write error.
 pub(super) fn copy(
     from: &Place,
     at: u64,
@@ -79,7 +80,7 @@ pub(super) fn copy(
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
         match rustix::fs::copy_file_range(&source, Some(&mut offset), to, Some(&mut place), most) {
-            // An end where there should be none, or a kernel or a file system that cannot.
+            // An unexpected end of file, or a kernel or file system without support.
             Ok(0) => break,
             Ok(copied) => left -= copied as u64,
             Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => {
@@ -106,15 +107,15 @@ pub(super) fn copy(
     Ok(true)
 }
 
-/// A name is on the disk once its directory is. Some file systems cannot say so.
+/// A name is durable once its directory is synced. Some file systems cannot do that.
 pub(super) fn sync_folder(path: &Path) {
     if let Ok(folder) = File::open(owned::directory_of(path)) {
         let _ = folder.sync_all();
     }
 }
 
-/// Brings a file to the disk; `false` where its file system cannot be asked to (some network and
-/// shared file systems, FUSE). Any other failure may mean lost data.
+/// Syncs a file; `false` if its file system does not support fsync (some network and shared file
+/// systems, FUSE). Any other failure may mean lost data.
 pub(crate) fn sync(file: &File) -> io::Result<bool> {
     use rustix::io::Errno;
     match rustix::io::retry_on_intr(|| rustix::fs::fsync(file)) {
@@ -124,11 +125,11 @@ pub(crate) fn sync(file: &File) -> io::Result<bool> {
     }
 }
 
-/// What is said where [`sync`] could not ask.
+/// The warning when [`sync`] returned `false`.
 pub(crate) const UNSYNCED: &str = "this file system does not support fsync: everything was written and checked, but the system decides when it reaches the disk";
 
-/// Opens or makes a file and locks it; fails where it is not this user's alone, or another process
-/// has it locked. `path` is its name in messages.
+/// Opens or creates a file and locks it; fails if it is not this user's alone, or if another
+/// process has it locked. `path` is its name in messages.
 pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<File> {
     let failed = |doing: &'static str, why: &'static str| {
         Err(Error::output(path, doing, io::Error::other(why)))
@@ -139,7 +140,7 @@ pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Resul
         let about = file
             .metadata()
             .map_err(|error| Error::output(path, "looking at", error))?;
-        // File systems without locks cannot tell; they are no reason to refuse.
+        // File systems without locks are no reason to refuse.
         let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if lock == Err(rustix::io::Errno::WOULDBLOCK) {
             let why = "another dockersave is writing it; wait for it, or choose another --output";
@@ -155,11 +156,11 @@ pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Resul
     failed("locking", "it keeps being replaced")
 }
 
-/// How many links are followed from an output's name (path_resolution(7) allows as many).
+/// How many links are followed from an output's name (the limit of path_resolution(7)).
 const LINKS: usize = 40;
 
-/// The file that is to be replaced: where the path is a link, what it points to, so that the link
-/// stays. A link of another user's is not followed.
+/// The file to replace: if the path is a link, its target, so that the link stays. Another user's
+/// link is not followed.
 pub(crate) fn resolve(target: &Path) -> io::Result<PathBuf> {
     let mut path = target.to_owned();
     for _ in 0..LINKS {
@@ -178,13 +179,13 @@ pub(crate) fn resolve(target: &Path) -> io::Result<PathBuf> {
     Err(rustix::io::Errno::LOOP.into())
 }
 
-/// The kernel's inode numbers are of different widths on different targets.
+/// Inode numbers have different widths on different targets.
 fn into_u64(number: impl Into<u64>) -> u64 {
     number.into()
 }
 
-/// A file that is written from its beginning to its end and gets its name then; given up before
-/// that, it is gone. Whoever makes it holds the lock of the partial file beside it.
+/// A file that is written sequentially and then renamed; dropped before that, it is removed. Its
+/// creator holds the lock of the partial file beside it.
 pub(crate) struct NewFile {
     file: File,
     path: PathBuf,
@@ -193,7 +194,7 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// Begins a file that is to become `target`.
+    /// Creates a file that will become `target`.
     pub fn create(target: &Path) -> Result<Self> {
         let path = with_suffix(target, ".partial.new");
         let create = || {
@@ -214,7 +215,7 @@ impl NewFile {
     /// Makes it as long as a plan's archive, and writes all but the blobs.
     pub fn lay_out(&self, plan: &Plan) -> Result<()> {
         let laid_out = self.file.set_len(plan.size());
-        laid_out.map_err(|error| Error::output(&self.path, "laying out", error))?;
+        laid_out.map_err(|error| Error::output(&self.path, "creating", error))?;
         for (at, bytes) in plan.pieces() {
             self.write_at(&bytes, at)?;
         }
@@ -227,7 +228,7 @@ impl NewFile {
         written.map_err(|error| Error::output(&self.path, "writing", error))
     }
 
-    /// Has the file that it is to replace the same bytes already?
+    /// Whether the file to be replaced already has the same bytes.
     pub fn is_target(&self) -> bool {
         let same = || {
             let size = self.file.metadata().ok()?.len();
@@ -250,8 +251,7 @@ impl NewFile {
         same().is_some()
     }
 
-    /// Brings it to the disk and gives it its name; says whether the file system could be asked
-    /// for the former.
+    /// Syncs and renames it; returns whether the file system supports fsync.
     pub fn finish(mut self) -> Result<bool> {
         let synced =
             sync(&self.file).map_err(|error| Error::output(&self.path, "syncing", error))?;

@@ -1,15 +1,15 @@
-//! How far a partial file has come: the journal that stands behind the archive's last byte.
+//! The journal after the archive's last byte: how much of a partial file is written.
 //!
-//! A blob's place is divided into chunks. Each chunk has a record with two claims: that so many of
-//! its first bytes are written, and their CRC-32. A claim says what was true when it was written;
-//! after a power cut it may be on the disk while the bytes are not. Therefore every claim is checked
-//! against the bytes before it is trusted, the longer one of a record first. A claim that an `fsync`
-//! has brought to the disk is not overwritten before the next `fsync`: the other one is.
+//! A blob is divided into chunks. Each chunk has a record with two claims: how many of its first
+//! bytes are written, and their CRC-32. After a power cut a claim may be on the disk while the
+//! bytes are not, so every claim is checked against the bytes before it is trusted, the longer one
+//! of a record first. A claim that an `fsync` made durable is not overwritten before the next
+//! `fsync`: the other one is.
 //!
-//! A claim needs no checksum of its own. It takes eight aligned bytes, which never lie in two
-//! sectors, and one that is damaged does not match the bytes it is about.
+//! A claim needs no checksum of its own: it takes eight aligned bytes, which are never split
+//! between two sectors, and a damaged one does not match the bytes it is about.
 //!
-//! This module turns journals into bytes and back; [`super::file`] stores them.
+//! This module encodes and decodes journals; [`super::file`] stores them.
 
 use crate::archive::plan::{Blob, Plan};
 use crate::digest::{Algorithm, Digest};
@@ -19,25 +19,25 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The journal's name in a directory under way.
+/// The journal's name in a partial directory.
 pub(super) const JOURNAL: &str = "journal";
 
-/// What a record stands for.
+/// The bytes that a record covers.
 const CHUNK: u64 = 512 << 10;
-/// Blobs of more than 32 GiB have larger chunks, so that no size costs memory without end.
+/// Blobs of more than 32 GiB have larger chunks, so that memory stays bounded.
 const CHUNKS: u64 = 1 << 16;
 const MAGIC: &[u8; 16] = b"dockersave\0jnl2\0";
-/// The first format: one claim a chunk, about all of it. It is still read, and no longer written.
+/// The first format: one claim per chunk, about all of it. Still read, no longer written.
 const FIRST: &[u8; 16] = b"dockersave\0jnl1\0";
 const HEADER: usize = 64;
 const ROW: usize = 88;
 const TRAILER: usize = 32;
-/// A claim's second half where it is about the whole chunk; else it is the number of bytes.
+/// The second half of a claim about the whole chunk; otherwise it is the number of bytes.
 const DONE: u32 = 0xD0C5_A7ED;
-/// Beginnings of chunks that are longer have no claim. No blob of less than 128 TiB has such chunks.
+/// Longer parts of chunks get no claim. No blob of less than 128 TiB has such chunks.
 const LONGEST: u32 = 1 << 31;
 const CLAIM: usize = 8;
-/// Bytes of a record.
+/// The size of a record in bytes.
 pub(crate) const RECORD: usize = 2 * CLAIM;
 /// The largest journal that is read, row by row: 760 000 blobs or four million chunks.
 const LIMIT: u64 = 64 << 20;
@@ -80,13 +80,13 @@ impl Chunks {
         }
     }
 
-    /// How many chunks make about so many bytes, at least one.
+    /// How many chunks have about this many bytes, at least one.
     pub fn in_bytes(&self, bytes: u64) -> usize {
         ((bytes / self.chunk) as usize).max(1)
     }
 }
 
-/// So many of a chunk's first bytes are written, and their CRC-32. The default claims nothing.
+/// How many of a chunk's first bytes are written, and their CRC-32. The default claims nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub crc: u32,
@@ -102,13 +102,13 @@ impl Claim {
         Self { crc, mark: DONE }
     }
 
-    /// Only its beginning is; `None` for one that is too long to be claimed.
+    /// Only its first bytes are; `None` if there are too many to be claimed.
     pub fn part(length: u64, crc: u32) -> Option<Self> {
         let mark = u32::try_from(length).ok().filter(|mark| *mark < LONGEST)?;
         Some(Self { crc, mark })
     }
 
-    /// How many bytes of a chunk of this size are claimed; what makes no sense claims nothing.
+    /// How many bytes of a chunk of this size are claimed; 0 for an impossible claim.
     pub fn length(self, chunk: u64) -> u64 {
         match self.mark {
             DONE => chunk,
@@ -124,7 +124,7 @@ impl Claim {
         bytes
     }
 
-    /// The claim at this place of a record, if the record is so long.
+    /// The claim at this place of a record, if the record is long enough.
     fn read(record: &[u8], at: usize) -> Self {
         let claim = record.get(at..).and_then(|rest| rest.first_chunk());
         let [a, b, c, d, e, f, g, h] = *claim.unwrap_or(&[0; CLAIM]);
@@ -151,17 +151,18 @@ pub(crate) struct Row {
     pub claims: Vec<Record>,
 }
 
-/// A journal that was read.
+/// A parsed journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     plan: Digest,
-    /// It has the format that is written now.
+    /// It has the current format.
     current: bool,
     pub rows: Vec<Row>,
 }
 
 impl Journal {
-    /// Can a pull of this plan go on with it, and write to it? It has a row for each blob then.
+    /// Whether a pull of this plan can resume with it and write to it. It then has a row for each
+    /// blob.
     pub fn is_of(&self, plan: &Plan) -> bool {
         let same = |(row, blob): (&Row, &Blob)| {
             let descriptor = &blob.descriptor;
@@ -174,18 +175,18 @@ impl Journal {
     }
 }
 
-/// Where the records of a plan's chunks stand in the file that holds its journal.
+/// The offsets of the records of a plan's chunks in the file that holds its journal.
 pub(crate) struct Marks {
     /// Of each blob's first record.
     offsets: Vec<u64>,
-    /// Something is worth going on from.
+    /// There is something worth resuming from.
     worth: AtomicBool,
-    /// The name of the file that holds it is on the disk.
+    /// The name of its file is durable.
     pub named: AtomicBool,
 }
 
 impl Marks {
-    /// For a journal that begins at this byte of its file.
+    /// For a journal at this offset of its file.
     pub fn new(plan: &Plan, start: u64) -> Self {
         let mut at = start + (HEADER + plan.blobs().len() * ROW) as u64;
         let offsets = plan.blobs().iter().map(|blob| {
@@ -200,7 +201,7 @@ impl Marks {
         }
     }
 
-    /// The place of one of a chunk's two claims, and so of its record.
+    /// The offset of one of a chunk's two claims.
     pub fn at(&self, blob: usize, chunk: usize, slot: usize) -> u64 {
         self.offsets[blob] + (chunk * RECORD + slot * CLAIM) as u64
     }
@@ -215,11 +216,11 @@ impl Marks {
     }
 }
 
-/// Writes a new journal at this byte of a file that is as long as it will be.
+/// Writes a new journal at this offset of a file that has its final length.
 pub(crate) fn write(file: &File, plan: &Plan, start: u64) -> io::Result<()> {
     let (head, trailer) = begin(plan, start);
     file.write_all_at(&head, start)?;
-    // The trailer comes last: a file that has one is laid out.
+    // The trailer is written last: a file that has one is complete in its layout.
     file.write_all_at(&trailer, start + size(plan) - TRAILER_SIZE)
 }
 
@@ -260,7 +261,7 @@ pub(crate) fn size(plan: &Plan) -> u64 {
     (HEADER + plan.blobs().len() * ROW + records + TRAILER) as u64
 }
 
-/// Where a file's journal stands, told by the file's last bytes.
+/// The offset of a file's journal, from the file's last bytes.
 pub(crate) fn place(trailer: &[u8], file_size: u64) -> Option<Range<u64>> {
     let start = number(trailer.get(16..24)?);
     let end = file_size.checked_sub(TRAILER as u64)?;
@@ -274,12 +275,12 @@ pub(crate) fn place(trailer: &[u8], file_size: u64) -> Option<Range<u64>> {
 /// Bytes of the trailer.
 pub(crate) const TRAILER_SIZE: u64 = TRAILER as u64;
 
-/// Reads bytes at a place of a journal.
+/// Reads bytes at an offset of a journal.
 pub(crate) type Source<'s> = &'s dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
-/// Reads a journal of this length; `None` for what is none, or is damaged. Of its rows, those that
-/// are `wanted`, at most `most` of them: it takes no more memory than these. Nothing in it is
-/// trusted: offsets and sizes lie inside of the archive, and claims are only claims.
+/// Reads a journal of this length; `None` if it is not one or is damaged. Keeps only the rows that
+/// are `wanted`, at most `most`, which bounds the memory. Nothing in it is trusted: offsets and
+/// sizes are checked to be within the archive, and claims are only claims.
 pub(crate) fn read(
     source: Source<'_>,
     length: u64,

@@ -1,5 +1,4 @@
-//! Where blobs grow until they are true: what the workers of a pull need of an output, be it one
-//! file or a directory.
+//! Outputs: what the workers of a pull need from a file or a directory under construction.
 
 pub(crate) mod directory;
 pub(crate) mod file;
@@ -25,35 +24,35 @@ pub(crate) struct Opened {
     pub lender: Option<Lender>,
 }
 
-/// An output under way. Blobs are named by their number in the plan, bytes by their place in the
-/// blob; which of them are right is decided by whoever writes them.
+/// An output under construction. Blobs are named by their number in the plan, bytes by their offset
+/// in the blob. The caller decides which bytes are right.
 pub(crate) trait Store: Send + Sync {
     /// Writes bytes of a blob.
     fn write_at(&self, blob: usize, bytes: &[u8], at: u64) -> Result<()>;
     /// Reads back what was written.
     fn read_at(&self, blob: usize, bytes: &mut [u8], at: u64) -> Result<()>;
-    /// Copies bytes of a blob from another file; `false` where those cannot be had.
+    /// Copies bytes of a blob from another file; `false` if they cannot be read.
     fn copy_from(&self, blob: usize, at: u64, from: &Place, length: u64) -> Result<bool>;
-    /// Gives a blob its room on the disk, where the file system can.
+    /// Allocates a blob's space, if the file system can.
     fn reserve(&self, blob: usize, size: u64) -> Result<()>;
-    /// Has the system begin to bring these bytes to the disk, so that the end need not wait for
-    /// all of them at once.
+    /// Starts writeback of these bytes, so that the final sync does not have to write everything at
+    /// once.
     fn hasten(&self, blob: usize, bytes: Range<u64>);
-    /// Notes how much of a chunk is written, as one of its record's two claims.
+    /// Records how much of a chunk is written, as one of its record's two claims.
     fn mark(&self, blob: usize, chunk: usize, slot: usize, claim: Claim) -> Result<()>;
-    /// Takes both claims back.
+    /// Clears both claims.
     fn unmark(&self, blob: usize, chunk: usize) -> Result<()>;
-    /// Brings what was written and noted to the disk. A file system that cannot is no failure.
+    /// Syncs what was written and recorded. A file system without fsync is not an error.
     fn sync_all(&self) -> Result<()>;
-    /// The blob is whole and true.
+    /// The blob is complete and verified.
     fn settle(&self, blob: usize) -> Result<()>;
-    /// Everything is true: brings all to the disk, and gives the name. `false` where the file
-    /// system cannot be asked for the former.
+    /// All blobs are verified: fsync, then rename to the final name. `false` if the file system
+    /// does not support fsync.
     fn finish(&self) -> Result<bool>;
-    /// It has served: takes it away.
+    /// Removes the partial output.
     fn discard(&self);
-    /// After a failure: what is there stays if anything in it is worth going on from.
+    /// After a failure: keeps the partial output if it is worth resuming from.
     fn give_up(&self);
-    /// Where it grows, for messages.
+    /// Its partial path, for messages.
     fn path(&self) -> &Path;
 }

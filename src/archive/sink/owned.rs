@@ -1,6 +1,6 @@
-//! Whether what an earlier run left under a name is this user's alone: only then it is taken over.
+//! Ownership checks: what an earlier run left is used only if it is this user's alone.
 //!
-//! Names are looked up below an open directory, and a link in the last place is never followed.
+//! Names are looked up below an open directory, and a link as the last component is never followed.
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -15,16 +15,16 @@ const OTHERS: u32 = 0o022;
 pub(super) const FILE: Mode = Mode::from_raw_mode(0o644);
 pub(super) const DIRECTORY: Mode = Mode::from_raw_mode(0o755);
 
-/// How much of somebody else a file or directory may bear.
+/// How strictly ownership is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     /// Its content counts: nobody else may write to it.
     Alone,
-    /// It is going to be replaced: it only has to be this user's.
+    /// It will be replaced: it only has to belong to this user.
     Ours,
 }
 
-/// Is there a file or directory of this user's? An error says what is wrong with what is there.
+/// Whether there is a file or directory of this user's. An error says what is wrong with it.
 pub(super) fn check(
     at: BorrowedFd<'_>,
     name: &Path,
@@ -64,8 +64,8 @@ fn judge(
         if about.st_uid == rustix::process::geteuid().as_raw() && others(about) == 0 {
             return Ok(());
         }
-        // Not every file system keeps owners and modes (vfat, NTFS, some network shares): there
-        // everything looks as what is made now does.
+        // Some file systems keep no owners and modes (vfat, NTFS, some network shares): there
+        // everything looks like a new file.
         match made_now(at, name, directory) {
             Some(new) if about.st_uid != new.st_uid => "it belongs to another user",
             Some(new) if others(about) & !others(&new) != 0 => "other users can write to it",
@@ -77,7 +77,7 @@ fn judge(
     Err(io::Error::other(why))
 }
 
-/// What a file or directory looks like that is made in the same place now.
+/// The owner and mode of a file or directory created in the same place now.
 fn made_now(at: BorrowedFd<'_>, name: &Path, directory: bool) -> Option<Stat> {
     let mut probe = name.as_os_str().to_owned();
     probe.push(".probe");
@@ -93,7 +93,7 @@ fn made_now(at: BorrowedFd<'_>, name: &Path, directory: bool) -> Option<Stat> {
     about.ok()
 }
 
-/// Makes a file where nothing is yet.
+/// Creates a file that must not exist yet.
 pub(super) fn make_new(at: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, name, flags, FILE)?.into())
@@ -102,7 +102,7 @@ pub(super) fn make_new(at: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
 /// Opens a file of this user's alone, if there is one.
 pub(super) fn open(at: BorrowedFd<'_>, name: &Path, access: OFlags) -> io::Result<Option<File>> {
     let wanted = (FileType::RegularFile, Trust::Alone);
-    // Looked at before it is opened: opening a device may do something.
+    // Checked before it is opened: opening a device may have side effects.
     if !check(at, name, wanted.0, wanted.1)? {
         return Ok(None);
     }
@@ -115,7 +115,7 @@ pub(super) fn open(at: BorrowedFd<'_>, name: &Path, access: OFlags) -> io::Resul
     Ok(Some(file))
 }
 
-/// Opens a file of this user's alone for reading and writing, or makes it.
+/// Opens or creates a file of this user's alone for reading and writing.
 pub(super) fn open_or_make(at: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
     loop {
         if let Some(file) = open(at, name, OFlags::RDWR)? {
@@ -128,8 +128,8 @@ pub(super) fn open_or_make(at: BorrowedFd<'_>, name: &Path) -> io::Result<File> 
     }
 }
 
-/// A directory that is worked in. It is opened once, and everything below it is reached through
-/// its descriptor, one component at a time.
+/// A directory to work in. It is opened once, and everything below it is opened through its
+/// descriptor, one component at a time.
 pub(super) struct Handle {
     descriptor: OwnedFd,
     /// For messages.
@@ -137,7 +137,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// The directory that a name stands in. Links on the way to it are the user's own affair.
+    /// The parent directory of a name. Links on the way to it are the user's choice.
     pub fn above(target: &Path) -> io::Result<Self> {
         let path = directory_of(target);
         // It need not be readable.
@@ -170,7 +170,7 @@ impl Handle {
         Ok(Some(Self { descriptor, path }))
     }
 
-    /// Opens a directory of this user's alone in it, or makes it.
+    /// Opens or creates a directory of this user's alone in it.
     pub fn make(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = name.as_ref();
         match rustix::fs::mkdirat(self.fd(), name, DIRECTORY) {
@@ -198,7 +198,7 @@ impl Handle {
         Ok(rustix::fs::renameat(self.fd(), from, self.fd(), to)?)
     }
 
-    /// Removes a file, or a link itself; `true` where there was one.
+    /// Removes a file, or a link itself; `true` if there was one.
     pub fn remove(&self, name: impl AsRef<Path>) -> io::Result<bool> {
         match rustix::fs::unlinkat(self.fd(), name.as_ref(), AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -213,13 +213,13 @@ impl Handle {
         Ok(rustix::fs::unlinkat(self.fd(), name.as_ref(), flags)?)
     }
 
-    /// Names are on the disk once their directory is. Some file systems cannot say so.
+    /// Names are durable once their directory is synced. Some file systems cannot do that.
     pub fn sync(&self) {
         let _ = rustix::fs::fsync(self.fd());
     }
 }
 
-/// The directory that a path lies in.
+/// The parent directory of a path.
 pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,5 +1,5 @@
-//! A directory that is to be replaced, gone on with, or removed: does it hold an image's files and
-//! nothing else? Only those are ever removed.
+//! Checks before a directory is replaced, resumed or removed: only files of an image are ever
+//! removed.
 
 use super::owned::{self, Handle, Trust};
 use crate::digest::Digest;
@@ -7,7 +7,7 @@ use rustix::fs::FileType;
 use std::io;
 use std::path::Path;
 
-/// The files of an image's directory, and the journal of one under way.
+/// The files of an image's directory, and the journal of a partial one.
 const FILES: [&str; 4] = [
     "oci-layout",
     "index.json",
@@ -16,7 +16,7 @@ const FILES: [&str; 4] = [
 ];
 pub(super) const BLOBS: &str = "blobs";
 
-/// Refuses a directory with anything in it that no pull has left there.
+/// Refuses a directory that contains anything but the files of a pull.
 pub(super) fn check(directory: &Handle, trust: Trust) -> io::Result<()> {
     directory.list(|name| {
         let text = name.to_str().unwrap_or("");
@@ -47,7 +47,7 @@ pub(super) fn check(directory: &Handle, trust: Trust) -> io::Result<()> {
     })
 }
 
-/// Is a file of this name a blob of this algorithm?
+/// Whether a file of this name is a blob of this algorithm.
 pub(super) fn is_blob(algorithm: &str, name: &Path) -> bool {
     let hex = name.to_str().unwrap_or("");
     format!("{algorithm}:{hex}").parse::<Digest>().is_ok()
@@ -82,8 +82,7 @@ fn shown(directory: &Handle, name: &Path) -> String {
     crate::error::printable(&directory.join(name).to_string_lossy(), 200)
 }
 
-/// Removes a directory with the files of an image in it; what is none of them stays, and so does
-/// the directory then.
+/// Removes the image's files from a directory, and the directory if nothing else is in it.
 pub(super) fn remove(parent: &Handle, name: &Path) -> io::Result<()> {
     let Some(directory) = parent.find(name, Trust::Ours)? else {
         return Ok(());

@@ -1,17 +1,16 @@
-//! The stream: a plan's bytes in order, from the first to the last, written to anything that takes
-//! bytes. The same bytes as in the file.
+//! The stream output: a plan's bytes in order, the same as in the file, to any writer.
 
 use crate::archive::plan::{Part, Plan};
 use crate::error::{Error, Result};
 use std::io::{self, BufRead};
 
-/// Where the bytes of a plan's blobs come from, each asked for once and in order.
+/// The source of a plan's blobs, each requested once and in order.
 pub(crate) trait Layers {
-    /// The bytes of a blob, which end without an error only if they are the right ones.
+    /// The bytes of a blob. They end without an error only if they match the digest.
     fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>>;
 }
 
-/// Writes the archive of a plan. `write` gets its bytes, and is told which of them are a blob's.
+/// Writes the archive of a plan. `write` gets its bytes, and which of them belong to a blob.
 pub(crate) fn write(
     plan: &Plan,
     layers: &mut dyn Layers,
@@ -31,7 +30,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Hands on a blob of exactly this size.
+/// Passes on a blob of exactly this size.
 pub(crate) fn copy(
     layer: &mut dyn BufRead,
     size: u64,
@@ -51,12 +50,12 @@ pub(crate) fn copy(
     if left > 0 { Err(changed()) } else { Ok(()) }
 }
 
-/// What was read twice was not the same the second time.
+/// The second read returned different data.
 pub(crate) fn changed() -> Error {
     Error::malformed("a layer", "changed its size while it was read")
 }
 
-/// A failure of ours that came through a reader.
+/// An error of ours that passed through a reader.
 pub(crate) fn unwrap(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,

@@ -1,5 +1,4 @@
-//! How far an archive has come that is not finished: what its journal claims, held against the
-//! bytes.
+//! Verification of a partial archive: its journal's claims against its bytes.
 
 use super::journal::{self, Chunks, Row};
 use crate::digest::Hasher;
@@ -9,11 +8,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The memory for claims, those of 60 GiB, and what is read at once.
+/// The memory for claims (enough for 60 GiB), and the size of a read.
 const CLAIMS: usize = 2 << 20;
 const BUFFER: usize = 64 << 10;
 
-/// Of blobs and of their bytes: how many there are to be, and how many are here and true.
+/// Blobs and bytes: how many there will be, and how many are here and verified.
 #[derive(Default)]
 pub(crate) struct Unfinished {
     pub blobs: usize,
@@ -32,7 +31,7 @@ impl fmt::Display for Unfinished {
     }
 }
 
-/// Is it a file that a pull has not finished? If so, how far has it come?
+/// If this is the file of an unfinished pull, how far it has come.
 pub(crate) fn look(file: &File) -> io::Result<Option<Unfinished>> {
     let length = file.metadata()?.len();
     let Some(end) = length.checked_sub(journal::TRAILER_SIZE) else {
@@ -65,7 +64,7 @@ pub(crate) fn look(file: &File) -> io::Result<Option<Unfinished>> {
         found.blobs += 1;
         found.size = found.size.saturating_add(row.size);
         let here = proven(file, row, &mut buffer)?;
-        // Only all of a blob has a digest.
+        // Only a complete blob has a digest to check.
         if here < row.size {
             found.here += here;
         } else if hashed(file, row, &mut buffer)? {
@@ -76,7 +75,7 @@ pub(crate) fn look(file: &File) -> io::Result<Option<Unfinished>> {
     Ok(Some(found))
 }
 
-/// How many bytes of a blob are as its claims say.
+/// How many bytes of a blob match its claims.
 fn proven(file: &File, row: &Row, buffer: &mut [u8]) -> io::Result<u64> {
     let chunks = Chunks::of(row.size);
     let mut here = 0;

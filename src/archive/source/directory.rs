@@ -1,8 +1,8 @@
-//! A directory that holds an image: an OCI layout, or a docker-archive that was unpacked.
+//! A directory with an image in it: an OCI layout or an unpacked docker-archive.
 //!
-//! Nothing below it is followed out of it: each component of a name is opened on its own, and no
-//! link is. Only blobs are listed, below blobs/ and, as skopeo's `dir:` has them, at the top; other
-//! files are asked for by the name that a document gives.
+//! Nothing leads out of it: each component of a name is opened separately, and links are not
+//! followed. Only blobs are listed, below blobs/ and, for skopeo's `dir:`, at the top; other files
+//! are looked up by the name that a document gives.
 
 use super::table::Table;
 use crate::archive::tar::header::Kind;
@@ -20,13 +20,13 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// A directory that was opened.
+    /// An open directory.
     pub fn new(descriptor: OwnedFd, path: &Path) -> Self {
         let path = path.to_owned();
         Self { descriptor, path }
     }
 
-    /// A file of it, by a clean name.
+    /// Opens a file in it by a clean name.
     pub fn open(&self, name: &str) -> io::Result<File> {
         let (folder, last) = self.parent(name)?;
         let below = folder.as_ref().unwrap_or(&self.descriptor);
@@ -38,7 +38,7 @@ impl Folder {
         }
     }
 
-    /// The directory that a name stands in (none: this one), and the name's last component.
+    /// The parent directory of a name (`None`: this one), and the name's last component.
     fn parent<'n>(&self, name: &'n str) -> io::Result<(Option<OwnedFd>, &'n str)> {
         let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -50,7 +50,7 @@ impl Folder {
         Ok((found, last))
     }
 
-    /// The table of what it holds, as far as that can be known without reading documents.
+    /// The table of its files, as far as it is known without reading documents.
     pub fn list(&self) -> Result<Table> {
         let mut table = Table::default();
         for name in ["oci-layout", "index.json", "manifest.json"] {
@@ -64,8 +64,7 @@ impl Folder {
         Ok(table)
     }
 
-    /// The files of a directory that `prefix` names; at the top only those that are named by a
-    /// digest.
+    /// The files of the directory named by `prefix`; at the top only those named by a digest.
     fn list_blobs(&self, prefix: &str, table: &mut Table) -> Result<()> {
         let failed = |error: io::Error| Error::input(&self.path.join(prefix), "listing", error);
         let inside = format!("{prefix}x");
@@ -89,8 +88,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Puts the files that a document names into the table, and what they point to, if they are
-    /// links.
+    /// Adds the files that a document names to the table, and the targets of links.
     pub fn add_named(&self, names: &BTreeSet<String>, table: &mut Table) -> Result<()> {
         let old = table.rows().len();
         for name in names {
@@ -110,7 +108,7 @@ impl Folder {
         Ok(())
     }
 
-    /// What is not there is not added.
+    /// Missing files are not added.
     fn add(&self, name: &str, table: &mut Table) -> Result<()> {
         match self.parent(name) {
             Ok((folder, last)) => {

@@ -1,5 +1,5 @@
-//! Documents as archives have them, of whoever wrote them: parsed within less memory than a
-//! registry's, and without asking whether they are what this program can pull.
+//! Documents in archives of any tool: parsed in less memory than a registry's, and without checking
+//! whether dockersave could pull them.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::manifest::{
 use crate::platform::Platform;
 use miniserde::Deserialize;
 
-/// How many objects and values a document may have.
+/// The most objects and values that a document may have.
 const LIMITS: (usize, usize) = (ENTRIES + 200, 8 * ENTRIES);
 
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ pub(crate) fn layout_version(bytes: &[u8]) -> Result<String> {
     Ok(wire.version.0)
 }
 
-/// An image as a docker-archive's manifest.json names it.
+/// An image in a docker-archive's manifest.json.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DockerItem {
     pub config: String,
@@ -43,7 +43,7 @@ struct WireItem {
     layers: Option<Vec<Text>>,
 }
 
-/// What a docker-archive's manifest.json says.
+/// The content of a docker-archive's manifest.json.
 pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> {
     let wire: Vec<WireItem> = json::parse_within(bytes, what, LIMITS, &keys::ITEMS)?;
     let texts = |list: Option<Vec<Text>>| {
@@ -58,7 +58,7 @@ pub(crate) fn docker_items(bytes: &[u8], what: &str) -> Result<Vec<DockerItem>> 
     Ok(items.collect())
 }
 
-/// The diff IDs of a config, one for each layer, in hardly more memory than its own.
+/// The diff IDs of a config, one per layer, in hardly more memory than the config itself.
 pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Digest>> {
     let mut ids = Vec::new();
     let mut count = 0;
@@ -80,10 +80,10 @@ pub(crate) fn diff_ids(bytes: &[u8], layers: usize, what: &str) -> Result<Vec<Di
     Err(Error::malformed(what, why))
 }
 
-/// What an index or a manifest refers to, whatever it is for: an archive may hold attestations,
-/// signatures and charts besides images, and all of them can be damaged.
+/// What an index or manifest refers to, of any kind: an archive may hold attestations, signatures
+/// and charts besides images, and all of them can be damaged.
 pub(crate) struct Outline {
-    /// What it calls itself; may be empty.
+    /// Its media type; may be empty.
     pub media_type: String,
     pub config: Option<Descriptor>,
     pub layers: Vec<Descriptor>,
@@ -95,7 +95,7 @@ pub(crate) struct Outline {
 pub(crate) struct Child {
     pub descriptor: Descriptor,
     pub platform: Option<Platform>,
-    /// The name in full, as containerd takes it; may be empty.
+    /// The full name, as containerd uses it; may be empty.
     pub name: String,
     /// The tag; may be empty.
     pub tag: String,
@@ -144,7 +144,7 @@ impl Outline {
         })
     }
 
-    /// Is it an image, and not something that is stored like one?
+    /// Whether it is an image, not something else stored like one.
     pub fn is_image(&self) -> bool {
         let config = self
             .config

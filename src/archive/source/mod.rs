@@ -1,8 +1,8 @@
-//! An existing archive, opened to find in it what need not be downloaded: a tar of any writer
-//! (`docker save` old and new, crane, skopeo, regctl, this program), or a directory.
+//! An existing archive, opened to reuse its blobs: a tar of any tool (`docker save` old and new,
+//! crane, skopeo, regctl, dockersave), or a directory.
 //!
-//! Nothing here is believed: a [`Place`] may hold the bytes that are looked for, and whoever takes
-//! them hashes them. Whether an archive is sound is [`super::verify`]'s business.
+//! Nothing here is trusted: a [`Place`] may hold the right bytes, and the caller hashes them.
+//! [`super::verify`] checks whether an archive is sound.
 
 pub(crate) mod directory;
 pub(crate) mod metadata;
@@ -24,34 +24,34 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The most places that are offered for one digest, so that a thousand entries of one size do not
-/// become a thousand entries to hash.
+/// The most places offered for one digest, so that a thousand entries of the same size do not all
+/// have to be hashed.
 const PLACES: usize = 8;
 /// The most layers whose diff IDs are kept.
 const LAYERS: usize = 8192;
-/// The largest manifest.json and config that are looked into: what is beyond that is not known.
+/// The largest manifest.json and config that are read; larger ones are ignored.
 const MANIFEST: u64 = 256 << 10;
 const CONFIG: u64 = 1 << 20;
 
 /// Where the content is.
 pub(super) enum Holder {
     Tar(Arc<File>),
-    /// A tar that is compressed as a whole, and with what.
+    /// A compressed tar, and its format.
     Packed(Arc<File>, &'static str),
     Folder(Arc<Folder>),
 }
 
-/// An archive that was opened for reading.
+/// An archive open for reading.
 pub(crate) struct Existing {
     holder: Holder,
     table: Table,
-    /// Not all of its headers could be followed.
+    /// Some of its headers could not be read.
     damaged: bool,
     /// The SHA-256 of an uncompressed layer, and its entry.
     layers: Vec<([u8; 32], u32)>,
 }
 
-/// Bytes in an existing archive that may be the ones that are looked for.
+/// Bytes in an existing archive that may be the wanted ones.
 pub(crate) struct Place {
     source: Source,
     offset: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Place {
 
 enum Source {
     Tar(Arc<File>),
-    /// A file below a directory: opened for each read, so that no number of places holds as many
+    /// A file below a directory: opened for each read, so that many places do not need many
     /// descriptors.
     Folder(Arc<Folder>, String),
 }
@@ -83,7 +83,7 @@ impl Place {
         }
     }
 
-    /// Reads all of `buffer`, from byte `at` of this place on.
+    /// Fills `buffer`, from byte `at` of this place.
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         let end = at.checked_add(buffer.len() as u64);
         if end.is_none_or(|end| end > self.size) {
@@ -92,7 +92,7 @@ impl Place {
         self.file()?.read_exact_at(buffer, self.offset + at)
     }
 
-    /// All of it, which the caller knows to be small.
+    /// Its whole content, which must be small.
     pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
         let size = usize::try_from(self.size).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut bytes = vec![0; size];
@@ -102,12 +102,12 @@ impl Place {
 }
 
 impl Existing {
-    /// Opens an archive and reads what it holds.
+    /// Opens an archive and reads its table of contents.
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] where it cannot be read, [`Error::Malformed`] and [`Error::Unsupported`]
-    /// where it is none.
+    /// [`Error::Input`] if it cannot be read, [`Error::Malformed`] or [`Error::Unsupported`] if it
+    /// is not an archive.
     pub fn open(path: &Path) -> Result<Self> {
         let holder = open(path)?;
         let (table, damaged) = match &holder {
@@ -130,8 +130,8 @@ impl Existing {
         Ok(existing)
     }
 
-    /// Places that may hold these bytes, the likeliest first: what is named so, an uncompressed
-    /// layer whose config says so, and entries of exactly that size whose names say nothing.
+    /// Places that may hold these bytes, the most likely first: entries with that name, an
+    /// uncompressed layer whose config says so, and entries of exactly that size with other names.
     pub fn find(&self, digest: &Digest, size: Option<u64>) -> Vec<Place> {
         let rows = self.table.rows();
         let mut found: Vec<usize> = self.table.file(&digest.path()).into_iter().collect();
@@ -158,14 +158,14 @@ impl Existing {
         seen.into_iter().map(|number| self.place(number)).collect()
     }
 
-    /// Does an entry of this size have this digest for its name?
+    /// Whether an entry of this size is named by this digest.
     pub fn names(&self, digest: &Digest, size: u64) -> bool {
         let named = self.table.file(&digest.path());
         named.is_some_and(|number| self.table.rows()[number].size == size)
     }
 
-    /// Bytes at a place that the plan of the same archive names, where damaged headers may be what
-    /// kept them from being found.
+    /// Bytes at the offset that the plan of the same archive gives, in case they were not found
+    /// because of damaged headers.
     pub fn at(&self, offset: u64, size: u64) -> Option<Place> {
         let (Holder::Tar(file), true) = (&self.holder, self.damaged) else {
             return None;
@@ -178,7 +178,7 @@ impl Existing {
         })
     }
 
-    /// Are there no files in it that could be blobs?
+    /// Whether it contains no files that could be blobs.
     pub fn is_empty(&self) -> bool {
         let document = |name: &str| matches!(name, "oci-layout" | "index.json" | "manifest.json");
         let rows = self.table.rows().iter().enumerate();
@@ -191,8 +191,8 @@ impl Existing {
         place(&self.holder, &self.table, number)
     }
 
-    /// What manifest.json says of layers that have no digest in their names, as far as it can be
-    /// read. What a directory holds besides blobs is known from it alone.
+    /// What manifest.json says about layers without a digest in their names, as far as it can be
+    /// read. It is also the only list of a directory's files besides blobs.
     fn read_manifest(&mut self) -> Result<()> {
         let Some(bytes) = self.document("manifest.json", MANIFEST) else {
             return Ok(());
@@ -225,7 +225,7 @@ impl Existing {
         Ok(())
     }
 
-    /// The names that its images have in manifest.json, or else in index.json.
+    /// The names of its images in manifest.json, or else in index.json.
     pub fn image_names(&self) -> Vec<String> {
         let document = |name| self.document(name, MANIFEST);
         let items = document("manifest.json").map(|bytes| docker_items(&bytes, "manifest.json"));
@@ -259,11 +259,11 @@ pub(super) fn named_files(items: &[DockerItem]) -> BTreeSet<String> {
     names.filter_map(|name| clean(name.as_bytes())).collect()
 }
 
-/// Opens an archive or a directory, whatever stands under that name: nothing is waited for.
+/// Opens an archive or a directory. Never blocks, whatever has that name.
 pub(super) fn open(path: &Path) -> Result<Holder> {
     let failed = |error: io::Error| Error::input(path, "opening", error);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    // Opening a device may do something; looking at its name does not.
+    // Opening a device may have side effects; stat does not.
     let kind = std::fs::metadata(path).map_err(failed)?.file_type();
     if !kind.is_file() && !kind.is_dir() {
         return Err(no_file(path));
@@ -290,7 +290,7 @@ fn no_file(path: &Path) -> Error {
     Error::input(path, "opening", why)
 }
 
-/// For what is not undone here.
+/// The error for an unsupported compression.
 pub(super) fn compressed(name: &str, with: &str) -> Error {
     Error::unsupported(format!(
         "{name} is compressed with {with}, which is not supported; decompress it on the way: {with} -dc FILE | dockersave --verify -"

@@ -1,7 +1,7 @@
-//! What an archive holds: a row for each entry, small, bounded, and found by name.
+//! An archive's table of contents: a small row for each entry, found by name, bounded in size.
 //!
-//! Names are those of strangers. Only a clean one, which leads nowhere but into the archive, is
-//! ever found; links are followed by name, one hop, within the archive.
+//! Names are untrusted. Only a clean one, which stays within the archive, is ever found; links are
+//! followed by name, one hop, within the archive.
 
 use crate::archive::tar::header::Kind;
 use crate::digest::Digest;
@@ -9,14 +9,14 @@ use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// The most entries, and the most bytes of names, that are kept: 16 384 are a thousand images.
+/// The most entries, and the most bytes of names, that are kept: enough for a thousand images.
 const ENTRIES: usize = 16_384;
 const NAMES: usize = 1 << 20;
 
 /// An entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
-    /// Where its data begins, and how long it is.
+    /// The offset and length of its data.
     pub data: u64,
     pub size: u64,
     name: u32,
@@ -38,7 +38,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Adds an entry; its number. `archive` is what the message names where it is one too many.
+    /// Adds an entry and returns its number. `archive` is the name for the error if there are too
+    /// many.
     pub fn push(
         &mut self,
         name: &[u8],
@@ -84,7 +85,7 @@ impl Table {
         Ok(self.rows.len() - 1)
     }
 
-    /// Makes what was pushed so far findable.
+    /// Indexes the entries pushed so far.
     pub fn seal(&mut self) {
         let mut sorted = std::mem::take(&mut self.sorted);
         sorted.clear();
@@ -93,7 +94,7 @@ impl Table {
         self.sorted = sorted;
     }
 
-    /// About how much of it there is.
+    /// Its approximate size.
     pub fn memory(&self) -> usize {
         self.rows.len() * (size_of::<Row>() + size_of::<u32>()) + self.names.len()
     }
@@ -121,7 +122,7 @@ impl Table {
         &self.names[start..][..usize::from(row.link_length)]
     }
 
-    /// The entry of this clean name; the last one, where several have it, as loaders do.
+    /// The entry with this clean name; like loaders, the last of several.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.find_bytes(name.as_bytes())
     }
@@ -134,7 +135,7 @@ impl Table {
         (self.bytes(number) == name).then_some(number)
     }
 
-    /// The file of this name as a document gives it; a link is followed once.
+    /// The file of this name from a document; a link is followed once.
     pub fn file(&self, name: &str) -> Option<usize> {
         let number = self.find(&clean(name.as_bytes())?)?;
         let number = match self.rows[number].kind {
@@ -144,7 +145,7 @@ impl Table {
         (self.rows[number].kind == Kind::File).then_some(number)
     }
 
-    /// Where a link points to, within the archive.
+    /// A link's target within the archive.
     pub fn target(&self, number: usize) -> Option<String> {
         match self.rows[number].kind {
             Kind::Symlink => {
@@ -157,18 +158,17 @@ impl Table {
         }
     }
 
-    /// Does a clean name lead to a hard link?
+    /// Whether a clean name leads to a hard link.
     pub fn is_hard_link(&self, name: &str) -> bool {
         let number = clean(name.as_bytes()).and_then(|name| self.find(&name));
         number.is_some_and(|number| self.rows[number].kind == Kind::Hardlink)
     }
 
-    /// Entries that stand below one that is no directory: whoever unpacks them follows a link
-    /// there, or fails.
+    /// Entries below an entry that is not a directory: unpacking them follows a link, or fails.
     pub fn misplaced(&self) -> impl Iterator<Item = usize> {
         let below = |number: &&u32| {
             let name = self.bytes(**number as usize);
-            // No path is longer; each slash costs a search.
+            // No path is longer, and each slash costs a search.
             let name = &name[..name.len().min(4096)];
             let slashes = (0..name.len()).filter(|at| name[*at] == b'/');
             let mut above = slashes.filter_map(|at| self.find_bytes(&name[..at]));
@@ -180,7 +180,7 @@ impl Table {
             .map(|number| *number as usize)
     }
 
-    /// A name that an entry before it has, too.
+    /// A name that an earlier entry has, too.
     pub fn duplicates(&self) -> impl Iterator<Item = usize> {
         let same = |pair: &&[u32]| {
             let [a, b] = [pair[0] as usize, pair[1] as usize];
@@ -194,21 +194,21 @@ impl Table {
     }
 }
 
-/// A name without `./`, empty components and a slash at its end. None for one that leads out of
-/// the archive, or is no text.
+/// A name without `./`, empty components and trailing slash. `None` if it leads out of the archive
+/// or is not UTF-8.
 pub(crate) fn clean(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
     if name.contains('\0') {
         return None;
     }
     // Buildpacks' lifecycle and pack have `/sha256:<hex>.tar` for layers, here and in
-    // manifest.json. What stands deeper is a path of some system.
+    // manifest.json. Deeper ones are paths of some system.
     let bare = name.strip_prefix('/').filter(|bare| !bare.contains('/'));
     resolve("", bare.unwrap_or(name))
 }
 
-/// Is it how everybody writes the name of this entry, but for one `./` before it and a
-/// directory's slash? Some readers compare names as they stand.
+/// Whether the name is in its usual form, apart from one leading `./` and a directory's slash. Some
+/// readers compare names literally.
 pub(crate) fn is_plain(name: &[u8], cleaned: &str, kind: Kind) -> bool {
     let name = name.strip_prefix(b"./").unwrap_or(name);
     let name = match kind {
@@ -218,7 +218,7 @@ pub(crate) fn is_plain(name: &[u8], cleaned: &str, kind: Kind) -> bool {
     name == cleaned.as_bytes() || (name == b"." && cleaned.is_empty())
 }
 
-/// Is it a name that loaders look for, whatever a document says?
+/// Whether loaders look for this name by themselves.
 pub(crate) fn is_looked_for(name: &str) -> bool {
     matches!(
         name,
@@ -236,7 +236,7 @@ fn resolve(folder: &str, name: &str) -> Option<String> {
     for part in name.split('/') {
         match part {
             "" | "." => {}
-            // A link may climb to its neighbours; a name that climbs means no good.
+            // A link may point to its neighbours through `..`; a name with `..` is hostile.
             ".." if climbing => drop(parts.pop()?),
             ".." => return None,
             part => parts.push(part),
@@ -245,8 +245,8 @@ fn resolve(folder: &str, name: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// The digest that a name says its content has: that of a blob, or 64 hexadecimal digits in the
-/// last component, as in `<hex>.json`, `sha256:<hex>` and `<hex>.tar.gz`.
+/// The digest in a name: that of a blob, or 64 hexadecimal digits in the last component, as in
+/// `<hex>.json`, `sha256:<hex>` and `<hex>.tar.gz`.
 pub(crate) fn named_digest(name: &str) -> Option<Digest> {
     if let Some(blob) = name.strip_prefix("blobs/") {
         return blob.replacen('/', ":", 1).parse().ok();

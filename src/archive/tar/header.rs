@@ -1,32 +1,32 @@
-//! One header block of a tar, as strangers write them: POSIX (ustar), GNU and what came before.
+//! Untrusted tar headers: POSIX (ustar), GNU and older dialects.
 //!
-//! Fields are read, and refused where they are not well formed; what follows from them is
-//! [`super::reader`]' business.
+//! Fields are read, and refused if they are malformed; [`super::reader`] decides what follows from
+//! them.
 
-/// A tar's unit.
+/// The block size of a tar.
 pub(crate) const BLOCK: u64 = 512;
 
-/// What an entry is, as far as it matters to a reader of images.
+/// The type of an entry, as far as it matters for images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
     Directory,
     Symlink,
     Hardlink,
-    /// Only parts of the file are stored.
+    /// A sparse file: only parts are stored.
     Sparse,
     /// A device or a FIFO.
     Special,
-    /// A type that no standard names.
+    /// A type that no standard defines.
     Unknown,
 }
 
-/// What a type letter says, before PAX records have their say.
+/// The type from the type letter, before PAX records are applied.
 pub(super) enum Letter {
     Entry(Kind),
-    /// The next entry's name, in GNU's way.
+    /// The next entry's name (GNU).
     LongName,
-    /// The next entry's link target, in GNU's way.
+    /// The next entry's link target (GNU).
     LongLink,
     /// PAX records for the next entry.
     Pax,
@@ -37,7 +37,7 @@ pub(super) enum Letter {
 pub(super) struct Header<'b>(pub &'b [u8; BLOCK as usize]);
 
 impl<'b> Header<'b> {
-    /// The checksum field holds the sum of all bytes, itself taken for blanks.
+    /// The checksum field holds the sum of all bytes, with itself counted as blanks.
     pub fn check_sum(&self) -> Result<(), &'static str> {
         let field = &self.0[148..156];
         let all: u64 = self.0.iter().map(|byte| u64::from(*byte)).sum();
@@ -49,12 +49,12 @@ impl<'b> Header<'b> {
         }
     }
 
-    /// No header is without a checksum.
+    /// A header always has a checksum.
     pub fn has_no_sum(&self) -> bool {
         self.0[148..156] == [0; 8]
     }
 
-    /// Does it say that it is one?
+    /// Whether it has the magic of a header.
     pub fn has_magic(&self) -> bool {
         &self.0[257..262] == b"ustar"
     }
@@ -76,7 +76,7 @@ impl<'b> Header<'b> {
         Letter::Entry(kind)
     }
 
-    /// The name, with POSIX's prefix before it.
+    /// The name, including POSIX's prefix.
     pub fn name(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = match &self.0[257..263] {
@@ -97,9 +97,9 @@ impl<'b> Header<'b> {
         number(&self.0[124..136])
     }
 
-    /// What readers of other dialects take in another way, or refuse. Go reads a prefix after
-    /// POSIX's magic and version alone, Python after any, GNU tar and libarchive whatever the
-    /// version; Go and Python refuse a header with a number that they cannot read.
+    /// What readers of other dialects interpret differently or refuse. Go reads a prefix only after
+    /// POSIX's magic and version, Python after any magic, GNU tar and libarchive with any version;
+    /// Go and Python refuse a header with a number that they cannot read.
     pub fn ambiguity(&self) -> Option<&'static str> {
         let blank = |field: &[u8]| field.iter().all(|byte| *byte == 0);
         let ends = |field: &[u8]| blank(&field[text(field).len()..]);
@@ -113,7 +113,7 @@ impl<'b> Header<'b> {
             return Some("has a type that its dialect does not have");
         }
         let tail = if posix { 500 } else { 345 };
-        // The map of a sparse file is refused as such.
+        // Sparse files are refused elsewhere.
         if !blank(&self.0[tail..]) && self.0[156] != b'S' {
             return Some("has nonzero bytes where dialects differ");
         }
@@ -126,7 +126,7 @@ impl<'b> Header<'b> {
         }
         let devices = if old { 0 } else { 2 };
         let numbers = [(100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8)];
-        // GNU tar refuses blanks alone, except in a device, and an owner that is no u32.
+        // GNU tar refuses blanks alone, except in a device, and an owner that is not a u32.
         let wrong = |(at, length): &(usize, usize)| {
             let field = &self.0[*at..at + length];
             let is_owner = matches!(at, 108 | 116);
@@ -140,24 +140,24 @@ impl<'b> Header<'b> {
         (self.0[156] == b'7').then_some("is of a type that loaders refuse")
     }
 
-    /// Is it an entry of the oldest kind? Its name alone tells a file from a directory.
+    /// Whether it is a V7 entry, where only the name distinguishes a file from a directory.
     pub fn is_old(&self) -> bool {
         self.0[156] == 0
     }
 
-    /// Does another block with a map of a sparse file follow?
+    /// Whether another block with a sparse map follows.
     pub fn more_sparse(&self) -> bool {
         self.0[482] != 0
     }
 }
 
-/// What stands before the first NUL.
+/// The bytes before the first NUL.
 fn text(field: &[u8]) -> &[u8] {
     let end = field.iter().position(|byte| *byte == 0);
     &field[..end.unwrap_or(field.len())]
 }
 
-/// A number in octal or, where the first bit says so, in base 256.
+/// A number in octal or, if the first bit is set, in base 256.
 fn number(field: &[u8]) -> Option<u64> {
     match field[0] {
         0x80 => {
@@ -170,7 +170,7 @@ fn number(field: &[u8]) -> Option<u64> {
     }
 }
 
-/// A number that all readers read, or none: of those that do not matter here.
+/// Whether all readers accept this number, which is not used here.
 fn is_number(field: &[u8]) -> bool {
     match field[0] {
         sign @ (0x80 | 0xff) => {
@@ -183,7 +183,7 @@ fn is_number(field: &[u8]) -> bool {
     }
 }
 
-/// Blanks, octal digits, then nothing but NULs and blanks; nothing at all is 0.
+/// Blanks, octal digits, then only NULs and blanks; an empty field is 0.
 fn octal(field: &[u8]) -> Option<u64> {
     let start = field.iter().position(|byte| *byte != b' ')?;
     let field = &field[start..];
@@ -201,21 +201,21 @@ fn octal(field: &[u8]) -> Option<u64> {
         .then_some(value)
 }
 
-/// What headers before an entry change about it.
+/// What preceding headers change about an entry.
 #[derive(Default)]
 pub(super) struct Pax {
     pub name: Option<Vec<u8>>,
     pub link: Option<Vec<u8>>,
     pub size: Option<u64>,
     pub sparse: bool,
-    /// A record that readers take in different ways, or refuse.
+    /// A record that readers interpret differently or refuse.
     pub ambiguous: bool,
-    /// There was a header with PAX records, one with a long name, one with a long link target.
+    /// Whether there was a header with PAX records, with a long name, with a long link target.
     pub headers: [bool; 3],
 }
 
 impl Pax {
-    /// Records are `length key=value\n`, the length in decimal and of all of it.
+    /// Records are `length key=value\n`, where length is decimal and covers the whole record.
     pub fn read(mut bytes: &[u8]) -> Option<Self> {
         let mut pax = Self::default();
         let mut twice = false;
@@ -234,15 +234,15 @@ impl Pax {
                     pax.ambiguous |= decimal(value).is_none_or(|id| id > u64::from(u32::MAX));
                 }
                 b"mtime" | b"atime" | b"ctime" => pax.ambiguous |= !is_time(value),
-                // Sparse files of star and Solaris: libarchive alone knows them.
+                // Sparse files of star and Solaris: only libarchive knows them.
                 b"SCHILY.realsize" | b"SUN.holesdata" => pax.ambiguous = true,
                 _ if key.starts_with(b"GNU.sparse.") => pax.sparse = true,
                 _ => {}
             }
-            // Go takes the header's value where a record has none, others take none.
+            // For an empty record Go uses the header's value, others none.
             let text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
             pax.ambiguous |= text && (value.contains(&0) || value.is_empty());
-            // GNU tar passes over blanks before a key.
+            // GNU tar skips blanks before a key.
             let blank = key.starts_with(b" ") || key.starts_with(b"\t");
             pax.ambiguous |= blank || key.is_empty() || key.contains(&0);
             bytes = &bytes[length..];
@@ -251,13 +251,13 @@ impl Pax {
         Some(pax)
     }
 
-    /// Was there any header?
+    /// Whether there was any header.
     pub fn is_any(&self) -> bool {
         self.headers != [false; 3]
     }
 }
 
-/// Digits and nothing else, up to what a file's size may be.
+/// Only digits, up to the largest file size.
 fn decimal(text: &[u8]) -> Option<u64> {
     let digits = text.first()?.is_ascii_digit();
     let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;

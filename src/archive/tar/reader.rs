@@ -1,8 +1,8 @@
-//! The entries of a tar, one after another, whoever wrote it: a walk that trusts nothing.
+//! A reader for the entries of an untrusted tar, of any tool.
 //!
-//! A strict walk tells everything that a sound archive has not: broken checksums, padding that is
-//! not zero, a missing end, bytes behind the end. A loose one passes over contents without reading
-//! them. What an entry is good for is decided elsewhere.
+//! A strict walk reports everything that a sound archive does not have: wrong checksums, nonzero
+//! padding, a missing end, bytes after the end. A loose one skips contents without reading them.
+//! The caller decides what an entry is good for.
 
 use super::header::{BLOCK, Header, Kind, Letter, Pax};
 use crate::archive::defect::Defect;
@@ -12,21 +12,21 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-/// The longest name or link target taken, and the most bytes of PAX records.
+/// The longest name or link target, and the most bytes of PAX records.
 const LONG: u64 = 64 << 10;
-/// The most zeros behind the end that are read: a tape's record has as many.
+/// The most zeros read after the end: a tape record has that many.
 const TRAILER: u64 = 1 << 20;
 const DIRTY: &str = "nonzero bytes are in it or after it";
 
-/// Where an archive's bytes come from, in order.
+/// A source of an archive's bytes, in order.
 pub(crate) trait Input {
     /// Fills the buffer; less than that only at the end.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Goes on by so many bytes; says how many there were.
+    /// Skips bytes; returns how many there were.
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 }
 
-/// A file, read at places, so that what is passed over costs nothing.
+/// A file, read at offsets, so that skipping costs nothing.
 pub(crate) struct FileInput<'f> {
     file: &'f File,
     at: u64,
@@ -64,7 +64,7 @@ impl Input for FileInput<'_> {
     }
 }
 
-/// A stream, read once from its beginning to its end.
+/// A stream, read once from start to end.
 pub(crate) struct StreamInput<'r>(pub &'r mut dyn Read);
 
 impl Input for StreamInput<'_> {
@@ -96,19 +96,19 @@ impl Input for StreamInput<'_> {
     }
 }
 
-/// An entry that the walk has come to.
+/// The current entry of a walk.
 pub(crate) struct Head {
     pub name: Vec<u8>,
     /// What a link points to.
     pub link: Vec<u8>,
     pub kind: Kind,
-    /// Of its data in the archive: none, for anything but files.
+    /// The size of its data in the archive; 0 for anything but files.
     pub size: u64,
     /// Where its data begins.
     pub data: u64,
-    /// Its header is, byte for byte, what this program writes.
+    /// Its header is, byte for byte, what dockersave writes.
     pub ours: bool,
-    /// Its header's checksum is wrong: nothing in it is certain.
+    /// Its header's checksum is wrong, so nothing in it is certain.
     pub damaged: bool,
 }
 
@@ -123,22 +123,22 @@ pub(crate) struct Walker<'i> {
     input: &'i mut dyn Input,
     strict: bool,
     magic: [u8; MAGIC],
-    /// A sound header was seen, or an end.
+    /// A sound header or an end was seen.
     is_tar: bool,
-    /// How many bytes of the archive are behind.
+    /// How many bytes of the archive were read.
     at: u64,
-    /// What is left of the present entry's data.
+    /// How much of the current entry's data is left.
     left: u64,
     padding: u64,
     label: String,
     /// The header before had a wrong checksum.
     doubtful: bool,
     done: bool,
-    /// The headers of the present entry.
+    /// The headers of the current entry.
     raw: Vec<u8>,
 }
 
-/// Is told what is wrong with the archive.
+/// Receives the defects of the archive.
 pub(crate) type Tell<'t> = &'t mut dyn FnMut(Defect);
 
 /// What came instead of a header.
@@ -169,17 +169,17 @@ impl<'i> Walker<'i> {
         self.magic
     }
 
-    /// Was there any sign of a tar?
+    /// Whether there was any sign of a tar.
     pub fn is_tar(&self) -> bool {
         self.is_tar
     }
 
-    /// How many bytes of the archive were seen.
+    /// How many bytes of the archive were read.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next entry; `None` at the end, or where nothing further can be read.
+    /// The next entry; `None` at the end, or if nothing more can be read.
     pub fn next(&mut self, tell: Tell<'_>) -> io::Result<Option<Head>> {
         self.leave(tell)?;
         self.raw.clear();
@@ -225,7 +225,7 @@ impl<'i> Walker<'i> {
                 return self.give_up(tell);
             };
             if damaged && std::mem::replace(&mut self.doubtful, true) {
-                // Two in a row: the walk is where no headers are.
+                // Two in a row: there are no headers here.
                 return self.give_up(tell);
             }
             self.doubtful = damaged;
@@ -235,7 +235,7 @@ impl<'i> Walker<'i> {
                     return self.entry(header, kind, size, pax, damaged, tell);
                 }
                 _ if damaged => {
-                    // Its content cannot be told from an entry's; the entry behind it follows.
+                    // Its content looks like an entry; the entry after it follows.
                     (self.left, self.padding) = (size, padding(size));
                     self.leave(tell)?;
                 }
@@ -263,7 +263,7 @@ impl<'i> Walker<'i> {
         self.label = String::from_utf8_lossy(given).into_owned();
         let kind = match kind {
             _ if pax.sparse => Kind::Sparse,
-            // Before POSIX, a directory was a name with a slash at its end.
+            // Before POSIX, a directory was a name with a trailing slash.
             Kind::File if given.ends_with(b"/") => Kind::Directory,
             kind => kind,
         };
@@ -309,8 +309,8 @@ impl<'i> Walker<'i> {
         }))
     }
 
-    /// What headers before an entry say of it, and what its own says. Where the one could not say
-    /// what the other does there is nothing to choose from.
+    /// Compares what preceding headers and its own header say about an entry. A value that does not
+    /// fit a plain header is no conflict.
     fn compare(
         &mut self,
         pax: &Pax,
@@ -320,7 +320,7 @@ impl<'i> Walker<'i> {
         size: u64,
         tell: Tell<'_>,
     ) {
-        /// The longest name, and the largest size, of a plain header.
+        /// The longest name and the largest size in a plain header.
         const NAME: usize = 100;
         const SIZE: u64 = (1 << 33) - 1;
         let differs = |given: &Option<Vec<u8>>, own: &[u8]| {
@@ -351,7 +351,7 @@ impl<'i> Walker<'i> {
         }
     }
 
-    /// Goes to the end of the present entry.
+    /// Skips to the end of the current entry.
     fn leave(&mut self, tell: Tell<'_>) -> io::Result<()> {
         let passed = self.input.pass(self.left)?;
         self.at += passed;
@@ -416,7 +416,7 @@ impl<'i> Walker<'i> {
         Ok(Next::Header(block))
     }
 
-    /// Behind the first block of zeros: a second one, and then nothing but zeros.
+    /// After the first block of zeros: a second one, then only zeros.
     fn end(&mut self, tell: Tell<'_>) -> io::Result<()> {
         let (mut behind, mut dirty) = (0_u64, false);
         let mut buffer = [0; 8 << 10];
@@ -456,14 +456,14 @@ impl<'i> Walker<'i> {
         Ok(None)
     }
 
-    /// Headers are kept to be compared with this program's; longer ones are not.
+    /// Headers are kept to be compared with dockersave's; longer ones are not.
     fn keep(&mut self, bytes: &[u8]) {
         if self.raw.len() < 4 * BLOCK as usize {
             self.raw.extend_from_slice(bytes);
         }
     }
 
-    /// The content of an entry that is about the next one.
+    /// The content of an entry that describes the next one.
     fn content(&mut self, size: u64, tell: Tell<'_>) -> io::Result<Option<Vec<u8>>> {
         if size > LONG {
             self.tell_header(
@@ -489,7 +489,7 @@ impl<'i> Walker<'i> {
                 let end = end.unwrap_or(content.len());
                 pax.ambiguous |= end == 0 || content[end..].iter().any(|byte| *byte != 0);
                 content.truncate(end);
-                // One of each may stand there.
+                // One of each is allowed.
                 if let Letter::LongName = letter {
                     pax.ambiguous |= headers[0] || headers[1];
                     pax.headers[1] = true;
@@ -503,7 +503,7 @@ impl<'i> Walker<'i> {
             Letter::Pax | Letter::Global => match (letter, Pax::read(&content)) {
                 (_, None) => self.tell_header("has PAX records that cannot be read", tell),
                 (Letter::Pax, Some(read)) => {
-                    // Go keeps the last header alone, others all of them.
+                    // Go keeps only the last header, others all of them.
                     pax.ambiguous |= pax.is_any() || read.ambiguous;
                     pax.headers[0] = true;
                     pax.name = read.name.or(pax.name.take());
@@ -512,9 +512,9 @@ impl<'i> Walker<'i> {
                     pax.sparse |= read.sparse;
                 }
                 (_, Some(read)) => {
-                    // To Go it is an entry, and what stood before it belonged to that.
+                    // To Go this is an entry, which the preceding headers belong to.
                     pax.ambiguous |= pax.is_any();
-                    // Readers disagree about a name or a size for all entries.
+                    // Readers disagree about a global name or size.
                     let path = read.name.is_some() || read.link.is_some();
                     if path || read.size.is_some() || read.sparse || read.ambiguous {
                         self.tell_header("gives all entries the same name or size", tell);
@@ -525,7 +525,7 @@ impl<'i> Walker<'i> {
         }
     }
 
-    /// The further blocks with the map of a sparse file in GNU's old way.
+    /// The further blocks of an old GNU sparse map.
     fn sparse_maps(&mut self, tell: Tell<'_>) -> io::Result<()> {
         let mut block = [0; BLOCK as usize];
         loop {
@@ -542,7 +542,7 @@ impl<'i> Walker<'i> {
     }
 }
 
-/// Reads the present entry's data; nothing more is its end, or the archive's.
+/// Reads the current entry's data; 0 at its end or the archive's.
 impl Read for Walker<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let part = self.left.min(buffer.len() as u64) as usize;

@@ -1,5 +1,5 @@
-//! The docker-archive side: what manifest.json names is there, is what its names and its config say,
-//! and agrees with the OCI side where there is one.
+//! Checks of the docker-archive side: what manifest.json names exists, matches its names and its
+//! config, and agrees with the OCI side if there is one.
 
 use super::Findings;
 use super::oci::{Oci, check_diff_ids, fingerprint, why};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const NAME: &str = "manifest.json";
 
-/// Is there a manifest.json? If so, checks it.
+/// Checks manifest.json, if there is one.
 pub(super) fn check(
     archive: &Archive,
     oci: Option<&Oci>,
@@ -48,7 +48,7 @@ pub(super) fn check(
     if items.is_empty() {
         findings.defect(NAME, "names no image");
     }
-    // Docker lets the last of them have the name, skopeo takes the first.
+    // Docker gives the name to the last of them, skopeo to the first.
     let mut names = BTreeSet::new();
     for tag in items.iter().flat_map(|item| &item.tags) {
         if !names.insert(tag) {
@@ -150,9 +150,8 @@ fn file(
     found
 }
 
-/// Outside `blobs/`, a digest in a name is a habit: that of the file as it stands (crane) or of
-/// what it inflates to (skopeo, whose layers are checked by that). Otherwise the file is not what
-/// it was.
+/// Outside `blobs/`, a digest in a name is a convention: of the file itself (crane) or of its
+/// inflated content (skopeo). If it matches neither, the file was changed.
 fn check_name(
     archive: &Archive,
     number: usize,
@@ -173,7 +172,7 @@ fn check_name(
     }
 }
 
-/// A tag as containerd writes it, if it is one.
+/// A tag in containerd's form, if it is one.
 fn full_name(tag: &str) -> Option<String> {
     let last = tag.rsplit('/').next()?;
     if !last.contains(':') {
@@ -182,7 +181,7 @@ fn full_name(tag: &str) -> Option<String> {
     tag.parse::<Reference>().ok()?.full_tag()
 }
 
-/// Where index.json has full names, both sides name the same images the same.
+/// If index.json has full names, both sides must give the same images the same names.
 fn compare_tags(items: &[DockerItem], oci: &Oci, archive: &Archive, findings: &mut Findings) {
     let named = || oci.roots.iter().filter(|root| !root.name.is_empty());
     if named().next().is_none() {

@@ -1,7 +1,6 @@
-//! Is an archive what it claims to be? Everything that can be known without a registry: the tar's
-//! structure, each blob's digest, and whether the documents agree with each other and with what is
-//! there. Archives of all writers are taken; one of this program's is held to its plan as well, so
-//! that no byte of it is left unchecked.
+//! Offline verification of an archive: the tar's structure, each blob's digest, and whether the
+//! documents agree with each other and with the files. Archives of any tool are accepted; one made
+//! by dockersave is also compared with its plan, so that no byte of it is left unchecked.
 //!
 //! Nothing is repaired here, and nothing is written.
 
@@ -22,37 +21,37 @@ use std::io::{self, Read};
 use std::path::Path;
 use tee::{Budget, Unpacked};
 
-/// The memory that the window of a zstd layer may take, unless more is allowed: as much as podman,
-/// skopeo and buildkit ask for at their highest levels. It comes on top of everything else.
+/// The default limit for a zstd layer's window: as much as podman, skopeo and buildkit use at their
+/// highest levels. This memory comes on top of everything else.
 pub const WINDOW: u64 = 8 << 20;
 
-/// The most lines that are kept of each kind.
+/// The most lines kept of each kind.
 const LINES: usize = 1000;
 
-/// What is known of an archive once all of it was seen.
+/// What is known about an archive after it was read completely.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Findings {
     /// The images that are there.
     pub images: usize,
-    /// Manifests, configs and layers that are there and referred to.
+    /// Manifests, configs and layers that exist and are referred to.
     pub blobs: usize,
-    /// What is wrong, at most a thousand lines of it.
+    /// The defects, at most a thousand.
     pub defects: Vec<Defect>,
-    /// Images of an index of which nothing is there, which is no defect.
+    /// Images of an index of which nothing is there; not a defect.
     pub absent: Vec<String>,
-    /// Layers that were not inflated, so that their diff IDs are not known: they are compressed in a
-    /// way that is not undone here, ask for a larger window than is allowed, or inflate to more than
-    /// a hundred times the archive. Their own digests were checked.
+    /// Layers that were not inflated, so that their diff IDs are unknown: their compression is not
+    /// supported, their window exceeds the limit, or they inflate to more than a hundred times the
+    /// archive. Their own digests were checked.
     pub compressed: usize,
-    /// What could not be looked into, and why.
+    /// What could not be checked, and why.
     pub unchecked: Vec<String>,
-    /// This program wrote it: a pull to the same path keeps what is sound in it.
+    /// dockersave wrote it: a pull to the same path keeps its intact blobs.
     pub ours: bool,
 }
 
 impl Findings {
-    /// Was everything looked into, and nothing wrong with it?
+    /// Whether everything was checked and nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.defects.is_empty() && self.unchecked.is_empty()
     }
@@ -97,15 +96,14 @@ impl Findings {
 ///
 /// # Errors
 ///
-/// [`Error::Input`] where it cannot be read, [`Error::Malformed`] where it is no archive at all,
-/// [`Error::Unsupported`] where it is compressed otherwise than with gzip or zstd, or has more entries than are taken. What is wrong
-/// with an archive is no error, but a finding.
+/// [`Error::Input`] if it cannot be read, [`Error::Malformed`] if it is not an archive at all,
+/// [`Error::Unsupported`] if it is compressed with anything but gzip or zstd, or has too many
+/// entries. Defects of an archive are findings, not errors.
 pub fn verify(path: &Path) -> Result<Findings> {
     verify_within(path, WINDOW)
 }
 
-/// The same, where zstd layers may take other windows than of 8 MiB: so much memory, on top of what
-/// is taken in any case.
+/// The same with another limit than 8 MiB for zstd windows, whose memory comes on top of the rest.
 ///
 /// # Errors
 ///
@@ -140,18 +138,17 @@ pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
     Ok(judge(&archive, findings))
 }
 
-/// Checks an archive that comes from a stream, in one pass; one that is compressed as a whole, with
-/// gzip or zstd, as well. Documents are kept in memory, 2 MiB in all; what does not fit stands in
-/// [`Findings`], as `unchecked`.
+/// Checks an archive from a stream in one pass, even if it is compressed with gzip or zstd.
+/// Documents are kept in memory, 2 MiB in all; what does not fit is in [`Findings`] as `unchecked`.
 ///
 /// # Errors
 ///
-/// As [`verify`]; `name` is what messages call the stream.
+/// As [`verify`]; `name` is the stream's name in messages.
 pub fn verify_reader(reader: &mut dyn Read, name: &str) -> Result<Findings> {
     verify_reader_within(reader, name, WINDOW)
 }
 
-/// The same with another limit for windows, as [`verify_within`] has it.
+/// The same with another limit for windows, as in [`verify_within`].
 ///
 /// # Errors
 ///

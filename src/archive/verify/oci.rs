@@ -1,5 +1,5 @@
-//! The OCI side of an archive: everything that `index.json` reaches is there, of the right size and
-//! kind, and each image has as many diff IDs as layers.
+//! Checks of the OCI side: everything that `index.json` reaches exists, with the right size and
+//! type, and each image has as many diff IDs as layers.
 
 use super::Findings;
 use super::scan::{Archive, PARSED, READ, Seen, State};
@@ -10,24 +10,24 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::manifest::{DOCKER_LIST, Descriptor, OCI_INDEX, known};
 
-/// What the OCI side has, to be compared with manifest.json.
+/// The OCI side, to be compared with manifest.json.
 pub(super) struct Oci {
     pub roots: Vec<Root>,
     pub images: Vec<Image>,
-    /// Nothing is wrong with it: it can be compared with.
+    /// It has no defect, so it can be compared with.
     pub sound: bool,
 }
 
 /// An entry of `index.json`.
 pub(super) struct Root {
-    /// The name in full; may be empty.
+    /// The full name; may be empty.
     pub name: String,
     label: String,
     /// The entry of its manifest or index.
     pub row: Option<usize>,
 }
 
-/// An image that is there.
+/// An image in the archive.
 pub(super) struct Image {
     /// Of its manifest.
     pub row: usize,
@@ -35,17 +35,17 @@ pub(super) struct Image {
     pub layers: [u8; 32],
 }
 
-/// A manifest or an index that is there and was not looked into yet.
+/// A manifest or an index in the archive that was not checked yet.
 struct Pending {
     row: usize,
     root: usize,
     platform: Option<Box<str>>,
     media_type: &'static str,
-    /// In an index below index.json.
+    /// It is in an index below index.json.
     nested: bool,
 }
 
-/// One value for the entries of an image's layers, in their order.
+/// One value for each layer of an image, in order.
 pub(super) fn fingerprint(rows: &[usize]) -> [u8; 32] {
     let bytes: Vec<u8> = rows
         .iter()
@@ -54,7 +54,7 @@ pub(super) fn fingerprint(rows: &[usize]) -> [u8; 32] {
     raw(&Digest::of(Algorithm::Sha256, &bytes))
 }
 
-/// An error's text without the name of the document, which stands before it anyway.
+/// An error's text without the document's name, which precedes it anyway.
 pub(super) fn why(error: Error) -> String {
     match error {
         Error::Malformed { why, .. } => why,
@@ -155,7 +155,7 @@ impl Walk<'_> {
                 row,
             });
         }
-        // The first of them is looked into first.
+        // The first of them is checked first.
         self.pending.reverse();
         while let Some(pending) = self.pending.pop() {
             self.look_into(&pending);
@@ -175,7 +175,7 @@ impl Walk<'_> {
         self.findings.defect(label, what);
     }
 
-    /// A document that the index names, and that is there.
+    /// A document that the index names and that exists.
     fn child(&mut self, child: &Child, row: usize, root: usize, nested: bool, label: &str) {
         self.size(label, &child.descriptor, row);
         let kind = known(&child.descriptor.media_type);
@@ -206,7 +206,7 @@ impl Walk<'_> {
 
     fn outline(&mut self, row: usize, label: &str) -> Option<Outline> {
         if self.archive.contents[row].state != State::Hashed {
-            // Told already, and nothing that stands in it is certain.
+            // Already reported, and nothing in it is certain.
             return None;
         }
         let name = self.archive.table.name(row);
@@ -256,7 +256,7 @@ impl Walk<'_> {
         }
     }
 
-    /// An index may name platforms that nobody put into the archive, but not only such ones.
+    /// An index may name platforms that are not in the archive, but not only such ones.
     fn nested(&mut self, children: &[Child], root: usize, label: &str) {
         let mut there = 0;
         for child in children.iter().rev() {
@@ -301,7 +301,7 @@ impl Walk<'_> {
                     self.seen.add(*row);
                     self.size(label, part, *row);
                 }
-                // What may not be passed on is fetched from elsewhere.
+                // Nondistributable layers are fetched from elsewhere.
                 None if !part.urls.is_empty() => {}
                 None => self.missing(label, &what, part),
             }
@@ -327,9 +327,8 @@ impl Walk<'_> {
     }
 }
 
-/// A config has a diff ID for each layer: the digest of its uncompressed bytes, where these are to
-/// be had.
-/// Returns the diff IDs, where they could be read.
+/// A config has a diff ID for each layer: the digest of its uncompressed bytes, which is checked if
+/// they are available. Returns the diff IDs if they could be read.
 pub(super) fn check_diff_ids(
     archive: &Archive,
     config: usize,

@@ -1,6 +1,5 @@
-//! An archive of this program is known to its last byte: the plan that it was made from follows
-//! from its documents, and leaves nothing open. So also the bytes that no digest covers are
-//! checked: index.json, manifest.json, the headers, the order.
+//! Comparison of dockersave's own archives with their plan, which follows from their documents.
+//! This also checks the bytes that no digest covers: index.json, manifest.json, headers, order.
 
 use super::Findings;
 use super::oci::why;
@@ -14,14 +13,14 @@ use crate::manifest::{Content, Descriptor, Document, Kinds};
 use crate::reference::Reference;
 use std::borrow::Cow;
 
-/// The memory that a layer takes in a plan, and as many of them in its image again.
+/// The memory that a layer takes in a plan, and again in its image.
 const LAYER: usize = 700;
 
-/// What a tar ends with where it was written for a tape: GNU tar's and Python's do.
+/// The record size of tars written for tapes, as GNU tar and Python write them.
 const RECORD: u64 = 10_240;
 
-/// Did this program write it? Some of its headers may be damaged. Those of a reproducible `tar` of
-/// the directory look the same; but that has directories in it, or ends as tapes do.
+/// Whether dockersave wrote it; some of its headers may be damaged. A reproducible `tar` of the
+/// directory has the same headers, but it has directories in it or ends with a tape record.
 pub(super) fn is_ours(archive: &Archive) -> bool {
     let rows = archive.table.rows();
     let ours = rows.iter().filter(|row| row.ours).count();
@@ -37,7 +36,7 @@ pub(super) fn is_ours(archive: &Archive) -> bool {
         && archive.table.file("index.json").is_some()
 }
 
-/// Holds an archive of this program to its plan.
+/// Compares an archive made by dockersave with its plan.
 pub(super) fn check(archive: &Archive, findings: &mut Findings) {
     let Some(size) = archive.size.filter(|_| findings.ours) else {
         return;
@@ -56,7 +55,7 @@ pub(super) fn check(archive: &Archive, findings: &mut Findings) {
     compare(archive, size, &plan, findings);
 }
 
-/// The first thing that differs from the plan: all that follows from it differs, too.
+/// The first difference from the plan: everything after it differs, too.
 fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
     let rows = archive.table.rows();
     for (number, entry) in plan.entries().iter().enumerate() {
@@ -71,7 +70,7 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
         if !row.ours {
             return findings.defect(&name, "does not have the header dockersave writes");
         }
-        // Of a blob, the digest was checked.
+        // The digests of blobs were checked.
         if let Source::Memory(known) = entry.source()
             && !name.starts_with("blobs/")
         {
@@ -112,7 +111,7 @@ fn plan(archive: &Archive) -> Result<Plan> {
     let mut images: Vec<Image> = Vec::new();
     for child in index.manifests.unwrap_or_default() {
         let name = match child.name.as_str() {
-            // Pulled by digest alone: any name will do, it stands nowhere.
+            // Pulled by digest alone: the name is in no document, so any will do.
             "" => format!("x@{}", child.descriptor.digest),
             name => name.to_owned(),
         };
@@ -150,7 +149,7 @@ fn image(
         let mut fetch = |_: &Document, descriptor: &Descriptor| document(archive, descriptor, room);
         return Image::of_index(reference, manifest, &mut fetch);
     };
-    // Of what has a digest, which was checked, a plan needs the size only.
+    // A plan needs only the size of blobs, whose digests were checked.
     let size = archive.table.rows()[number(archive, &config.digest.path())?].size;
     let config_bytes = Some(vec![0; usize::try_from(size).unwrap_or(0)].into());
     Ok(Image {

@@ -1,5 +1,5 @@
-//! The one pass over all bytes: the tar's structure, the digest of each file, and what is kept of
-//! it for the checks that follow.
+//! The single pass over all bytes: the tar's structure, each file's digest, and what later checks
+//! need.
 
 use super::tee::{Budget, Inflated, Tee, raw};
 use super::{Findings, failed};
@@ -23,18 +23,18 @@ use std::sync::Arc;
 const BUFFER: usize = 64 << 10;
 /// The memory for the documents of a stream.
 const KEPT: u64 = 2 << 20;
-/// The memory for a table of entries and the documents that are looked into beside it.
+/// The memory for the table of entries and the documents checked with it.
 const ROOM: usize = (3 << 20) + (256 << 10);
-/// How much more memory than bytes a document takes when it becomes a structure, or does not.
+/// How much more memory than its bytes a document takes, parsed and unparsed.
 pub(super) const PARSED: usize = 4;
 pub(super) const READ: usize = 1;
 
-/// What was found of a file's content.
+/// What was found out about a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is no file, or its end is missing.
+    /// It is not a file, or its end is missing.
     Unknown,
-    /// It is not what its name says.
+    /// It does not match the digest in its name.
     False,
     Hashed,
 }
@@ -58,11 +58,11 @@ enum Store {
     Kept(BTreeMap<usize, Vec<u8>>),
 }
 
-/// An archive of which every byte was seen.
+/// An archive of which every byte was read.
 pub(super) struct Archive {
     pub table: Table,
     pub contents: Vec<Content>,
-    /// What compressed files inflate to, in the order of their entries.
+    /// The inflated digests of compressed files, in the order of their entries.
     inflated: Vec<(u32, Inflated)>,
     store: Store,
     /// Of the tar; none for a directory.
@@ -70,7 +70,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Goes through a tar. Without a holder, documents are kept on the way.
+    /// Scans a tar. Without a holder, documents are kept while scanning.
     pub fn of_tar(
         input: &mut dyn Input,
         holder: Option<Holder>,
@@ -137,7 +137,7 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Goes through a directory.
+    /// Scans a directory.
     pub fn of_folder(
         folder: &Arc<Folder>,
         path: &Path,
@@ -220,7 +220,7 @@ impl Archive {
         findings.defect(name, what);
     }
 
-    /// Hashes a file, and keeps it where documents are kept.
+    /// Hashes a file, and keeps it if it is a document.
     fn take(
         &mut self,
         number: usize,
@@ -261,7 +261,7 @@ impl Archive {
         Ok(())
     }
 
-    /// The digest that a blob's path gives it.
+    /// The digest in a blob's path.
     fn blob(&self, number: usize) -> Option<Digest> {
         let name = self.table.name(number);
         name.starts_with("blobs/")
@@ -275,7 +275,7 @@ impl Archive {
         findings.push(Defect::new(&self.table.name(number), what));
     }
 
-    /// The memory that is left beside the table.
+    /// The memory that is left besides the table.
     pub fn room(&self) -> usize {
         let rows = self.table.rows().len() * (size_of::<Content>() + 1);
         let inflated = self.inflated.len() * size_of::<(u32, Inflated)>();
@@ -286,7 +286,7 @@ impl Archive {
         ROOM.saturating_sub(self.table.memory() + rows + inflated + kept)
     }
 
-    /// The bytes of a document, or why they are not to be had: each takes so much memory.
+    /// The bytes of a document, or why they are not available; `room` bounds the memory.
     pub fn document(
         &self,
         number: usize,
@@ -316,7 +316,7 @@ impl Archive {
             .map_err(|error| format!("could not be read again: {}", crate::error::plain(&error)))
     }
 
-    /// What a layer inflates to; an uncompressed one is that already.
+    /// The digest of a layer's uncompressed content.
     pub fn inflated(&self, number: usize) -> Inflated {
         let content = &self.contents[number];
         if !content.compressed {
@@ -329,7 +329,7 @@ impl Archive {
     }
 }
 
-/// What is wrong with an archive's own compression is a defect; that it cannot be read is not.
+/// Damage in an archive's own compression is a defect; a failure to read it is not.
 fn damaged(error: io::Error, path: &Path, findings: &mut Findings) -> Result<()> {
     let what = match inflate::Defect::of(&error) {
         None => return Err(failed(path)(error)),
@@ -342,7 +342,7 @@ fn damaged(error: io::Error, path: &Path, findings: &mut Findings) -> Result<()>
     Ok(())
 }
 
-/// Which files were referred to.
+/// The files that were referred to.
 pub(super) struct Seen(Vec<bool>);
 
 impl Seen {
@@ -350,7 +350,7 @@ impl Seen {
         Self(vec![false; archive.table.rows().len()])
     }
 
-    /// Notes a file; says whether it is new.
+    /// Marks a file; returns whether it is new.
     pub fn add(&mut self, number: usize) -> bool {
         !std::mem::replace(&mut self.0[number], true)
     }

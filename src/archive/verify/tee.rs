@@ -1,4 +1,4 @@
-//! A file's content on its way past: hashed, inflated where it is compressed, kept where it is a
+//! Processing of a file's content as it passes: hashed, inflated if compressed, kept if it is a
 //! small document.
 
 use crate::codec::inflate::{self, Defect, Limits};
@@ -6,19 +6,19 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use std::cell::Cell;
 use std::io::{self, Read};
 
-/// What an archive may inflate to, all its layers together: this, and a hundred bytes for each of
-/// its own. More is not worth the time: three small layers can be made to inflate to gigabytes.
+/// The limit for all inflated layers of an archive: this, plus a hundred bytes for each byte of the
+/// archive. Three small layers can be made to inflate to gigabytes.
 const FREE: u64 = 64 << 20;
 const RATIO: u64 = 100;
 
-/// What one archive may cost.
+/// The budget for one archive.
 pub(super) struct Budget {
     /// The largest window of a zstd frame.
     pub window: u64,
     read: Cell<u64>,
     inflated: Cell<u64>,
-    /// The archive is compressed itself: what counts is what was read of that, and it may come to
-    /// as much again.
+    /// The archive itself is compressed: its compressed size counts, and it may inflate to the same
+    /// limit again.
     packed: Cell<bool>,
     unpacked: Cell<u64>,
 }
@@ -38,7 +38,7 @@ impl Budget {
         self.read.set(self.read.get() + bytes as u64);
     }
 
-    /// Notes inflated bytes; says whether there may be so many.
+    /// Counts inflated bytes; returns whether they are within the limit.
     pub fn inflated(&self, bytes: usize) -> bool {
         self.has_room(&self.inflated, bytes)
     }
@@ -54,23 +54,23 @@ pub(super) struct Tee<'r> {
     sha256: Hasher,
     /// Where the name says so.
     sha512: Option<Hasher>,
-    /// What has not come yet.
+    /// Not read yet.
     left: u64,
     kept: Option<Vec<u8>>,
     failure: Option<io::Error>,
     budget: &'r Budget,
 }
 
-/// What a compressed file inflates to.
+/// The inflated digest of a compressed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Inflated {
-    /// It is not compressed, or in a way that is not undone here, or only at too high a cost.
+    /// It is not compressed, its compression is not supported, or inflating it costs too much.
     Unknown,
     Digest([u8; 32]),
     Damaged(Box<str>),
 }
 
-/// What went by.
+/// The bytes that passed.
 pub(super) struct Passed {
     pub complete: bool,
     pub compressed: bool,
@@ -81,7 +81,7 @@ pub(super) struct Passed {
 }
 
 impl<'r> Tee<'r> {
-    /// `algorithm` is the one that has to be known, `keep` whether a document is to be kept.
+    /// `algorithm` is the digest's; `keep`: whether to keep it if it is a document.
     pub fn new(
         from: &'r mut dyn Read,
         size: u64,
@@ -126,7 +126,7 @@ impl<'r> Tee<'r> {
         }
     }
 
-    /// Only what begins like a document is kept.
+    /// Only content that starts like a document is kept.
     fn keep(&mut self, bytes: &[u8]) {
         let Some(kept) = &mut self.kept else { return };
         if kept.is_empty() {
@@ -149,7 +149,7 @@ impl Read for Tee<'_> {
             Ok(read) => read,
             Err(error) => {
                 let again = io::Error::from(error.kind());
-                // Whoever reads through this may take an error for the content's.
+                // Otherwise a read error could be mistaken for bad content.
                 self.failure = Some(error);
                 self.left = 0;
                 return Err(again);
@@ -171,7 +171,7 @@ impl Read for Tee<'_> {
     }
 }
 
-/// The digest of what a compressed layer inflates to: its diff ID.
+/// The digest of a compressed layer's inflated content: its diff ID.
 fn inflated(from: impl Read, budget: &Budget, buffer: &mut [u8]) -> Inflated {
     let limits = Limits {
         output: u64::MAX,
@@ -201,14 +201,14 @@ fn inflated(from: impl Read, budget: &Budget, buffer: &mut [u8]) -> Inflated {
     }
 }
 
-/// A stream as it comes, or inflated: an archive that was compressed as a whole.
+/// A stream as it is, or inflated if the whole archive is compressed.
 pub(super) struct Unpacked<'r> {
     inner: Box<dyn Read + 'r>,
     budget: &'r Budget,
 }
 
 impl<'r> Unpacked<'r> {
-    /// Reads the first bytes to see which it is.
+    /// Reads the first bytes to find out which it is.
     pub fn new(from: &'r mut dyn Read, budget: &'r Budget) -> io::Result<Self> {
         let limits = Limits {
             output: u64::MAX,
@@ -231,7 +231,7 @@ impl Read for Unpacked<'_> {
     }
 }
 
-/// Counts what comes of a compressed archive.
+/// Counts the bytes of a compressed archive.
 struct Counted<'r>(&'r mut dyn Read, &'r Budget);
 
 impl Read for Counted<'_> {

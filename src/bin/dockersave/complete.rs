@@ -1,8 +1,7 @@
-//! The flag table as completions for shells. Pure: a shell's name in, its script out.
+//! Shell completions from the flag table.
 //!
-//! What is offered for a value is the table's business ([`Flag::offer`]); how it is written so
-//! that a shell takes it for text is this module's. Images are not completed: that would ask a
-//! registry at every key.
+//! The table says what to offer for a value ([`Flag::offer`]); this module writes and quotes it for
+//! a shell. Images are not completed: that would query a registry at every key.
 
 use super::flags::{FLAGS, Flag, Offer, Shell};
 use std::fmt::Write as _;
@@ -24,7 +23,7 @@ fn names(flag: &Flag) -> Vec<String> {
         .collect()
 }
 
-/// File names are left to readline, which knows how to quote them and what a tilde means.
+/// File names are left to readline, which handles quoting and tildes.
 fn bash() -> String {
     let mut cases = String::new();
     for flag in FLAGS.iter().filter(|flag| flag.value.is_some()) {
@@ -65,7 +64,7 @@ complete -F _dockersave dockersave
     )
 }
 
-/// As a file `_dockersave` in `fpath`, or to be sourced.
+/// Works as a file `_dockersave` in `fpath`, or sourced.
 fn zsh() -> String {
     let mut specs = String::new();
     for flag in FLAGS {
@@ -80,7 +79,7 @@ fn zsh() -> String {
             format!(":{}:{action}", escaped(value, "\\:"))
         });
         let names = names(flag);
-        // What was given already is not offered again.
+        // Flags that were already given are not offered again.
         let once = match (flag.repeats(), names.len()) {
             (true, _) => "*".to_owned(),
             (false, 1) => String::new(),
@@ -150,7 +149,7 @@ fn escaped(text: &str, special: &str) -> String {
     out
 }
 
-/// In single quotes, in which a quote is written as the shell takes it.
+/// In single quotes, with quotes escaped for the shell.
 fn single(text: &str, quote: &str) -> String {
     format!("'{}'", text.replace('\'', quote))
 }

@@ -1,4 +1,4 @@
-//! Every way the program can fail: as the library does, and in a few ways of its own.
+//! The program's errors: those of the library, and a few of its own.
 
 use dockersave::text;
 use std::fmt;
@@ -10,18 +10,18 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Error {
-    /// The library said so, or would have.
+    /// An error of the library.
     Library(dockersave::Error),
-    /// An archive that was checked has defects, which were listed one by one.
+    /// A checked archive has defects, which were listed one by one.
     Unsound {
         archive: String,
         defects: usize,
-        /// Did this program write it? Then it can be mended.
+        /// Whether dockersave wrote it, so that a pull can repair it.
         ours: bool,
     },
-    /// An archive is sound as far as it was looked into, which is not all of it.
+    /// A checked archive has no defect, but some of it could not be checked.
     Uninflated { archive: String, layers: usize },
-    /// The signal of this number ended it.
+    /// Ended by the signal of this number.
     Interrupted(i32),
 }
 
@@ -99,10 +99,10 @@ impl fmt::Display for Error {
     }
 }
 
-/// What an output is called that has no path.
+/// The name of an output without a path.
 pub(super) const STANDARD_OUTPUT: &str = "standard output";
 
-/// The system's own words, without Rust's ` (os error 28)`.
+/// The system's message without Rust's ` (os error 28)`.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {

@@ -1,13 +1,13 @@
-//! THE flag table: parsing, help, completions and the man page all come from it.
+//! The flag table: parsing, help, completions and the manual page all come from it.
 //!
-//! A flag is a row; `update` puts its value into [`Low`] and never names the flag, because the
-//! parser prefixes its name to every message.
+//! A flag is a row; `update` puts its value into [`Low`]. The parser prefixes messages with the
+//! flag's name.
 
 use dockersave::{Format, Platform};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What was on the command line, each value checked for itself; nothing is done yet.
+/// The parsed command line: each value checked by itself, nothing combined yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Low {
     pub images: Vec<String>,
@@ -62,7 +62,7 @@ pub(super) enum Mode {
     None,
 }
 
-/// What is asked instead of pulling.
+/// A query instead of a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Query {
     Metadata,
@@ -72,7 +72,7 @@ pub(super) enum Query {
     DryRun,
 }
 
-/// What is printed without looking at anything else.
+/// Something to print without doing anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Help {
     Short,
@@ -90,14 +90,14 @@ pub(super) enum Shell {
     Fish,
 }
 
-/// A value as the parser hands it over; flags without one get an empty value.
+/// A value from the parser; flags without one get an empty value.
 pub(super) struct Value(pub OsString);
 
-/// One platform, given once: of two, one would be ignored in silence.
+/// A platform, given only once: of two, one would be silently ignored.
 fn platform(low: &mut Low, text: &str) -> Result<(), String> {
     if low.platform.is_some() {
         return Err(
-            "a platform was given already; pull one at a time, or use --all-platforms".to_owned(),
+            "a platform was already given; pull one at a time, or use --all-platforms".to_owned(),
         );
     }
     let platform = text.parse().map_err(|e: dockersave::Error| e.to_string())?;
@@ -120,7 +120,7 @@ impl Value {
         }
     }
 
-    /// A number of bytes, with a unit as curl has them: powers of 1024.
+    /// A number of bytes, with a unit as in curl: powers of 1024.
     fn bytes(self) -> Result<u64, String> {
         let text = self.text()?;
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -137,25 +137,26 @@ impl Value {
             .zip(unit)
             .and_then(|(number, unit)| number.checked_mul(1 << unit))
             .filter(|bytes| *bytes > 0)
-            .ok_or_else(|| format!("{text:?} is no number of bytes, such as 500k, 20M or 3G"))
+            .ok_or_else(|| format!("{text:?} is not a number of bytes such as 500k, 20M or 3G"))
     }
 
     /// The last second of a day.
     fn date(self) -> Result<u64, String> {
         let text = self.text()?;
-        end_of_day(&text).ok_or(format!("{text:?} is no day such as 2026-11-24"))
+        end_of_day(&text).ok_or(format!("{text:?} is not a date such as 2026-11-24"))
     }
 
     fn number(self, least: u64, most: u64) -> Result<u64, String> {
         let text = self.text()?;
         match text.parse() {
             Ok(number) if (least..=most).contains(&number) => Ok(number),
-            _ => Err(format!("{text:?} is no number from {least} to {most}")),
+            _ => Err(format!("{text:?} is not a number from {least} to {most}")),
         }
     }
 }
 
-/// The last second of a day (UTC), `2026-11-24`: what became valid on that day is valid by then.
+/// The last second of a day (UTC), `2026-11-24`: anything that became valid on that day is valid by
+/// then.
 fn end_of_day(text: &str) -> Option<u64> {
     let mut parts = text.splitn(3, '-').map(|part| part.parse::<u64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
@@ -176,21 +177,21 @@ pub(super) const GROUPS: [&str; 7] = [
     "Trust",
     "Transfer",
     "Messages",
-    "Instead of a pull",
+    "Instead of pulling",
 ];
 
 /// A row of the table.
 pub(super) struct Flag {
     pub long: &'static str,
     pub short: Option<char>,
-    /// What its value is called; none for a switch.
+    /// Its value's name; `None` for a switch.
     pub value: Option<&'static str>,
     pub choices: &'static [&'static str],
     /// An index into [`GROUPS`].
     pub group: usize,
     /// One line for `-h`.
     pub line: &'static str,
-    /// What `--help` and the man page say beyond that.
+    /// More text for `--help` and the manual page.
     pub more: &'static str,
     pub update: fn(&mut Low, Value) -> Result<(), String>,
 }
@@ -205,7 +206,7 @@ pub(super) enum Offer {
 }
 
 impl Flag {
-    /// What a value is called says what it is.
+    /// A value's name determines its type.
     pub fn offer(&self) -> Offer {
         match self.value {
             _ if !self.choices.is_empty() => Offer::Choices(self.choices),
@@ -215,7 +216,7 @@ impl Flag {
         }
     }
 
-    /// May it be given more than once, each time with a further value?
+    /// Whether it may be given more than once, each time with another value.
     pub fn repeats(&self) -> bool {
         self.more.contains("May be given more than once.")
     }
@@ -223,7 +224,7 @@ impl Flag {
 
 fn query(low: &mut Low, query: Query) -> Result<(), String> {
     if low.query.is_some_and(|other| other != query) {
-        return Err("only one question at a time can be asked".into());
+        return Err("only one query can be made at a time".into());
     }
     low.query = Some(query);
     Ok(())
@@ -248,82 +249,82 @@ macro_rules! flag {
 
 /// All flags, in the order of the help.
 pub(super) const FLAGS: &[Flag] = &[
-    flag!("platform" None, Some("OS/ARCH[/VARIANT]"), 0, "which image of a multi-platform one (default: this machine's)",
-        "Where the image has none for it, the error lists those there are.",
+    flag!("platform" None, Some("OS/ARCH[/VARIANT]"), 0, "which platform of a multi-platform image (default: this machine's)",
+        "If the image does not have it, the error lists the platforms that exist.",
         |low, value| platform(low, &value.text()?)),
     flag!("arch" None, Some("ARCH"), 0, "short for --platform linux/ARCH", "",
         |low, value| platform(low, &format!("linux/{}", value.text()?))),
-    flag!("all-platforms" None, None, 0, "the images of all platforms, as an OCI layout",
-        "The index stays as it is, and so do the attestations in it.",
+    flag!("all-platforms" None, None, 0, "pull the images of all platforms, as an OCI layout",
+        "The index and its attestations are kept as they are.",
         |low, _| { low.all_platforms = true; Ok(()) }),
-    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Instead of --working-dir and --tarname. To standard output goes the same archive, in order and without any disk: dockersave debian -o - | docker load. A descriptor (/dev/stdout, /dev/fd/3), a FIFO, a socket or a device is written to in the same way and stays what it is; a FIFO without a reader is waited for as long as --timeout says. A link to a file stays, and the file is replaced.",
+    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Replaces --working-dir and --tarname. Standard output gets the same archive, in order and without disk: dockersave debian -o - | docker load. Descriptors (/dev/stdout, /dev/fd/3), FIFOs, sockets and devices are written to in the same way, not replaced; a FIFO must get a reader within --timeout.",
         |low, value| { low.output = Some(value.path()?); Ok(()) }),
     flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
         |low, value| { low.working_dir = Some(value.path()?); Ok(()) }),
-    flag!("tarname" None, Some("NAME"), 1, "the archive's name (default: library-debian-latest.tar for debian)", "",
+    flag!("tarname" None, Some("NAME"), 1, "the archive's file name (default: library-debian-latest.tar for debian)", "",
         |low, value| { low.tarname = Some(value.path()?); Ok(()) }),
-    flag!("no-tar" None, None, 1, "leave a directory instead of an archive", "It is an OCI layout with manifest.json in it: skopeo copy oci:DIR takes it, and so does docker load what tar makes of it.",
+    flag!("no-tar" None, None, 1, "leave a directory instead of an archive", "The directory is an OCI layout with a manifest.json: skopeo copy oci:DIR takes it, and docker load takes a tar of it.",
         |low, _| { low.no_tar = true; Ok(()) }),
-    flag!("no-rm" None, None, 1, "leave the directory beside the archive", "",
+    flag!("no-rm" None, None, 1, "leave a directory beside the archive", "",
         |low, _| { low.no_rm = true; Ok(()) }),
     flag!("layers-dir" None, Some("NAME"), 1, "the directory's name (default: the archive's without .tar)", "",
         |low, value| { low.layers_dir = Some(value.path()?); Ok(()) }),
     Flag {
         choices: &["docker", "oci"],
-        ..flag!("format" None, Some("FORMAT"), 1, "docker: for all loaders (default); oci: an OCI layout alone",
-        "An archive of format docker is a docker-archive and an OCI layout at once; oci leaves manifest.json out.",
+        ..flag!("format" None, Some("FORMAT"), 1, "docker: for all loaders (default); oci: only an OCI layout",
+        "An archive of format docker is a docker-archive and an OCI layout at once; oci omits manifest.json.",
         |low, value| { low.format = Some(if value.text()? == "oci" { Format::Oci } else { Format::Docker }); Ok(()) })
     },
-    flag!("gunzip" None, None, 1, "store layers uncompressed", "Layers in gzip and zstd are inflated and checked against the config's diff IDs. The manifest is another one then, and so is its digest. Until the archive is finished the disk holds the layers as they came, too; with --output - they are downloaded twice instead. A layer in zstd takes its window in memory, too, at most 8 MiB.",
+    flag!("gunzip" None, None, 1, "store layers uncompressed", "Inflates gzip and zstd layers and checks them against the config's diff IDs. The manifest changes, and so does its digest. Until the archive is finished the disk also holds the compressed layers; with --output - they are downloaded twice instead. A zstd layer needs memory for its window, at most 8 MiB.",
         |low, _| { low.gunzip = true; Ok(()) }),
-    flag!("inflate-limit" None, Some("SIZE"), 1, "the most a layer may have uncompressed", "Without it: a hundred times what it has compressed, and 1 GiB in any case.",
+    flag!("inflate-limit" None, Some("SIZE"), 1, "the largest size of an uncompressed layer", "Default: a hundred times its compressed size, but at least 1 GiB.",
         |low, value| { low.inflate_limit = Some(value.bytes()?); Ok(()) }),
-    flag!("xz" None, None, 1, "compress the archive with xz", "Its name ends in .tar.xz unless it is given. Layers mostly come compressed: together with --gunzip it makes the smallest archive. Takes up to 40 MiB of memory, and disk for the archive as it was before, too; with --output - no disk.",
+    flag!("xz" None, None, 1, "compress the archive with xz", "The default name then ends in .tar.xz. Most layers arrive compressed, so add --gunzip to get the smallest archive. Takes up to 40 MiB of memory, and disk for the uncompressed archive; with --output - no disk.",
         |low, _| { low.xz = true; Ok(()) }),
-    flag!("reuse" None, Some("ARCHIVE"), 1, "take from this archive or directory what it has", "May be given more than once. What is taken is hashed first; only the rest is downloaded. The archive that is about to be replaced serves without being named.",
+    flag!("reuse" None, Some("ARCHIVE"), 1, "take blobs from this archive or directory if it has them", "May be given more than once. Blobs are hashed before they are taken; only the rest is downloaded. The archive that is about to be replaced is used without being named.",
         |low, value| { low.reuse.push(value.path()?); Ok(()) }),
-    flag!("restart" None, None, 1, "forget a partial download", "",
+    flag!("restart" None, None, 1, "discard a partial download", "",
         |low, _| { low.restart = true; Ok(()) }),
-    flag!("user" None, Some("USER"), 2, "user at the registry", "",
+    flag!("user" None, Some("USER"), 2, "user name at the registry", "",
         |low, value| { low.user = Some(value.text()?); Ok(()) }),
     flag!("password" None, Some("PASSWORD"), 2, "password of --user",
-        "Every user of this machine can read it in the list of processes: --password-stdin and --ilogin are safer.",
+        "Every user of this machine can see it in the process list: --password-stdin and --ilogin are safer.",
         |low, value| { low.password = Some(value.text()?); Ok(()) }),
     flag!("password-stdin" None, None, 2, "read the password of --user from standard input", "",
         |low, _| { low.password_stdin = true; Ok(()) }),
     flag!("ilogin" None, None, 2, "ask for user and password on the terminal", "",
         |low, _| { low.ilogin = true; Ok(()) }),
     flag!("authfile" None, Some("FILE"), 2, "look for credentials in this file only",
-        "Without it: DOCKERSAVE_USER and DOCKERSAVE_PASSWORD, $DOCKER_AUTH_CONFIG, $REGISTRY_AUTH_FILE, Docker's config.json, containers' auth.json, and the helpers that these name.",
+        "Default: DOCKERSAVE_USER and DOCKERSAVE_PASSWORD, $DOCKER_AUTH_CONFIG, $REGISTRY_AUTH_FILE, Docker's config.json, containers' auth.json, and the helpers named in them.",
         |low, value| { low.authfile = Some(value.path()?); Ok(()) }),
     flag!("insecure" None, None, 3, "the registry speaks plain HTTP", "",
         |low, _| { low.insecure = true; Ok(()) }),
-    flag!("cacert" None, Some("FILE"), 3, "trust the certificates in FILE (PEM), too", "May be given more than once.",
+    flag!("cacert" None, Some("FILE"), 3, "also trust the certificates in FILE (PEM)", "May be given more than once.",
         |low, value| { low.cacert.push(value.path()?); Ok(()) }),
-    flag!("cert" None, Some("FILE"), 3, "identify with this certificate (PEM), which --key belongs to", "",
+    flag!("cert" None, Some("FILE"), 3, "client certificate (PEM), to go with --key", "",
         |low, value| { low.cert = Some(value.path()?); Ok(()) }),
-    flag!("key" None, Some("FILE"), 3, "the private key (PEM) of --cert", "",
+    flag!("key" None, Some("FILE"), 3, "private key (PEM) of --cert", "",
         |low, value| { low.key = Some(value.path()?); Ok(()) }),
-    flag!("tls-skip-verify" None, None, 3, "check no certificate",
-        "Whoever sits on the line can then choose which image a tag means; pull by digest to be sure.",
+    flag!("tls-skip-verify" None, None, 3, "do not check certificates",
+        "Anyone on the network path can then choose which image a tag means; pull by digest to be sure.",
         |low, _| { low.skip_verify = true; Ok(()) }),
-    flag!("date" None, Some("YYYY-MM-DD"), 3, "the day to judge certificates by, where the clock is wrong",
-        "Without it, a clock that stands before this program's own date counts as standing there.",
+    flag!("date" None, Some("YYYY-MM-DD"), 3, "the date to check certificates against, if the clock is wrong",
+        "Without it, a clock before the date of this program counts as that date.",
         |low, value| { low.date = Some(value.date()?); Ok(()) }),
-    flag!("mirror" None, Some("URL"), 4, "ask this registry first, and the real one where it fails",
-        "May be given more than once. Tags are still resolved at the real registry, and what comes is checked against its digest, so that a mirror cannot change an image. URL is [SCHEME://]HOST[:PORT][/PREFIX]; its credentials are looked up under its own name.",
+    flag!("mirror" None, Some("URL"), 4, "ask this registry first, and the real one if it fails",
+        "May be given more than once. Tags are still resolved at the real registry, and everything is checked against its digest, so a mirror cannot change an image. URL is [SCHEME://]HOST[:PORT][/PREFIX]; its credentials are looked up under its own name.",
         |low, value| { low.mirrors.push(value.text()?); Ok(()) }),
-    flag!("mirror-tags" None, None, 4, "let mirrors say what a tag stands for, too",
-        "For where the real registry cannot be reached. A mirror is then trusted as the registry is.",
+    flag!("mirror-tags" None, None, 4, "let mirrors resolve tags, too",
+        "For networks without access to the real registry. Mirrors are then trusted like the registry.",
         |low, _| { low.mirror_tags = true; Ok(()) }),
-    flag!("limit-rate" None, Some("RATE"), 4, "at most so many bytes a second, all connections together", "A number of bytes, or one with k, M or G behind it.",
+    flag!("limit-rate" None, Some("RATE"), 4, "limit bytes per second, for all connections together", "A number of bytes, optionally with k, M or G.",
         |low, value| { low.limit_rate = Some(value.bytes()?); Ok(()) }),
-    flag!("jobs" Some('j'), Some("N"), 4, "the most connections at once (default 6)", "",
+    flag!("jobs" Some('j'), Some("N"), 4, "maximum number of connections (default 6)", "",
         |low, value| { low.jobs = Some(value.number(1, 64)? as usize); Ok(()) }),
-    flag!("retries" None, Some("N"), 4, "how often to try again without progress in between (default 5)", "",
+    flag!("retries" None, Some("N"), 4, "retries without progress in between (default 5)", "",
         |low, value| { low.retries = Some(value.number(0, 1000)? as u32); Ok(()) }),
-    flag!("timeout" None, Some("SECONDS"), 4, "how long a connection may bring nothing (default 30)",
-        "An answer's head may take four times as long, all redirects together eight times. A connection that only trickles (under 64 bytes a second, 512 for a document) is given up after twice as long.",
+    flag!("timeout" None, Some("SECONDS"), 4, "how long a connection may be idle (default 30)",
+        "Four times this for the first byte of a response, eight times for all redirects together, twice this for a connection that only trickles (less than 64 bytes per second, 512 for a document).",
         |low, value| { low.timeout = Some(value.number(1, 86_400)?); Ok(()) }),
     Flag {
         long: "progress",
@@ -332,7 +333,7 @@ pub(super) const FLAGS: &[Flag] = &[
         choices: &["auto", "bar", "plain", "json", "none"],
         group: 5,
         line: "how to show progress on standard error: auto, bar, plain, json, none",
-        more: "auto is bar on a terminal and plain elsewhere. json is one object a line.",
+        more: "auto is bar on a terminal and plain elsewhere. json prints one object per line.",
         update: |low, value| {
             low.progress = Some(match value.text()?.as_str() {
                 "auto" => Mode::Auto,
@@ -344,32 +345,32 @@ pub(super) const FLAGS: &[Flag] = &[
             Ok(())
         },
     },
-    flag!("quiet" Some('q'), None, 5, "say nothing but errors", "",
+    flag!("quiet" Some('q'), None, 5, "print only errors", "",
         |low, _| { low.quiet = true; Ok(()) }),
-    flag!("verbose" Some('v'), None, 5, "say each step and request, never a secret", "",
+    flag!("verbose" Some('v'), None, 5, "print each step and request, never a secret", "",
         |low, _| { low.verbose = true; Ok(()) }),
-    flag!("json" None, None, 5, "answer in JSON on standard output",
-        "For a pull: one object instead of the path, with path, size, downloaded, kept and images.",
+    flag!("json" None, None, 5, "print JSON on standard output",
+        "For a pull, one object instead of the path: path, size, downloaded, kept and images.",
         |low, _| { low.json = true; Ok(()) }),
     flag!("metadata" None, None, 6, "print the image's manifest",
-        "As the registry has it: the index, for a multi-platform image. With --platform, that platform's manifest.",
+        "As the registry serves it: for a multi-platform image, the index. With --platform, that platform's manifest.",
         |low, _| query(low, Query::Metadata)),
     flag!("sha" None, None, 6, "print the manifest's digest",
-        "The digest is what the registry names: of the index, for a multi-platform image. With --platform, of that platform's manifest. Without it the registry is asked by HEAD, which Docker Hub does not count as a pull.",
+        "For a multi-platform image, the digest of the index. With --platform, of that platform's manifest. Without it the registry is asked with HEAD, which Docker Hub does not count as a pull.",
         |low, _| query(low, Query::Sha)),
-    flag!("tags" None, None, 6, "print the repository's tags, one a line", "Each as it comes, from all pages.",
+    flag!("tags" None, None, 6, "print the repository's tags, one per line", "All pages are read; each tag is printed as it arrives.",
         |low, _| query(low, Query::Tags)),
     flag!("platforms" None, None, 6, "list the image's platforms with digests and sizes",
-        "The size is that of the layers. One request for the index and one for each manifest in it; each may count as a pull.",
+        "The size is that of the layers. Takes one request for the index and one for each manifest in it; each may count as a pull.",
         |low, _| query(low, Query::Platforms)),
-    flag!("dry-run" None, None, 6, "say what would be downloaded, and what is there",
-        "One line an entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and what a partial file claims to hold is checked only when the pull goes on.",
+    flag!("dry-run" None, None, 6, "print what would be downloaded and what is already here",
+        "One line per entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and a partial file's claims are checked only when the pull resumes.",
         |low, _| query(low, Query::DryRun)),
-    flag!("verify" None, Some("ARCHIVE"), 6, "check an archive that is there, whoever made it, and stop",
-        "Every byte that a digest covers is hashed, and the tar, index.json, manifest.json, the manifests and configs are compared with each other. Each defect is a line, and the status is then 6; it is 8 where nothing is wrong, but some layers were not inflated. - is standard input, for an archive from a pipe. An archive that is compressed with gzip or zstd is inflated on the way. A directory with an image is taken, too.",
+    flag!("verify" None, Some("ARCHIVE"), 6, "check an existing archive of any tool",
+        "Hashes every byte that a digest covers, and compares the tar, index.json, manifest.json, manifests and configs with each other. Prints a line for each defect, with status 6; the status is 8 if nothing is wrong but some layers were not inflated. - reads an archive from standard input. An archive compressed with gzip or zstd is inflated on the way. A directory with an image is accepted, too.",
         |low, value| { low.verify = Some(value.path()?); Ok(()) }),
     flag!("inflate-memory" None, Some("SIZE"), 6, "the largest zstd window that --verify inflates (default: 8M)",
-        "So much memory may a layer in zstd take, on top of the usual 8 MiB. A layer that asks for more is hashed as it is and counted as not inflated.",
+        "This memory comes on top of the usual 8 MiB. A layer that needs a larger window is hashed as it is and counted as not inflated.",
         |low, value| { low.inflate_memory = Some(value.bytes()?); Ok(()) }),
     Flag {
         long: "completions",

@@ -1,5 +1,5 @@
-//! The flag table as text: `-h`, `--help`, `--version`. What the manual page says, too, is data
-//! here; how it looks there is [`super::man`]'s business.
+//! The text of `-h`, `--help` and `--version`. What the manual page shares is data here;
+//! [`super::man`] lays it out.
 
 use super::flags::{FLAGS, Flag, GROUPS};
 use std::fmt::Write as _;
@@ -9,46 +9,46 @@ pub(super) const USAGE: &str = "[FLAGS] IMAGE...";
 pub(super) const WHAT: &str =
     "Downloads a container image from its registry straight into a tar that docker load takes.";
 
-/// What there is to know beside the flags, a paragraph each.
+/// What to know besides the flags, one paragraph each.
 pub(super) const NOTES: &[&str] = &[
-    "IMAGE is a name as Docker takes it: debian, debian:12, ghcr.io/o/r:t, host:5000/r@sha256:... Standard output carries the archive's path, or what was asked for; everything for people goes to standard error, without colours. A bar is drawn on terminals only, and not where TERM is dumb.",
-    "An interrupted download goes on when the same command runs again.",
+    "IMAGE is a name as Docker takes it: debian, debian:12, ghcr.io/o/r:t, host:5000/r@sha256:... Standard output carries the archive's path or what was asked for; progress and messages go to standard error, without colours. A bar is drawn only on a terminal, and not if TERM is dumb.",
+    "To resume an interrupted download, run the same command again.",
 ];
 
-/// Command lines without the program's name, and what each is for.
+/// Example command lines without the program's name, and their purpose.
 pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("debian", "library-debian-latest.tar"),
-    ("ghcr.io/owner/app:1.2 -o app.tar", "another name"),
+    (
+        "ghcr.io/owner/app:1.2 -o app.tar",
+        "choose the archive's path",
+    ),
     ("--arch arm64 alpine:3.20", "for another machine"),
     ("debian alpine -o both.tar", "each layer once"),
-    ("debian -o - | docker load", "without any disk"),
+    ("debian -o - | docker load", "without disk"),
     (
         "--user me --password-stdin registry.example/app < password",
         "",
     ),
     ("--insecure localhost:5000/app", "plain HTTP"),
-    ("--tags debian", "what there is"),
-    ("--dry-run debian", "what it would take"),
+    ("--tags debian", "list the tags"),
+    ("--dry-run debian", "what it would download"),
 ];
 
 pub(super) const STATUSES: &[(u8, &str)] = &[
     (0, "done"),
     (
         1,
-        "another failure: a document or certificate that cannot be used",
+        "other failure, such as a malformed document or an untrusted certificate",
     ),
-    (2, "wrong usage"),
-    (3, "refused: credentials"),
+    (2, "usage error"),
+    (3, "access denied: missing or wrong credentials"),
     (4, "no such image, tag or platform"),
-    (5, "network: worth running again, what arrived is kept"),
-    (6, "what came is not what was named: digest or size"),
-    (
-        7,
-        "the disk or the output failed; a closed pipe, without a message",
-    ),
+    (5, "network failure: run it again, what arrived is kept"),
+    (6, "digest or size mismatch, or --verify found a defect"),
+    (7, "disk or output failure; a closed pipe gives no message"),
     (
         8,
-        "--verify found nothing wrong, but some layers were not inflated",
+        "--verify found no defect, but did not inflate some layers",
     ),
 ];
 
@@ -84,7 +84,7 @@ pub(super) fn text(long: bool) -> String {
     if long {
         end(&mut out);
     } else {
-        out.push_str("--help says more, with examples and exit statuses.\n");
+        out.push_str("--help prints more, with examples and exit statuses.\n");
     }
     out
 }

@@ -1,7 +1,6 @@
-//! JSON for programs that read standard output or standard error.
+//! JSON output for programs.
 
-/// An object for a program that reads standard output. It is ASCII, so that text from outside
-/// arrives as it was and yet moves no terminal.
+/// A JSON object in ASCII, so that untrusted text is preserved and still cannot affect a terminal.
 pub(super) struct Object(String);
 
 impl Object {
@@ -14,7 +13,7 @@ impl Object {
         self.raw(key, &value)
     }
 
-    /// A text, or null for none.
+    /// A string, or null.
     pub fn maybe(self, key: &str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.text(key, value),
@@ -26,7 +25,7 @@ impl Object {
         self.raw(key, &value.to_string())
     }
 
-    /// A value that is JSON already.
+    /// A value that is already JSON.
     pub fn raw(mut self, key: &str, value: &str) -> Self {
         if self.0.len() > 1 {
             self.0.push(',');
@@ -37,7 +36,7 @@ impl Object {
         self
     }
 
-    /// What there is so far, for whoever writes the rest bit by bit.
+    /// The text so far, for callers that write the rest piece by piece.
     pub fn open(&self) -> &str {
         &self.0
     }

@@ -40,7 +40,7 @@ const ARCHIVES: &[Part] = &[
     ),
     Item(
         "Uncompressed layers",
-        "--gunzip inflates gzip and zstd and checks every diff ID. The inflated size is recorded nowhere, so each layer is inflated twice, to measure and to write. The compressed layers stay on disk until the archive is done; with -o - no disk is used, and layers are downloaded twice. The manifest changes, and so does its digest. A layer that inflates to more than a hundred times its size and more than 1 GiB is refused (--inflate-limit), and so is a zstd window of more than 8 MiB, which is memory on top of the usual.",
+        "--gunzip inflates gzip and zstd and checks every diff ID. Layers whose inflated size is stated in their gzip trailer or zstd frame are inflated once, on all processors; if a statement is missing or wrong, all are inflated twice, to measure and to write. The compressed layers stay on disk until the archive is done; with -o - no disk is used, and layers are downloaded twice. The manifest changes, and so does its digest. A layer that inflates to more than a hundred times its size and more than 1 GiB is refused (--inflate-limit), and so is a zstd window of more than 8 MiB, which is memory on top of the usual.",
     ),
     Item(
         "Compressed archives",

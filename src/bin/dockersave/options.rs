@@ -1,5 +1,5 @@
-//! [`Low`] → [`Options`]: combinations are settled, the environment is read, passwords are asked
-//! for. After this nothing about the command line can fail.
+//! [`Low`] → [`Options`]: checks combinations, reads the environment, prompts for passwords. After
+//! this nothing about the command line can fail.
 
 use super::error::{Error, Result};
 use super::flags::{Low, Mode, Query};
@@ -24,13 +24,13 @@ pub(super) enum Target {
     /// An archive, and a directory beside it.
     File(PathBuf, Option<PathBuf>),
     Directory(PathBuf),
-    /// What is no plain file, by the path that it was given.
+    /// Not a regular file; with the given path.
     Stream(Outlet, PathBuf),
     Stdout,
 }
 
 impl Target {
-    /// What is made, beside which a partial one grows.
+    /// The output, beside which a partial one grows.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path, _) | Self::Directory(path) => Some(path),
@@ -38,15 +38,15 @@ impl Target {
         }
     }
 
-    /// Is the archive written in order, with nothing kept of it?
+    /// Whether the archive is written in order, without a partial file.
     pub fn is_stream(&self) -> bool {
         self.path().is_none()
     }
 }
 
 impl Options {
-    /// What the output grows beside: the archive or directory, or the file that layers are pulled
-    /// to before they are inflated into a directory.
+    /// The path beside which the partial output grows: the archive or directory, or the file that
+    /// layers are pulled to before they are inflated into a directory.
     pub fn partial(&self) -> Option<PathBuf> {
         match &self.target {
             Target::Directory(path) if self.low.gunzip => Some(with_suffix(path, ".tar")),
@@ -67,7 +67,7 @@ impl Options {
         if low.images.is_empty() {
             return wrong(
                 "IMAGE",
-                "an image's name is needed, such as debian; --help says more",
+                "an image name is required, such as debian; see --help",
             );
         }
         let references: Vec<Reference> = low
@@ -78,32 +78,32 @@ impl Options {
         if low.output.is_some() && (low.tarname.is_some() || low.working_dir.is_some()) {
             return wrong(
                 "--output",
-                "is the whole path; leave --tarname and --working-dir out",
+                "is the whole path; omit --tarname and --working-dir",
             );
         }
         if low.query.is_some_and(|query| query != Query::DryRun) && references.len() > 1 {
-            return wrong("IMAGE", "only one image can be asked about at a time");
+            return wrong("IMAGE", "only one image can be queried at a time");
         }
         if low.query == Some(Query::Tags) && low.platform.is_some() {
             return wrong(
                 "--tags",
-                "are the repository's, whatever the platform; leave --platform out",
+                "belong to the repository, not to a platform; omit --platform",
             );
         }
         if low.query == Some(Query::Platforms) && low.platform.is_some() {
-            return wrong("--platforms", "lists them all; leave --platform out");
+            return wrong("--platforms", "lists all of them; omit --platform");
         }
         if low.cert.is_some() != low.key.is_some() {
-            return wrong("--cert and --key", "need each other");
+            return wrong("--cert and --key", "must be given together");
         }
         if low.insecure && (low.skip_verify || !low.cacert.is_empty() || low.cert.is_some()) {
             return wrong(
                 "--insecure",
-                "means plain HTTP, which has no certificates; leave --cacert, --cert and --tls-skip-verify out",
+                "means plain HTTP, which has no certificates; omit --cacert, --cert and --tls-skip-verify",
             );
         }
         if low.mirror_tags && low.mirrors.is_empty() {
-            return wrong("--mirror-tags", "needs a --mirror");
+            return wrong("--mirror-tags", "requires --mirror");
         }
         if low.quiet && low.verbose {
             return wrong("--quiet and --verbose", "contradict each other");
@@ -118,7 +118,7 @@ impl Options {
             && (low.user.is_some() || low.ilogin)
         {
             let why = format!(
-                "is for one registry, and {domain} and {} are two; --authfile holds credentials for each",
+                "is for one registry, but {domain} and {} are two; use --authfile for several",
                 other.domain()
             );
             return wrong(if low.ilogin { "--ilogin" } else { "--user" }, &why);
@@ -147,54 +147,54 @@ impl Options {
     }
 }
 
-/// What would be ignored in silence, or cannot be had together.
+/// Refuses combinations that would be silently ignored or contradict each other.
 fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
     let (stream, stdout) = (target.is_stream(), *target == Target::Stdout);
     let rules = [
         (
             low.output.is_some() && low.no_tar,
             "--output",
-            "is the archive's path, and --no-tar makes none; name the directory with --layers-dir",
+            "is the archive's path, but --no-tar makes no archive; name the directory with --layers-dir",
         ),
         (
             stream && low.no_rm,
             "--no-rm",
-            "leaves a directory beside the archive, which is put nowhere; make it with --no-tar",
+            "leaves a directory beside the archive, but there is no archive file; use --no-tar",
         ),
         (
             stdout && low.json && low.query.is_none(),
             "--json",
-            "answers on standard output, where --output - puts the archive",
+            "prints to standard output, where --output - writes the archive",
         ),
         (
             stream && low.restart,
             "--restart",
-            "forgets a partial download; of a stream none is kept",
+            "discards a partial download, but a stream has none",
         ),
         (
             low.all_platforms && low.platform.is_some(),
             "--all-platforms",
-            "takes all of them; leave --platform and --arch out",
+            "pulls all of them; omit --platform and --arch",
         ),
         (
             low.all_platforms && low.format == Some(Format::Docker),
             "--format docker",
-            "has no place for several platforms; with --all-platforms it is oci",
+            "cannot hold several platforms; --all-platforms makes format oci",
         ),
         (
             low.all_platforms && low.gunzip,
             "--gunzip",
-            "makes other manifests, and --all-platforms keeps the index that names them as they are",
+            "changes the manifests, but --all-platforms keeps the index that names them",
         ),
         (
             low.inflate_limit.is_some() && !low.gunzip,
             "--inflate-limit",
-            "is for --gunzip",
+            "requires --gunzip",
         ),
         (
             low.inflate_memory.is_some(),
             "--inflate-memory",
-            "is for --verify",
+            "requires --verify",
         ),
     ];
     match rules.into_iter().find(|(broken, ..)| *broken) {
@@ -222,7 +222,7 @@ fn target(low: &Low, first: &Reference) -> Target {
         }
     }
     let directory = || match &low.layers_dir {
-        // Without a slash behind it, which would lead through a link.
+        // Without a trailing slash, which would follow a link.
         Some(name) => folder.join(name).components().collect(),
         None => without_extension(&archive),
     };
@@ -236,7 +236,7 @@ fn target(low: &Low, first: &Reference) -> Target {
     }
 }
 
-/// The archive's name without what says that it is one; never the archive's own name.
+/// The archive's name without its extension; never the archive's own name.
 fn without_extension(archive: &Path) -> PathBuf {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = archive.as_os_str().as_bytes();
@@ -250,7 +250,7 @@ fn without_extension(archive: &Path) -> PathBuf {
     }
 }
 
-/// Checking an archive is no pull: what belongs to one is refused.
+/// Checking an archive is not a pull: flags of a pull are refused.
 pub(super) fn check_verify(low: &Low) -> Result<()> {
     let wrong = |why: &str| Err(Error::usage("--verify", why));
     if !low.images.is_empty() {
@@ -267,7 +267,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     };
     if *low != taken {
         return wrong(
-            "looks at what is there, and pulls nothing; leave all flags but --inflate-memory, --json, --quiet, --verbose and --progress out",
+            "checks an existing archive and pulls nothing; use it only with --inflate-memory, --json, --quiet, --verbose and --progress",
         );
     }
     Ok(())
@@ -292,7 +292,7 @@ fn login(low: &Low) -> Result<Option<Login>> {
     }
     let Some(user) = low.user.clone() else {
         return match sources.contains(&true) {
-            true => wrong("--user", "is needed with a password"),
+            true => wrong("--user", "is required with a password"),
             false => Ok(None),
         };
     };
@@ -324,7 +324,10 @@ fn login(low: &Low) -> Result<Option<Login>> {
             source: "standard input (--password-stdin)",
         }));
     }
-    wrong("--user", "needs --password-stdin, --ilogin or --password")
+    wrong(
+        "--user",
+        "requires --password-stdin, --ilogin or --password",
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Outputs that are no plain file: descriptors (`/dev/stdout`, `/dev/fd/N`, `>(command)`), FIFOs,
-//! sockets, devices. They get the archive in order, and stay what they are.
+//! Outputs that are not regular files: descriptors (`/dev/stdout`, `/dev/fd/N`, `>(command)`),
+//! FIFOs, sockets, devices. The archive is written to them in order; they are not replaced.
 
 use super::error::{Error, Result, plain};
 use dockersave::Client;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How many links are followed, as path_resolution(7) allows.
 const LINKS: usize = 40;
 
-/// What an output's path names, where that is no plain file.
+/// The type of an output that is not a regular file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outlet {
     /// A descriptor of this process.
@@ -25,8 +25,8 @@ pub(super) enum Outlet {
 }
 
 impl Outlet {
-    /// Looks what stands under a path. Descriptors go by their names, since opening the link in
-    /// `/proc` is not the same as writing to the descriptor, and since `/proc` may not be there.
+    /// Finds out what a path is. Descriptors are recognised by name, because opening the link in
+    /// `/proc` is not the same as writing to the descriptor, and `/proc` may be missing.
     pub fn of(path: &Path) -> Option<Self> {
         let mut path = path.to_owned();
         for _ in 0..LINKS {
@@ -60,7 +60,7 @@ fn descriptor(path: &Path) -> Option<i32> {
     number.parse().ok().filter(|_| digits)
 }
 
-/// The same name with something behind it.
+/// The same name with a suffix.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -74,7 +74,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Opens an output; waits for a FIFO's reader, as long as for a registry at most.
+    /// Opens an output; waits for a FIFO's reader, at most as long as for a registry.
     pub fn open(outlet: &Outlet, path: &Path, client: &Client, wait: Duration) -> Result<Self> {
         let failed = |error: io::Error| Error::output(path, "opening", error);
         let file = match outlet {
@@ -90,7 +90,7 @@ impl Stream {
                             std::thread::sleep(Duration::from_millis(20));
                         }
                         Err(error) if is_unread(&error, special) => {
-                            return Err(failed(io::Error::other("nobody reads from it")));
+                            return Err(failed(io::Error::other("nothing is reading from it")));
                         }
                         other => break other.map_err(failed)?,
                     }
@@ -104,11 +104,11 @@ impl Stream {
         Ok(Self { file, path })
     }
 
-    /// Does standard output lead to the same place, so that nothing else may be written there?
+    /// Whether standard output is the same file, so that nothing else may be written there.
     pub fn is_standard_output(&self) -> bool {
         let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
         match (stdout.and_then(|out| out.metadata()), self.file.metadata()) {
-            // Nobody minds at a device.
+            // It does not matter for a device.
             (Ok(out), Ok(own)) => {
                 (out.dev(), out.ino()) == (own.dev(), own.ino())
                     && !own.file_type().is_char_device()
@@ -117,7 +117,7 @@ impl Stream {
         }
     }
 
-    /// What a disk gets has to be on it.
+    /// Syncs, if it is on a disk.
     pub fn finish(&self) -> Result<()> {
         let synced = match rustix::io::retry_on_intr(|| rustix::fs::fsync(&self.file)) {
             // Some file systems cannot be asked, and a pipe has no disk.
@@ -127,7 +127,7 @@ impl Stream {
         synced.map_err(|error| Error::output(&self.path, "syncing", error))
     }
 
-    /// A failure to write, with this output's name; nothing is kept of a stream.
+    /// A write error with this output's name; a stream keeps nothing.
     pub fn name(&self, error: Error) -> Error {
         match error {
             Error::Library(dockersave::Error::Output { doing, source, .. }) => {
@@ -153,9 +153,9 @@ impl Write for Stream {
 }
 
 /// Why an archive is not written to a terminal.
-pub(super) const TERMINAL: &str = "writes an archive to an output which is a terminal; send it to a file or a program: dockersave debian -o - | docker load";
+pub(super) const TERMINAL: &str = "would write an archive to a terminal; redirect it to a file or a program: dockersave debian -o - | docker load";
 
-/// A FIFO cannot be opened while nobody has it open for reading (open(2), ENXIO).
+/// A FIFO without a reader cannot be opened for writing (open(2), ENXIO).
 fn is_unread(error: &io::Error, path: &Path) -> bool {
     error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
         && path
@@ -163,7 +163,7 @@ fn is_unread(error: &io::Error, path: &Path) -> bool {
             .is_ok_and(|about| about.file_type().is_fifo())
 }
 
-/// Opens a FIFO, a socket or a device for writing. Nothing is made or cut off.
+/// Opens a FIFO, a socket or a device for writing, without creating or truncating anything.
 fn special_file(path: &Path) -> io::Result<File> {
     if path.metadata()?.file_type().is_socket() {
         let socket = std::os::unix::net::UnixStream::connect(path)?;
@@ -171,13 +171,13 @@ fn special_file(path: &Path) -> io::Result<File> {
     }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    // From here on writing waits.
+    // From here on writes block.
     let flags = rustix::fs::fcntl_getfl(&file)?;
     rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file)
 }
 
-/// Another descriptor for one that this process was given.
+/// Duplicates an inherited descriptor.
 fn own(number: i32) -> io::Result<File> {
     let closed = || io::Error::other("that descriptor is not open for writing");
     let file = match number {
@@ -186,8 +186,7 @@ fn own(number: i32) -> io::Result<File> {
         2 => io::stderr().as_fd().try_clone_to_owned()?.into(),
         _ => {
             let (flags, position) = about(number).ok_or_else(closed)?;
-            // What this process has opened itself is closed for those that it starts; what it was
-            // given cannot be.
+            // Descriptors opened by this process are close-on-exec; inherited ones are not.
             if flags.contains(OFlags::CLOEXEC) {
                 return Err(closed());
             }
@@ -220,8 +219,8 @@ fn duplicate(number: i32) -> rustix::io::Result<OwnedFd> {
     pidfd_getfd(process, number, PidfdGetfdFlags::empty())
 }
 
-/// Where the kernel cannot duplicate it (before 5.6, or forbidden in a container): the same file
-/// once more, at the same place.
+/// If the kernel cannot duplicate it (before 5.6, or forbidden in a container): opens the same file
+/// again, at the same offset.
 fn reopen(number: i32, flags: OFlags, position: u64) -> io::Result<File> {
     let path = PathBuf::from(format!("/proc/self/fd/{number}"));
     let about = rustix::fs::stat(&path)?;

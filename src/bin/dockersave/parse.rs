@@ -30,14 +30,8 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
                 low.help = Some(Help::Short);
                 continue;
             }
-            Ok(Some(Arg::Short(short))) => {
-                find(|flag| flag.short == Some(short)).ok_or_else(|| {
-                    usage(
-                        &format!("-{short}"),
-                        "there is no such flag; --help lists them",
-                    )
-                })?
-            }
+            Ok(Some(Arg::Short(short))) => find(|flag| flag.short == Some(short))
+                .ok_or_else(|| usage(&format!("-{short}"), "no such flag; see --help"))?,
             Ok(Some(Arg::Long(long))) => {
                 let long = long.to_owned();
                 alone = true;
@@ -54,16 +48,16 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
         if !flag.choices.is_empty() && !flag.choices.iter().any(|choice| value == *choice) {
             return Err(usage(
                 &name,
-                format!("{value:?} is none of {}", flag.choices.join(", ")),
+                format!("{value:?} is not one of {}", flag.choices.join(", ")),
             ));
         }
         (flag.update)(&mut low, Value(value)).map_err(|why| usage(&name, why))?;
-        // Behind a short flag without a value stands the next one: -qv.
+        // A short flag without a value is followed by the next one: -qv.
         if alone
             && flag.value.is_none()
             && let Some(extra) = parser.optional_value()
         {
-            // It is not shown: somebody may have given --password-stdin a password.
+            // The value is not shown: it may be a password given to --password-stdin.
             drop(extra);
             return Err(usage(&name, "takes no value"));
         }
@@ -85,9 +79,9 @@ fn unknown(long: &str) -> Error {
         .min();
     let hint = match near {
         Some((distance, near)) if distance <= 1 + long.len() / 4 => {
-            format!("there is no such flag; did you mean --{near}?")
+            format!("no such flag; did you mean --{near}?")
         }
-        _ => "there is no such flag; --help lists them".to_owned(),
+        _ => "no such flag; see --help".to_owned(),
     };
     usage(&format!("--{long}"), hint)
 }
@@ -149,14 +143,17 @@ mod tests {
     fn wrong_flags_are_told_and_the_nearest_is_suggested() {
         for (args, part) in [
             (&["--tarnam", "x"][..], "did you mean --tarname?"),
-            (&["--frobnicate"], "--help lists them"),
-            (&["--jobs", "0"], "--jobs: \"0\" is no number from 1 to 64"),
+            (&["--frobnicate"], "see --help"),
+            (
+                &["--jobs", "0"],
+                "--jobs: \"0\" is not a number from 1 to 64",
+            ),
             (&["--jobs"], "--jobs: needs a value, N"),
             (&["--restart=yes"], "takes no value"),
             (&["-q=yes"], "the command line"),
-            (&["--progress", "x"], "none of auto, bar"),
-            (&["--tags", "--sha"], "only one question"),
-            (&["-x"], "-x: there is no such flag"),
+            (&["--progress", "x"], "not one of auto, bar"),
+            (&["--tags", "--sha"], "only one query"),
+            (&["-x"], "-x: no such flag"),
         ] {
             let error = low(args).unwrap_err();
             assert!(

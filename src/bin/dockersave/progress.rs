@@ -1,5 +1,4 @@
-//! Events as a person or a program wants them on standard error. Nothing moves where there is no
-//! terminal; nothing here knows how a pull works.
+//! Progress on standard error: a bar, plain lines, or JSON.
 
 use super::error::count;
 use super::flags::Mode;
@@ -10,25 +9,25 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-/// Without a bar, how long nothing is said at most: not ten seconds, a tick included.
+/// The longest silence without a bar: less than ten seconds, including a tick.
 const SILENCE: Duration = Duration::from_secs(9);
 
-/// The rate is that of the last few seconds.
+/// The rate is averaged over the last few seconds.
 const WINDOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Progress {
     mode: Mode,
     layers: usize,
     finished: usize,
-    /// The widths of the bar's lines that stand on the terminal.
+    /// The widths of the bar's lines on the terminal.
     shown: Vec<usize>,
-    /// When, and how much had come by then.
+    /// A time, and the bytes received by then.
     marks: Vec<(Instant, u64)>,
-    /// When something was said.
+    /// When something was last printed.
     last: Option<Instant>,
-    /// It takes so long that it was said where all stands.
+    /// It takes so long that a progress line was printed.
     long: bool,
-    /// The stage behind the download.
+    /// The stage after the download.
     doing: Option<&'static str>,
 }
 
@@ -58,7 +57,7 @@ impl Progress {
         }
     }
 
-    /// A line for people; it goes above a bar.
+    /// Prints a line above the bar.
     pub fn note(&mut self, text: &str) {
         match self.mode {
             Mode::None => {}
@@ -73,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Erases the bar.
     pub fn end(&mut self) {
         let clear = self.clear();
         write(&clear);
@@ -98,8 +97,8 @@ impl Progress {
                 let (done, of) = (size(*done), size(*total));
                 write(&format!("{doing}{done} of {of}{speed}{left}\n"));
             }
-            // To a slow disk, that may take long.
-            Event::Finishing if self.long => write("bringing it to the disk\n"),
+            // With a slow disk this may take long.
+            Event::Finishing if self.long => write("syncing to disk\n"),
             Event::Layer {
                 digest,
                 size: bytes,
@@ -107,7 +106,7 @@ impl Progress {
                 ..
             } => {
                 let kept = if *kept > 0 {
-                    format!(", {} of it kept", size(*kept))
+                    format!(", {} of it already here", size(*kept))
                 } else {
                     String::new()
                 };
@@ -124,7 +123,7 @@ impl Progress {
                 self.stage(doing);
                 write(&format!("{doing} {}\n", size(*total)));
             }
-            // What a later library tells, nobody waits for.
+            // Events of a later library are ignored.
             _ => return,
         }
         self.last = Some(Instant::now());
@@ -141,7 +140,7 @@ impl Progress {
                 downloaded,
                 ..
             } => {
-                // Programs do not watch a bar: once a second is enough, and the end.
+                // For programs, once a second and at the end is enough.
                 if done < total
                     && self
                         .last
@@ -191,7 +190,7 @@ impl Progress {
         }
     }
 
-    /// What is counted from now on is counted from zero.
+    /// Counting starts again from zero.
     fn stage(&mut self, doing: &'static str) {
         self.doing = Some(doing);
         self.marks.clear();
@@ -220,7 +219,7 @@ impl Progress {
         write(&out);
     }
 
-    /// Where all stands, in as many words as may have room, and in fewer.
+    /// The overall progress, in versions of decreasing length.
     fn summary(&self, done: u64, total: u64, rate: u64, width: usize) -> [String; 4] {
         let what = match self.doing {
             Some(doing) => doing.to_owned(),
@@ -239,8 +238,8 @@ impl Progress {
     fn clear(&mut self) -> String {
         match rows(&std::mem::take(&mut self.shown), terminal().0) {
             0 => String::new(),
-            // Up to the bar's first line, and clear from there to the screen's end. A key that was
-            // typed, as ^C, has moved the cursor away from the line's begin.
+            // Moves to the bar's first line and clears to the end of the screen. A typed key such
+            // as ^C has moved the cursor from the start of the line.
             rows => format!("\r\x1b[{rows}A\x1b[J"),
         }
     }
@@ -260,7 +259,7 @@ impl Progress {
 }
 
 fn write(text: &str) {
-    // Where standard error is closed there is nobody to tell.
+    // Ignored: standard error may be closed.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -271,7 +270,7 @@ fn terminal() -> (usize, usize) {
     }
 }
 
-/// The rows that lines take: a terminal that has become narrower has broken them anew.
+/// The rows that lines take: a narrowed terminal has rewrapped them.
 fn rows(lines: &[usize], width: usize) -> usize {
     lines
         .iter()
@@ -279,12 +278,12 @@ fn rows(lines: &[usize], width: usize) -> usize {
         .sum()
 }
 
-/// What each line begins with, and what the last one may have behind its bar.
+/// The start of each line, and the text after the last bar.
 const HEAD: usize = 36;
 const TAIL: usize = 25;
 
-/// A name, how much of it is there, and as much of a bar as leaves room for what may follow, the
-/// same in each line.
+/// A name, its progress, and a bar that leaves room for the text after it, with the same width in
+/// each line.
 fn row(name: &str, done: u64, total: u64, width: usize) -> String {
     let text = format!("{name:<14}{:>9} of {:>9}", size(done), size(total));
     let room = width.saturating_sub(1 + HEAD + 3 + TAIL).min(40);
@@ -297,8 +296,7 @@ fn row(name: &str, done: u64, total: u64, width: usize) -> String {
     format!("{text} [{}{}]", "#".repeat(full), " ".repeat(room - full))
 }
 
-/// The first of the texts that fits. The last column stays free: some terminals go on to the next
-/// line once it is written.
+/// The first text that fits. The last column stays free: some terminals wrap once it is written.
 fn fit(texts: &[String], width: usize) -> String {
     let most = width.saturating_sub(1);
     let fits = texts.iter().find(|text| text.chars().count() <= most);
@@ -306,7 +304,7 @@ fn fit(texts: &[String], width: usize) -> String {
     text.chars().take(most).collect()
 }
 
-/// How fast it goes and how long it will take, where something comes.
+/// Rate and remaining time, if something arrives.
 fn pace(done: u64, total: u64, rate: u64) -> (String, String) {
     if rate == 0 {
         return Default::default();
@@ -315,7 +313,7 @@ fn pace(done: u64, total: u64, rate: u64) -> (String, String) {
     (format!("  {}/s", size(rate)), format!(", {left} left"))
 }
 
-/// Rounded down: 100 is what is done.
+/// Rounded down: 100 means done.
 fn percent(done: u64, total: u64) -> u64 {
     (done.min(total) as u128 * 100)
         .checked_div(total.into())
@@ -326,7 +324,7 @@ fn short(digest: &Digest) -> String {
     digest.hex()[..12].to_owned()
 }
 
-/// Bytes for people, in powers of ten, as registries and disks count.
+/// A human-readable size, in powers of ten, as registries and disks count.
 pub(super) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {

@@ -1,4 +1,4 @@
-//! User and password from the terminal, the password unseen; the terminal is put right again.
+//! Prompts for user and password on the terminal, without echo for the password.
 
 use super::error::{Error, Result};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -7,13 +7,13 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// More than any user or password has, in bytes.
+/// The longest user or password, in bytes.
 const LIMIT: usize = 4096;
 
-/// The terminal as it was before the questions, for whoever has to put it right when a signal comes.
+/// The terminal's settings before the prompt, to be restored on a signal.
 static CHANGED: Mutex<Option<(File, Termios)>> = Mutex::new(None);
 
-/// Puts the terminal right, if a question stands on it.
+/// Restores the terminal, if a prompt is active.
 pub(super) fn restore() -> bool {
     let changed = CHANGED
         .lock()
@@ -28,12 +28,12 @@ pub(super) fn restore() -> bool {
 fn failed(error: impl Into<io::Error>) -> Error {
     Error::input(
         Path::new("/dev/tty"),
-        "asking for user and password on",
+        "prompting for user and password on",
         error,
     )
 }
 
-/// Asks for what is missing.
+/// Prompts for what is missing.
 pub(super) fn login(user: Option<String>) -> Result<(String, String)> {
     let mut terminal = OpenOptions::new()
         .read(true)
@@ -70,7 +70,7 @@ fn ask(terminal: &mut File, question: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| {
         failed(io::Error::new(
             io::ErrorKind::InvalidData,
-            "what was typed is not UTF-8",
+            "the input is not UTF-8",
         ))
     })
 }

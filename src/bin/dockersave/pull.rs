@@ -1,4 +1,4 @@
-//! A pull as the command line asks for one: resolve, plan, fill the output, say where it is.
+//! The pull command: resolve, plan, fill the output, print its path.
 
 use super::error::{Error, Result, STANDARD_OUTPUT};
 use super::flags::Mode;
@@ -38,12 +38,12 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
         }
         _ => pull.to_writer(&mut standard_output()?),
     }?;
-    // The path stays on the terminal below what was said, not in the bar's place.
+    // Ends the bar, so that the path is printed below it.
     lock(progress).end();
     if options.progress == Mode::Json {
         told(&report);
     }
-    // Nothing else goes where the archive went.
+    // Nothing else is written where the archive went.
     if options.target == Target::Stdout || stream.is_some_and(|out| out.is_standard_output()) {
         return Ok(());
     }
@@ -72,7 +72,7 @@ pub(super) fn configured<'c>(client: &'c Client, plan: Plan, options: &Options) 
     pull
 }
 
-/// Opens an output that is no plain file, before anything is asked for.
+/// Opens an output that is not a regular file, before the first request.
 fn open_stream(client: &Client, options: &Options) -> Result<Option<Stream>> {
     let Target::Stream(outlet, path) = &options.target else {
         return Ok(None);
@@ -82,21 +82,20 @@ fn open_stream(client: &Client, options: &Options) -> Result<Option<Stream>> {
     if options.low.json && stream.is_standard_output() {
         return Err(Error::usage(
             "--json",
-            "answers on standard output, where --output puts the archive",
+            "prints to standard output, where --output writes the archive",
         ));
     }
     Ok(Some(stream))
 }
 
-/// What is to be pulled, laid out.
+/// The plan of the pull.
 pub(super) fn plan(client: &Client, options: &Options, progress: &Shown) -> Result<Plan> {
     let images = resolve(client, options, progress)?;
     let format = options.low.format.unwrap_or_default();
     Ok(Plan::new(&images, &PlanOptions::default().format(format))?)
 }
 
-/// Can what is asked for be put there? Asked before the first request. In a directory that is yet
-/// to be made it can.
+/// Checks the output before the first request. A directory that does not exist yet is fine.
 pub(super) fn check(options: &Options) -> Result<()> {
     check_name(options)?;
     let new = |path: &Path| folders(options).any(|own| path.starts_with(own) && !own.exists());
@@ -119,7 +118,7 @@ pub(super) fn check(options: &Options) -> Result<()> {
     }
 }
 
-/// A name that was not chosen may be that of another repository's archive, which is not replaced.
+/// A default name may belong to another repository's archive, which is not replaced.
 fn check_name(options: &Options) -> Result<()> {
     let low = &options.low;
     let wanted = &options.references[0];
@@ -151,7 +150,7 @@ fn check_name(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The directories that are made where they are missing, as the Python program did.
+/// The directories that are created if missing, as the Python program did.
 fn folders(options: &Options) -> impl Iterator<Item = &Path> {
     let layers = match &options.target {
         Target::File(_, Some(path)) | Target::Directory(path) => Some(path),
@@ -163,7 +162,7 @@ fn folders(options: &Options) -> impl Iterator<Item = &Path> {
     folders.filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Standard output without the standard library's buffer, which looks for ends of lines.
+/// Standard output without std's line buffer.
 fn standard_output() -> Result<File> {
     let fd = std::io::stdout().as_fd().try_clone_to_owned();
     fd.map(File::from)
@@ -189,7 +188,7 @@ fn resolve(client: &Client, options: &Options, progress: &Shown) -> Result<Vec<I
 
 fn told(report: &Report) {
     let path = json::ascii(&report.path.to_string_lossy());
-    // Where standard error is closed there is nobody to tell.
+    // Ignored: standard error may be closed.
     let _ = writeln!(
         std::io::stderr(),
         r#"{{"event":"done","path":{path},"size":{},"downloaded":{},"kept":{}}}"#,

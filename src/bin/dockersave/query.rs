@@ -1,5 +1,5 @@
-//! Questions: each answer goes to standard output, and nothing else does. As text for people, or
-//! as one JSON value for programs; the README lists its members.
+//! Queries: the answer goes to standard output, as text or as one JSON value, whose members are in
+//! [`super::manual`].
 
 use super::error::Result;
 use super::flags::Query;
@@ -30,10 +30,11 @@ pub(super) fn answer(
     }
 }
 
-/// Tags are written together up to this many bytes.
+/// Tags are buffered up to this many bytes.
 const TOGETHER: usize = 16 << 10;
 
-/// As they come: a repository may have a hundred thousand. What came at once is written at once.
+/// Prints tags as they arrive: a repository may have a hundred thousand. Tags that arrive together
+/// are written together.
 fn tags(repository: Repository<'_>, json: bool) -> Result<()> {
     let mut text = String::new();
     if json {
@@ -85,14 +86,14 @@ fn sha(repository: &Repository<'_>, options: &Options) -> Result<()> {
     print_json(&(object.finish() + "\n"))
 }
 
-/// What was asked about.
+/// The queried repository or image.
 fn named(repository: &Repository<'_>, platform: Option<&Platform>) -> Object {
     Object::new()
         .text("reference", &repository.reference().to_string())
         .maybe("platform", platform.map(Platform::to_string).as_deref())
 }
 
-/// A document in pieces of some tens of KiB, cut where nothing is that would be left out.
+/// A document in pieces of some tens of KiB, cut where no secret is split.
 fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     const PIECE: usize = 64 << 10;
     const AROUND: usize = 2 << 10;
@@ -121,7 +122,7 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
         None => repository.manifest()?,
         Some(platform) => repository.manifest_for(platform)?,
     };
-    // In pieces: a copy of the largest manifest would be half of the memory there is.
+    // In pieces: a copy of the largest manifest would take half of the memory.
     let text = String::from_utf8_lossy(document.bytes());
     if !options.low.json {
         // A file or a program gets the registry's own bytes, whose digest can be computed.
@@ -195,7 +196,7 @@ pub(super) fn members(images: &[Image]) -> String {
     array(&items.collect::<Vec<_>>())
 }
 
-/// An archive that is there, or would be; its size, where it is known.
+/// An existing or planned archive, and its size if known.
 pub(super) fn archive(path: &Path, bytes: Option<u64>, images: &str) -> Object {
     Object::new()
         .text("path", &path.to_string_lossy())
@@ -203,12 +204,12 @@ pub(super) fn archive(path: &Path, bytes: Option<u64>, images: &str) -> Object {
         .raw("images", images)
 }
 
-/// A number of bytes, or what stands for none.
+/// A number of bytes, or null.
 fn known(bytes: Option<u64>, none: &str) -> String {
     bytes.map_or(none.to_owned(), |bytes| bytes.to_string())
 }
 
-/// The plan of a pull, and what is there of it.
+/// The plan of a pull, and how much of it is already here.
 fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
     if options.target.path().is_some() {
         super::pull::check(options)?;
@@ -222,7 +223,7 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
     }?;
     let plan = pull.plan();
     let (left, kept) = (preview.download(), preview.here());
-    // What inflating and compressing make of it is not known before.
+    // The size after inflating and compressing is not known in advance.
     let known_before = !options.low.gunzip && !options.low.xz;
     let whole = known_before.then_some(plan.size());
     let path = match &options.target {
@@ -270,7 +271,7 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
         text,
         "{} to download{kept}, an archive of {}: {}",
         size(left),
-        whole.map_or("a size to be seen".to_owned(), size),
+        whole.map_or("unknown size".to_owned(), size),
         path.display()
     );
     print(&text)

@@ -1,5 +1,5 @@
-//! Only for the tests: the README's table of flags is the one in [`super::flags`], written as
-//! Markdown. With DOCKERSAVE_UPDATE=1 the test writes it instead of judging it.
+//! Test only: the README's tables of flags and statuses. With DOCKERSAVE_UPDATE=1 the test writes
+//! them instead of comparing.
 
 use super::flags::{FLAGS, GROUPS};
 use super::help::STATUSES;
@@ -33,7 +33,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// What stands between two marks, the marks aside.
+/// The text between two marks.
 fn between<'t>(text: &'t str, name: &str) -> &'t str {
     let (begin, end) = (
         format!("<!-- {name} -->\n"),

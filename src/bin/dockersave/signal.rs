@@ -1,4 +1,4 @@
-//! The first signal ends the pull in order, the second one at once.
+//! Signals: the first one ends the pull cleanly, the second one at once.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -7,23 +7,23 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The signal that came, 0 for none.
+/// The received signal, 0 for none.
 #[derive(Clone, Default)]
 pub(super) struct Signals(Arc<AtomicUsize>);
 
 impl Signals {
-    /// Watches for signals; `on_first` runs on a thread of its own.
+    /// Watches for signals; `on_first` runs on its own thread.
     pub fn watch(on_first: impl FnOnce(i32) + Send + 'static) -> std::io::Result<Self> {
         let signals = Self::default();
         let (mut reader, writer) = UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
         let ignored = ignored();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // As nohup, or a shell's `&` and `trap ''`, have set it.
+            // As set by nohup, or a shell's `&` and `trap ''`.
             if ignored & (1 << (signal - 1)) != 0 {
                 continue;
             }
-            // In this order: the second signal finds the flag that the first one set.
+            // In this order: the second signal sees the flag set by the first one.
             flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?;
             flag::register(signal, armed.clone())?;
             flag::register_usize(signal, signals.0.clone(), signal as usize)?;
@@ -34,7 +34,7 @@ impl Signals {
             .name("signals".into())
             .stack_size(128 << 10)
             .spawn(move || {
-                // An end means that all signals are ignored.
+                // `None` means that all signals are ignored.
                 if matches!(reader.read(&mut [0]), Ok(1)) {
                     on_first(watcher.received().unwrap_or(SIGINT));
                 }
@@ -49,8 +49,8 @@ impl Signals {
     }
 }
 
-/// The signals that were ignored when this process began, as the kernel tells (proc_pid_status(5),
-/// SigIgn): without `unsafe` there is no other way to ask. Without `/proc`, none.
+/// The signals that were ignored when this process started, from the kernel (proc_pid_status(5),
+/// SigIgn): there is no other way without `unsafe`. Without `/proc`, none.
 fn ignored() -> u64 {
     let mut text = String::new();
     let read = std::fs::File::open("/proc/self/status")
@@ -62,10 +62,10 @@ fn ignored() -> u64 {
     }
 }
 
-/// Ends this process as the signal itself would have, so that a shell's loop ends, too.
+/// Ends this process by the signal itself, so that a shell's loop ends, too.
 ///
-/// No signal of its own ends the first process of a container: that one exits with the status that
-/// a shell would have made of the signal.
+/// The first process of a container cannot end itself by a signal: it exits with the status that a
+/// shell would report.
 pub(super) fn die_by(signal: i32) {
     if std::process::id() == 1 {
         std::process::exit(128 + signal);

@@ -1,4 +1,4 @@
-//! `--verify`: what is wrong with an archive, a line for each, or that it is sound.
+//! The verify command: prints one line per defect, or that the archive is sound.
 
 use super::error::{Error, Result, count};
 use super::json::{Object, array, ascii};
@@ -14,7 +14,7 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
     let (findings, name) = if path == Path::new("-") {
         let mut stdin = std::io::stdin().lock();
         if stdin.is_terminal() {
-            let why = "is standard input, which is a terminal here; give it an archive";
+            let why = "is standard input, which is a terminal; redirect an archive to it";
             return Err(Error::usage("--verify -", why));
         }
         let name = "standard input".to_owned();
@@ -35,7 +35,7 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
         }),
         0 if findings.is_sound() => Ok(()),
         0 => {
-            let what = format!("{name}: nothing wrong was found, but not all could be checked");
+            let what = format!("{name}: no defect found, but not everything could be checked");
             Err(Error::unsupported(what))
         }
         defects => Err(Error::Unsound {
@@ -46,7 +46,7 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
     }
 }
 
-/// An archive that is not there may be one that is not there yet.
+/// A missing archive may be one that is not finished yet.
 fn missing(error: dockersave::Error, path: &Path, name: &str) -> Error {
     let dockersave::Error::Input { source, .. } = &error else {
         return error.into();
@@ -54,7 +54,7 @@ fn missing(error: dockersave::Error, path: &Path, name: &str) -> Error {
     let partial = partial_path(path);
     match source.kind() == ErrorKind::NotFound && partial.exists() {
         true => Error::unsupported(format!(
-            "{name} is not there, but {name}.partial is: its download has not ended, and the same command goes on with it"
+            "{name} does not exist, but {name}.partial does: the download is not finished, and the same command resumes it"
         )),
         false => error.into(),
     }

@@ -1,32 +1,31 @@
-//! What an idle worker takes next: a whole blob, a piece of one, the rest of a slow transfer, or
-//! the hashing of a fast one.
+//! The choice for an idle worker: a whole blob, a piece of one, the rest of a slow transfer, or
+//! hashing behind a fast one.
 
 use super::segment::{Segment, YOUNG};
 use super::{BlobState, Check, State};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The smallest piece that is worth a request of its own, in bytes.
+/// The smallest piece worth its own request, in bytes.
 pub(super) const LEAST: u64 = 1 << 20;
-/// Pieces that idle workers take, in bytes: small enough to stay near the front, large enough
-/// that a round trip between two of them costs little.
+/// The pieces of idle workers, in bytes: small enough to stay near the front, large enough that a
+/// round trip in between costs little.
 const PIECE: u64 = 8 << 20;
 const LARGEST_PIECE: u64 = 64 << 20;
-/// Bytes a second with which a transfer is left alone: more than a line of a gigabit carries, so
-/// that further connections would only cost, and what they bring would have to be read again to be
-/// hashed in order.
+/// The rate in bytes per second from which a transfer is left alone: more than a gigabit line
+/// carries, so more connections would not help, and their data would have to be read again for
+/// hashing.
 pub(super) const FAST: f64 = 160e6;
-/// Such a transfer's worker is busy enough without hashing, if at least so many bytes are left of
-/// it: an idle worker reads them again (from the page cache), and hashes them.
+/// If at least this many bytes of such a transfer are left, an idle worker hashes them (read from
+/// the page cache), because its own worker is busy enough.
 pub(crate) const FOLLOWED: u64 = 64 << 20;
-/// What will be over within this time is left alone.
+/// Transfers that will end within this time are left alone.
 const SOON: Duration = Duration::from_millis(600);
-/// A transfer that would need longer than this for its last piece may lose all of it to a worker
-/// that has nothing else to do.
+/// A transfer that would need longer than this for its last piece may lose it to an idle worker.
 pub(super) const SLOW: Duration = Duration::from_secs(2);
 
 impl State {
-    /// The largest blob that nobody is at work on.
+    /// The largest blob that no worker has.
     pub(super) fn untouched(&self) -> Option<(Arc<Segment>, bool)> {
         let free = |blob: &&usize| {
             let blob = &self.blobs[**blob];
@@ -46,7 +45,7 @@ impl State {
         ))
     }
 
-    /// A piece of a blob that is free beside those others are at work on.
+    /// A free piece of a blob that others are working on.
     pub(super) fn gap(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
         self.order.iter().find_map(|number| {
             let blob = &self.blobs[*number];
@@ -73,14 +72,14 @@ impl State {
         })
     }
 
-    /// A part of the transfer that would take longest, if that is long enough.
+    /// Part of the transfer that would take longest, if that is long enough.
     pub(super) fn share(&self, jobs: usize) -> Option<(Arc<Segment>, bool)> {
         let (victim, left) = self.longest()?;
         let blob = &self.blobs[victim.blob];
         if (left as u64) < 2 * blob.chunks.in_bytes(LEAST) as u64 {
             return None;
         }
-        // One that crawls keeps what it is at: the less it has, the fewer will have to ask again.
+        // A crawling transfer keeps its current chunk.
         let crawls = victim.window().is_some_and(|window| {
             self.pace.crawls(window.rate, self.active)
                 && window.length > window.waited.unwrap_or(YOUNG) * 2
@@ -90,7 +89,7 @@ impl State {
             false => blob.piece(left, jobs).min(left / 2).max(1),
         };
         let (start, end) = (victim.cursor() + keeps, victim.end());
-        // The victim ends where the new segment begins; what lies behind both is a gap.
+        // The old segment ends where the new one begins; what follows both is a gap.
         victim.end_at(start);
         Some((
             Segment::new(
@@ -102,7 +101,7 @@ impl State {
         ))
     }
 
-    /// A transfer that nobody can help with but by hashing.
+    /// A transfer that can only be helped by hashing.
     pub(super) fn follow(&self) -> Option<Arc<Segment>> {
         let segments = self.blobs.iter().flat_map(|blob| {
             let chunk = blob.chunks.range(0).end;
@@ -116,8 +115,8 @@ impl State {
         Some(segment.clone())
     }
 
-    /// Of those that are served in ranges, the transfer with the most time left, and how many
-    /// chunks that are.
+    /// Among those served in ranges, the transfer with the most time left, and its remaining
+    /// chunks.
     fn longest(&self) -> Option<(Arc<Segment>, usize)> {
         let all = self
             .blobs
@@ -136,7 +135,7 @@ impl State {
         Some((segment.clone(), left))
     }
 
-    /// Takes the whole rest of a transfer that is far slower than the best.
+    /// Takes over the rest of a transfer that is far slower than the best.
     pub(super) fn rescue(&self) -> Option<(Arc<Segment>, bool)> {
         let best = self
             .blobs
@@ -154,7 +153,7 @@ impl State {
         {
             return None;
         }
-        // Its worker locks the owner first and this queue second: never wait for it here.
+        // Workers lock the owner first and this queue second, so never wait for an owner here.
         let mut owner = victim.owner.try_lock().ok()?;
         if !owner.revoke() {
             return None;
@@ -166,8 +165,8 @@ impl State {
 }
 
 impl BlobState {
-    /// Where a segment ends that begins at this chunk: at the next one that is there, or from whose
-    /// middle a segment of its own is to go on.
+    /// The end of a segment that begins at this chunk: the next chunk that is present, completely
+    /// or in part.
     fn end_from(&self, from: usize) -> usize {
         let done = self.done[from..].iter().position(|done| *done);
         let done = done.map_or(self.done.len(), |at| from + at);
@@ -175,7 +174,7 @@ impl BlobState {
         part.map_or(done, |(chunk, _)| done.min(*chunk))
     }
 
-    /// How many chunks a piece has when so many are left.
+    /// The size of a piece in chunks, given how many are left.
     fn piece(&self, left: usize, jobs: usize) -> usize {
         let least = self.chunks.in_bytes(PIECE);
         (left / (4 * jobs)).clamp(least, self.chunks.in_bytes(LARGEST_PIECE).max(least))

@@ -1,10 +1,10 @@
-//! Who fetches what next? Pure decisions under one lock: no input or output happens here.
+//! Scheduling: which worker fetches what. Pure decisions under one lock, without I/O.
 //!
-//! A blob is asked for whole first, the largest ones first. When no whole blob is left, an idle
-//! worker takes a later piece of one that others are at work on, by a closed range, near its
-//! front, so that what is hashed in order was written a moment ago. A connection much slower than
-//! the others loses its rest to an idle worker. Where one alone is as fast as a line can be, an idle
-//! worker hashes behind it. The choice stands in [`choose`], what counts as crawling in [`pace`].
+//! Blobs are first requested whole, largest first. When no whole blob is left, an idle worker takes
+//! a later piece of one in progress, by a closed range, near its front, so that the data is still
+//! in the page cache when it is hashed in order. A connection much slower than the others loses its
+//! rest to an idle worker. If a single one is as fast as a line can be, an idle worker hashes
+//! behind it. [`choose`] makes the choice; [`pace`] defines crawling.
 
 mod choose;
 mod pace;
@@ -20,15 +20,15 @@ use choose::FAST;
 pub(crate) use choose::FOLLOWED;
 use pace::Pace;
 
-/// What a worker is to do.
+/// A task for a worker.
 pub(crate) enum Task {
-    /// See what of a blob is there already.
+    /// Check how much of a blob is already there.
     Check(usize),
-    /// Fetch a segment; the flag: ask for the whole blob, without a range.
+    /// Fetch a segment; the flag: request the whole blob, without a range.
     Fetch(Arc<Segment>, bool),
-    /// Hash what comes of a segment, behind its worker.
+    /// Hash the data of a segment, behind its worker.
     Follow(Arc<Segment>),
-    /// All is done, or has failed.
+    /// Everything is done, or has failed.
     End,
 }
 
@@ -37,7 +37,7 @@ struct State {
     /// Blob numbers, the largest first.
     order: Vec<usize>,
     stopped: bool,
-    /// How many may fetch at once: fewer after the registry said "too many".
+    /// How many may fetch at once: fewer after "too many requests".
     allowed: usize,
     active: usize,
     raised: Instant,
@@ -49,13 +49,13 @@ struct BlobState {
     done: Vec<bool>,
     left: usize,
     segments: Vec<Arc<Segment>>,
-    /// Chunks that nobody is at work on and that are there in part.
+    /// Partial chunks that no worker has.
     parts: BTreeMap<usize, Part>,
-    /// Its first check is to be made, is made, or is over.
+    /// The state of its first check.
     check: Check,
-    /// The registry serves ranges of it, as far as is known.
+    /// The registry serves ranges of it, as far as known.
     ranges: bool,
-    /// It came wrong once.
+    /// It had the wrong digest once.
     second: bool,
     finished: bool,
 }
@@ -67,20 +67,20 @@ enum Check {
     Over,
 }
 
-/// The queue that all workers of a pull share.
+/// The queue shared by all workers of a pull.
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
-    /// A segment that is followed has grown, or is over.
+    /// A followed segment has grown, or has ended.
     grown: Condvar,
     jobs: usize,
-    /// This machine does two things at once.
+    /// This machine has several processors.
     parallel: bool,
 }
 
 impl Queue {
-    /// `check` says which blobs may be there already, in part or whole; `parallel`, whether this
-    /// machine does two things at once.
+    /// `check`: which blobs may already be there, in part or whole; `parallel`: whether this
+    /// machine has several processors.
     pub fn new(sizes: &[u64], check: &[bool], jobs: usize, parallel: bool) -> Self {
         let mut order: Vec<usize> = (0..sizes.len()).collect();
         order.sort_by_key(|blob| std::cmp::Reverse(sizes[*blob]));
@@ -92,7 +92,7 @@ impl Queue {
                 left: chunks.count(),
                 segments: Vec::new(),
                 parts: BTreeMap::new(),
-                // An empty blob is complete without a request; the check finds that out.
+                // An empty blob is complete without a request; its check finds out.
                 check: if *check || *size == 0 {
                     Check::Wanted
                 } else {
@@ -135,7 +135,7 @@ impl Queue {
         self.lock().stopped
     }
 
-    /// The next task; waits until there is one.
+    /// The next task; waits for one.
     pub fn next(&self) -> Task {
         let mut state = self.lock();
         loop {
@@ -151,7 +151,7 @@ impl Queue {
             {
                 return Task::Follow(segment);
             }
-            // Rates change without anybody telling, therefore not for long.
+            // Rates change without notification, so not for long.
             let wait = YOUNG / 2;
             state = self
                 .changed
@@ -161,13 +161,13 @@ impl Queue {
         }
     }
 
-    /// A blob may be there already, in part or whole: it is checked before it is fetched. Said
-    /// before the workers begin.
+    /// Has a blob checked before it is fetched, because it may already be there. Called before the
+    /// workers start.
     pub fn look_at(&self, blob: usize) {
         self.lock().blobs[blob].check = Check::Wanted;
     }
 
-    /// A blob was checked; these chunks of it are there, and these in part.
+    /// A blob was checked: the chunks that are present, and the partial ones.
     pub fn checked(&self, blob: usize, present: &[usize], parts: BTreeMap<usize, Part>) {
         let mut state = self.lock();
         let state_of = &mut state.blobs[blob];
@@ -181,10 +181,10 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// A chunk at the segment's cursor is written. Is there more of the segment to do?
+    /// The chunk at the segment's cursor is written. Returns whether the segment has more.
     ///
     /// Called with the segment's owner locked, so that a chunk is never counted for one worker
-    /// while another one is about to write it again.
+    /// while another is about to write it again.
     pub fn complete(&self, segment: &Segment) -> bool {
         let mut state = self.lock();
         let chunk = segment.cursor();
@@ -199,7 +199,7 @@ impl Queue {
         !state.stopped && chunk + 1 < segment.end()
     }
 
-    /// The worker has left the segment: what it did not do is free again.
+    /// The worker has left the segment: the rest is free again.
     pub fn release(&self, segment: &Arc<Segment>) {
         let part = segment.lock().part.take();
         let mut state = self.lock();
@@ -220,8 +220,8 @@ impl Queue {
         self.grown.notify_all();
     }
 
-    /// Waits until more than `seen` chunks of the blob's first ones are there; `None` when nothing
-    /// more comes of the segment, or so slowly that there is something better to do.
+    /// Waits until more than `seen` of the blob's first chunks are there; `None` if the segment
+    /// ended or is too slow to wait for.
     pub fn grows(&self, segment: &Arc<Segment>, seen: usize) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -245,8 +245,8 @@ impl Queue {
         }
     }
 
-    /// Gives up transfers that are so much slower than others were that new connections are worth
-    /// a try; says how many those were. What they did not bring is free again.
+    /// Gives up transfers so much slower than earlier ones that new connections are worth a try;
+    /// returns their number. Their rest is free again.
     pub fn give_up_slow(&self) -> usize {
         let mut state = self.lock();
         let slow = state.slow();
@@ -254,8 +254,8 @@ impl Queue {
         slow.len()
     }
 
-    /// The registry does not serve ranges of this blob. Is the segment the only one of its blob,
-    /// so that a whole answer may serve it? If not, the one before it gets it back.
+    /// The registry does not serve ranges of this blob. Returns whether the segment is its only
+    /// one, so that a whole response can be used; otherwise the segment before it gets it back.
     pub fn no_ranges(&self, segment: &Segment) -> bool {
         let mut state = self.lock();
         let blob = &mut state.blobs[segment.blob];
@@ -281,30 +281,30 @@ impl Queue {
         false
     }
 
-    /// What is there of chunks that nobody is at work on, which without ranges nobody goes on from.
+    /// Drops partial chunks that no worker has: without ranges they cannot be continued.
     pub fn drop_parts(&self, blob: usize) -> BTreeMap<usize, Part> {
         std::mem::take(&mut self.lock().blobs[blob].parts)
     }
 
-    /// The segments that workers are at work on.
+    /// The segments in progress.
     pub fn under_way(&self) -> Vec<Arc<Segment>> {
         let state = self.lock();
         let segments = state.blobs.iter().flat_map(|blob| &blob.segments);
         segments.cloned().collect()
     }
 
-    /// Does the registry serve ranges of this blob, as far as is known?
+    /// Whether the registry serves ranges of this blob, as far as known.
     pub fn serves_ranges(&self, blob: usize) -> bool {
         self.lock().blobs[blob].ranges
     }
 
-    /// Did this blob come wrong once?
+    /// Whether this blob had the wrong digest once.
     pub fn is_second(&self, blob: usize) -> bool {
         self.lock().blobs[blob].second
     }
 
-    /// The registry said that this is too many at once: one worker fewer, as long as others get
-    /// through. `false` where there are no others.
+    /// The registry answered "too many requests": uses one worker less, as long as others get
+    /// through. `false` if there are no others.
     pub fn fewer(&self) -> bool {
         let mut state = self.lock();
         if state.active < 2 {
@@ -315,18 +315,18 @@ impl Queue {
         true
     }
 
-    /// Is this chunk there?
+    /// Whether this chunk is present.
     pub fn has(&self, blob: usize, chunk: usize) -> bool {
         self.lock().blobs[blob].done[chunk]
     }
 
-    /// Are all chunks of this blob there?
+    /// Whether all chunks of this blob are present.
     pub fn is_complete(&self, blob: usize) -> bool {
         self.lock().blobs[blob].left == 0
     }
 
-    /// The blob is there and true. Is it the last one, while others still wait for bytes that
-    /// nobody wants any more?
+    /// The blob is verified. Returns whether it was the last one while other workers still wait for
+    /// bytes that are no longer needed.
     pub fn finish(&self, blob: usize) -> bool {
         let mut state = self.lock();
         state.blobs[blob].finished = true;
@@ -334,7 +334,8 @@ impl Queue {
         state.active > 0 && state.blobs.iter().all(|blob| blob.finished)
     }
 
-    /// The blob came wrong: once more from zero, in one piece and without ranges.
+    /// The blob had the wrong digest: fetch it once more from zero, in one piece and without
+    /// ranges.
     pub fn again(&self, blob: usize) {
         let mut state = self.lock();
         let blob = &mut state.blobs[blob];
@@ -382,11 +383,11 @@ impl State {
         for segment in self.blobs.iter().flat_map(|blob| &blob.segments) {
             pace.note_open(segment, active);
         }
-        // Without ranges, another connection would begin with what is there already.
+        // Without ranges, a new connection would start from zero.
         let segments = self.blobs.iter().filter(|blob| blob.ranges);
         let slow = segments.flat_map(|blob| &blob.segments);
         let slow = slow.filter(|segment| pace.is_over(segment, active));
-        // A worker locks its segment first and this queue second: never wait for it here.
+        // Workers lock their segment first and this queue second, so never wait for a segment here.
         let taken = slow.filter(|segment| {
             let owner = segment.owner.try_lock();
             owner.is_ok_and(|mut owner| owner.socket.is_some() && owner.revoke())

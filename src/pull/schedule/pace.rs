@@ -1,35 +1,35 @@
-//! Which transfers crawl, so that new connections are worth a try, and how long to bear with them:
-//! where nothing gets better by that, the line itself has become slow, and is left in peace.
+//! Detection of crawling transfers, which are replaced by new connections. If that does not help,
+//! the line itself is slow, and transfers are given longer.
 
 use super::choose::{LEAST, SLOW};
 use super::segment::{LONGEST, Segment, YOUNG};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A transfer that brings so many times less than the best one did, and less than [`LEAST`] a
-/// second, crawls. Where more than four are under way, four times their number: the line may be
-/// shared fairly.
+/// A transfer crawls if it is this many times slower than the best one and slower than [`LEAST`].
+/// With more than four in progress, four times their number, because they may share the line
+/// fairly.
 const CRAWL: usize = 16;
-/// How long one that crawls is given at first; then it is given up for a new one: where all crawl,
-/// no worker is idle to take it. Longer each time that new ones are no better, up to [`LONGEST`].
+/// How long a crawling transfer is given at first before it is replaced, because no worker is idle
+/// if all crawl. Longer each time that new ones are no better, up to [`LONGEST`].
 const PATIENCE: Duration = Duration::from_millis(300);
-/// How long one must have crawled that was fast before.
+/// How long a transfer that was fast before must have crawled.
 const WINDOW: Duration = SLOW;
 
-/// What is known of how fast transfers are.
+/// What is known about the speed of transfers.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Bytes a second of the best transfer so far.
+    /// The rate of the best transfer so far, in bytes per second.
     best: f64,
-    /// How often in a row transfers far slower than that were given up in vain.
+    /// How often in a row far slower transfers were replaced in vain.
     pub(super) in_vain: u32,
-    /// When the last of those began that were given up together.
+    /// When the last of those that were given up together had started.
     pub(super) given_up: Option<Instant>,
 }
 
 impl Pace {
-    /// Takes note of what a transfer brings, beside others, so many in all. One about as fast as any
-    /// tells that the line is well.
+    /// Records the rate of one of several transfers. One about as fast as the best shows that the
+    /// line is fine.
     pub fn note(&mut self, segment: &Segment, active: usize) {
         let Some(window) = segment.window() else {
             return;
@@ -45,7 +45,7 @@ impl Pace {
         }
     }
 
-    /// The same of one that is still under way, and that may only have begun well.
+    /// The same for one still in progress, which may only have started well.
     pub fn note_open(&mut self, segment: &Segment, active: usize) {
         let window = segment.window();
         if window.is_some_and(|window| window.length > PATIENCE) {
@@ -53,25 +53,25 @@ impl Pace {
         }
     }
 
-    /// Is this next to nothing, beside what the best brought?
+    /// Whether this rate is tiny compared with the best.
     pub fn crawls(&self, rate: f64, active: usize) -> bool {
         rate < LEAST as f64 && rate * CRAWL.max(4 * active) as f64 <= self.best
     }
 
-    /// How long a transfer that crawls is given. Twice in vain is bad luck where every second one
-    /// is slow.
+    /// How long a crawling transfer is given. Two failures prove nothing if half of all connections
+    /// are slow.
     pub fn patience(&self) -> Duration {
         let doubled = self.in_vain.saturating_sub(2).min(16);
         (PATIENCE * (1 << doubled)).min(LONGEST)
     }
 
-    /// Has it crawled for long enough? Ends its window where that has told enough.
+    /// Whether it has crawled for long enough. Ends its window if that was long enough to judge.
     pub fn is_over(&self, segment: &Segment, active: usize) -> bool {
         let Some(window) = segment.window() else {
             return false;
         };
         let enough = match window.waited {
-            // Far away, a transfer takes several round trips to get up to speed.
+            // Over long distances, a transfer takes several round trips to get up to speed.
             Some(waited) => self.patience().max(waited * 2).min(LONGEST),
             None => self.patience().max(WINDOW),
         };
@@ -82,7 +82,7 @@ impl Pace {
         over
     }
 
-    /// These were given up. Those that were under way together count once.
+    /// These were given up. Those in progress together count once.
     pub fn give_up(&mut self, slow: &[Arc<Segment>]) {
         let after = |then| slow.iter().any(|segment| segment.is_younger_than(then));
         match self.given_up {

@@ -1,5 +1,5 @@
-//! A run of chunks that one worker fetches, and what its transfer has brought so far. Which run
-//! that is, and who loses it, is decided in [`crate::pull::schedule`].
+//! A segment: a run of chunks that one worker fetches, and the progress of its transfer.
+//! [`crate::pull::schedule`] decides who gets which segment.
 
 use crate::counter::Counter;
 use crate::pull::noted::Noted;
@@ -8,32 +8,32 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A transfer younger than this has no rate that could be judged.
+/// A transfer younger than this has no meaningful rate.
 pub(super) const YOUNG: Duration = Duration::from_millis(100);
-/// Bytes after which a transfer has left its slow start.
+/// Bytes after which TCP slow start is over.
 const STARTED: u64 = 256 << 10;
-/// Bytes a second from which a buffer is full within ten milliseconds.
+/// The rate in bytes per second that fills a buffer within ten milliseconds.
 const BRISK: f64 = 16e6;
-/// How long a transfer is given where no other one tells what the line can do.
+/// How long a transfer is given if no other shows what the line can do.
 const ALONE: Duration = Duration::from_secs(4);
-/// How long any transfer is given at most.
+/// The longest time that a transfer is given.
 pub(super) const LONGEST: Duration = Duration::from_secs(32);
 
-/// The beginning of a chunk that is written already: whoever fetches the chunk goes on behind it.
+/// The written part of an unfinished chunk, which the next worker continues.
 #[derive(Clone)]
 pub(crate) struct Part {
-    /// The blob's next byte that is wanted.
+    /// The blob's next missing byte.
     pub at: u64,
-    /// Of the chunk's bytes before that.
+    /// The CRC-32 of the chunk's bytes before that.
     pub crc: crc32fast::Hasher,
-    /// What the journal says of it.
+    /// What the journal has recorded about it.
     pub noted: Noted,
     /// How many of them were there before this run.
     pub kept: u64,
 }
 
 impl Part {
-    /// Of a chunk of which nothing is there, that begins at this byte.
+    /// An empty chunk that starts at this byte.
     pub fn nothing(at: u64) -> Self {
         Self {
             at,
@@ -50,28 +50,26 @@ pub(crate) struct Segment {
     pub first: usize,
     /// The next chunk to be completed.
     cursor: AtomicUsize,
-    /// Where it ends by now; idle workers may move it forward.
+    /// Its current end; idle workers may move it forward.
     end: AtomicUsize,
     started: Instant,
     received: Counter,
     flow: Mutex<Flow>,
-    /// Another worker hashes behind it.
+    /// Another worker hashes its data.
     followed: AtomicBool,
-    /// How long it is given when no other transfer tells what the line can do.
+    /// How long it is given if no other transfer shows what the line can do.
     pub(super) patience: Duration,
-    /// Held while its worker writes: who takes the segment away knows that nothing is written
-    /// after that.
+    /// Held while its worker writes, so that nothing is written after the segment was taken away.
     pub owner: Mutex<Owner>,
 }
 
-/// What one answer has brought: looked at in windows, so that a transfer that has become slow is
-/// not judged by what it was.
+/// The progress of one response, in windows, so that a transfer is judged by its current rate.
 #[derive(Clone, Copy)]
 struct Flow {
     asked: Instant,
-    /// When its first bytes came.
+    /// When its first bytes arrived.
     first: Option<Instant>,
-    /// The window's beginning, and what had come before it.
+    /// The window's start, and the bytes before it.
     begin: Instant,
     before: u64,
 }
@@ -82,17 +80,17 @@ pub(super) struct Window {
     /// Bytes a second.
     pub rate: f64,
     pub length: Duration,
-    /// It begins with the answer's first bytes, for which so long was waited: that tells how far
-    /// away the other end is.
+    /// It starts with the response's first bytes, after this wait, which shows how far away the
+    /// peer is.
     pub waited: Option<Duration>,
 }
 
-/// Who a segment belongs to.
+/// The owner of a segment.
 #[derive(Default)]
 pub(crate) struct Owner {
     pub revoked: bool,
     pub socket: Option<Arc<TcpStream>>,
-    /// What is there of the chunk at the cursor.
+    /// The written part of the chunk at the cursor.
     pub part: Option<Part>,
 }
 
@@ -108,7 +106,7 @@ impl Flow {
 }
 
 impl Owner {
-    /// Takes the segment from its worker, whose read ends at once. `false`: it was taken already.
+    /// Takes the segment from its worker, whose read ends immediately. `false`: already taken.
     pub(super) fn revoke(&mut self) -> bool {
         if let Some(socket) = self.socket.take() {
             let _ = socket.shutdown(Shutdown::Both);
@@ -138,9 +136,8 @@ impl Segment {
         }
     }
 
-    /// A segment whose first chunk is there in part, taken from a transfer that was too slow. Each
-    /// further time it is given twice as long: a line that is slow for all would otherwise spend
-    /// its time on new connections.
+    /// A segment with a partial first chunk, taken from a transfer that was too slow. Each time it
+    /// is given twice as long: otherwise a slow line would spend its time on new connections.
     pub(super) fn taken_over(from: &Self, part: Option<Part>) -> Arc<Self> {
         let owner = Owner {
             part,
@@ -170,7 +167,7 @@ impl Segment {
         self.cursor.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// From now on another worker hashes what comes. `false`: one did already.
+    /// Has another worker hash the data from now on. `false`: one already does.
     pub(super) fn follow(&self) -> bool {
         !self.followed.swap(true, Ordering::AcqRel)
     }
@@ -183,12 +180,12 @@ impl Segment {
         self.followed.load(Ordering::Acquire)
     }
 
-    /// A request is about to be made: what was before it tells nothing of the answer.
+    /// A request is about to be made: earlier measurements do not apply to its response.
     pub fn ask(&self) {
         *self.flow() = Flow::new(Instant::now());
     }
 
-    /// So many bytes came.
+    /// Accounts for received bytes.
     pub fn receive(&self, bytes: u64) {
         let before = self.received.add(bytes);
         let mut flow = self.flow();
@@ -203,7 +200,7 @@ impl Segment {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The window that is open; `None` while nothing has come.
+    /// The open window; `None` while nothing has arrived.
     pub(super) fn window(&self) -> Option<Window> {
         let flow = *self.flow();
         let first = flow.first?;
@@ -216,7 +213,7 @@ impl Segment {
         })
     }
 
-    /// Begins the next window.
+    /// Starts the next window.
     pub(super) fn turn(&self) {
         let mut flow = self.flow();
         flow.begin = Instant::now();
@@ -231,13 +228,13 @@ impl Segment {
         self.started > then
     }
 
-    /// Bytes a second since it was asked for; `None` while that is too early to tell.
+    /// Bytes per second since the request; `None` if it is too early to tell.
     pub(super) fn rate(&self) -> Option<f64> {
         let age = self.age();
         (age >= YOUNG).then(|| self.received.get() as f64 / age.as_secs_f64())
     }
 
-    /// Does it fill a buffer in so little time that nothing is lost by waiting until it is full?
+    /// Whether it fills a buffer so fast that waiting for a full one costs nothing.
     pub fn is_brisk(&self) -> bool {
         let received = self.received.get();
         received > STARTED && received as f64 > BRISK * self.age().as_secs_f64()
@@ -247,8 +244,8 @@ impl Segment {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As if its worker had been at it for so many seconds, at so many bytes a second, of which
-    /// the first came after `waited`.
+    /// As if its worker had been at it for this many seconds at this rate, after waiting for the
+    /// first byte.
     #[cfg(test)]
     pub(super) fn aged(&self, seconds: u64, rate: u64, waited: Duration) -> Arc<Self> {
         let started = Instant::now() - Duration::from_secs(seconds);

@@ -1,8 +1,8 @@
-//! From a challenge to an Authorization field: RFC 9110's syntax, the registry's token protocol.
+//! Challenges and tokens: RFC 9110's WWW-Authenticate syntax and the registry's token protocol.
 //!
-//! Tokens are asked for with the credentials of the registry that sent the challenge, at a realm
-//! that is safe to tell them, and are counted as valid on the monotonic clock: a board's wall
-//! clock may stand at 1970. Whose credentials these are is [`super::credentials`]'s business.
+//! Tokens are requested with the credentials of the registry that sent the challenge, from a realm
+//! that may have them. Their lifetime is measured on the monotonic clock, because a board's wall
+//! clock may be at 1970. [`super::credentials`] finds the credentials.
 
 use super::credentials::{Credential, Found};
 use super::realm::{Challenger, check_realm};
@@ -13,14 +13,14 @@ use crate::secret::Secret;
 use miniserde::Deserialize;
 use std::time::{Duration, Instant};
 
-/// The most of a token answer that is read, in bytes.
+/// The largest token response, in bytes.
 pub(crate) const TOKEN_LIMIT: u64 = 1 << 20;
-/// A token counts as ended this long before it does.
+/// A token counts as expired this long before it does.
 const MARGIN: Duration = Duration::from_secs(10);
-/// How long a token lives that does not say so (token.md, "expires_in").
+/// The default lifetime of a token (distribution spec, token.md, "expires_in").
 const LIFE: u64 = 60;
 
-/// One challenge of a WWW-Authenticate field, its names in lower case.
+/// One challenge of a WWW-Authenticate field, with lowercase names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Challenge {
     pub scheme: String,
@@ -36,8 +36,8 @@ impl Challenge {
     }
 }
 
-/// All challenges of all WWW-Authenticate fields (RFC 9110, section 11.6.1). What is malformed
-/// ends its own challenge, not the reading of the others.
+/// All challenges of all WWW-Authenticate fields (RFC 9110, section 11.6.1). A malformed part
+/// invalidates only its own challenge.
 pub(crate) fn challenges<'a>(fields: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
     let mut found = Vec::new();
     for field in fields {
@@ -66,7 +66,7 @@ pub(crate) fn challenges<'a>(fields: impl Iterator<Item = &'a str>) -> Vec<Chall
     found
 }
 
-/// The comma-separated items of a field; commas inside of quotation marks do not separate.
+/// The comma-separated items of a field; commas inside quotes do not separate.
 fn items(field: &str) -> Vec<&str> {
     let bytes = field.as_bytes();
     let (mut items, mut start, mut at, mut quoted) = (Vec::new(), 0, 0, false);
@@ -92,8 +92,8 @@ enum Parameter {
     Broken,
 }
 
-/// `Bearer realm="x"` is a scheme and a parameter, `service=y` only a parameter,
-/// `Negotiate oYG2==` a scheme and a token that nobody here needs.
+/// `Bearer realm="x"` is a scheme and a parameter, `service=y` only a parameter, `Negotiate oYG2==`
+/// a scheme and a token that is not used here.
 fn split_item(item: &str) -> (Option<&str>, Parameter) {
     let item = item.trim();
     if item.is_empty() {
@@ -111,7 +111,7 @@ fn split_item(item: &str) -> (Option<&str>, Parameter) {
         return (scheme, Parameter::None);
     };
     let value = after[equals + 1..].trim_start();
-    // token68 ends in equals signs and has nothing behind them.
+    // token68 ends in equals signs with nothing after them.
     if value.is_empty() || value.bytes().all(|c| c == b'=') {
         return (scheme, Parameter::None);
     }
@@ -135,13 +135,13 @@ fn pair(name: &str, value: &str) -> Parameter {
     }
 }
 
-/// What is sent to a registry, and until when.
+/// An Authorization value and its expiry.
 #[derive(Clone)]
 pub(crate) struct Authorization {
     /// The field's value.
     pub field: Secret,
     ends: Option<Instant>,
-    /// Where the credentials behind it came from; none for an anonymous token.
+    /// The source of its credentials; `None` for an anonymous token.
     pub source: Option<String>,
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn basic_field(user: &str, password: &str) -> String {
     )
 }
 
-/// What to do about a 401: which of the challenges to answer, and how.
+/// How to answer a 401: the chosen challenge.
 #[derive(Debug)]
 pub(crate) enum Plan {
     Bearer {
@@ -187,10 +187,10 @@ pub(crate) enum Plan {
     Basic,
 }
 
-/// Chooses among challenges: Bearer with a realm, else Basic where there is a password.
+/// Chooses among challenges: Bearer with a realm, else Basic if there is a password.
 ///
-/// `widely`: repositories that are not ours are asked for, too. A challenge may name a placeholder
-/// (GHCR's `/v2/` names `user/image`), and a token for that opens nothing.
+/// `widely`: also requests scopes of other repositories. A challenge may name a placeholder (GHCR's
+/// `/v2/` names `user/image`), and a token for that is useless.
 pub(crate) fn choose(
     challenges: &[Challenge],
     challenger: Challenger<'_>,
@@ -213,7 +213,7 @@ pub(crate) fn choose(
     Ok((challenger.password && basic).then_some(Plan::Basic))
 }
 
-/// The scopes to ask for: what the challenge names, and always our own.
+/// The scopes to request: those in the challenge, and always our own.
 fn scopes(challenge: &Challenge, own_scope: &str, widely: bool) -> Vec<String> {
     let named = challenge.get("scope").unwrap_or_default();
     let mut scopes: Vec<String> = named
@@ -221,7 +221,8 @@ fn scopes(challenge: &Challenge, own_scope: &str, widely: bool) -> Vec<String> {
         .filter(|scope| widely || own_scope.is_empty() || !is_foreign(scope, own_scope))
         .map(str::to_owned)
         .collect();
-    // gcr.io and Nexus name none; Gitea's "*" is asked for beside ours. ECR Public's "aws" is all.
+    // gcr.io and Nexus name none; Gitea's "*" is requested besides ours. ECR Public's "aws" is
+    // enough.
     let enough = |scope: &String| {
         repository(scope).is_some_and(|name| Some(name) == repository(own_scope)) || scope == "aws"
     };
@@ -241,7 +242,7 @@ fn is_foreign(scope: &str, own_scope: &str) -> bool {
     name.is_some() && name != repository(own_scope)
 }
 
-/// Does a challenge name other repositories than ours?
+/// Whether a challenge names other repositories than ours.
 pub(crate) fn names_others(challenge: &Challenge, own_scope: &str) -> bool {
     let named = challenge.get("scope").unwrap_or_default();
     named
@@ -249,7 +250,8 @@ pub(crate) fn names_others(challenge: &Challenge, own_scope: &str) -> bool {
         .any(|scope| is_foreign(scope, own_scope))
 }
 
-/// The token endpoint's address for a GET (token.md): its own query is kept, ours appended.
+/// The token endpoint's URL for a GET (distribution spec, token.md): its own query is kept, ours
+/// appended.
 pub(crate) fn token_url(realm: &Url, service: &str, scopes: &[String], user: Option<&str>) -> Url {
     let mut query = Vec::new();
     if !service.is_empty() {
@@ -275,7 +277,7 @@ pub(crate) fn token_url(realm: &Url, service: &str, scopes: &[String], user: Opt
     }
 }
 
-/// The form of a POST with an identity token (oauth.md).
+/// The form of a POST with an identity token (distribution spec, oauth.md).
 pub(crate) fn token_form(token: &str, service: &str, scopes: &[String]) -> String {
     format!(
         "grant_type=refresh_token&refresh_token={}&service={}&client_id=dockersave&scope={}",
@@ -305,7 +307,7 @@ struct WireToken {
     expires_in: Number,
 }
 
-/// The token in a token endpoint's answer. `issued_at` is ignored: clocks differ.
+/// The token in a token endpoint's response. `issued_at` is ignored: clocks differ.
 pub(crate) fn read_token(
     bytes: &[u8],
     host: &str,

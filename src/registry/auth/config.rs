@@ -1,5 +1,5 @@
-//! Docker's config.json as Docker reads it: keys in any case, and whatever is no object is passed
-//! over. It is a person's file, and one bad part does not spoil the whole.
+//! Docker's config.json as Docker reads it: keys in any case, and entries that are not objects are
+//! skipped. It is edited by hand, so one bad part must not spoil the rest.
 
 use crate::json::{Loose, Text};
 use miniserde::de::{Map, Visitor};
@@ -11,9 +11,9 @@ make_place!(Place);
 /// Entries by registry.
 type Entries = BTreeMap<String, Loose<Entry>>;
 
-/// What matters here of a file.
+/// The parts of the file that matter here.
 pub(super) struct ConfigFile {
-    /// A key that occurs twice, in two cases, is read twice.
+    /// A key that occurs in two cases is read twice.
     pub auths: Vec<Entries>,
     pub helpers: Vec<BTreeMap<String, Text>>,
     pub store: Text,
@@ -31,7 +31,7 @@ pub(super) struct Entry {
     pub secret: Text,
 }
 
-/// As Go's encoding/json compares keys: without regard to case, by Unicode's simple folding.
+/// Folds a key as Go's encoding/json does: case-insensitively, by Unicode's simple folding.
 fn folded(key: &str) -> String {
     let fold = |c: char| match c {
         '\u{17f}' => 's',

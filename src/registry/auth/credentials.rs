@@ -1,9 +1,9 @@
-//! Who are we at this registry? Where credentials come from, in which order.
+//! Credential sources and their order.
 //!
-//! The first source with a match for the registry wins: the caller's, the environment's, then the
-//! files of Docker and containers tools, with their helpers. Nothing is read before a registry asks
-//! for credentials; a file or helper that cannot be used is no failure by itself, but is named
-//! where the registry then refuses. What is found is never shown; where it was found is.
+//! The first source with a match for the registry wins: the caller, the environment, then the files
+//! of Docker and containers tools, with their helpers. Nothing is read before a registry asks for
+//! credentials. A file or helper that cannot be used is not an error by itself, but is named if the
+//! registry then refuses access. Only the source of a credential is ever shown.
 
 use super::config::{ConfigFile, Entry};
 use super::helper;
@@ -17,25 +17,25 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The largest file with credentials that is read, in bytes.
+/// The largest credentials file, in bytes.
 const LIMIT: u64 = 1 << 20;
-/// How Docker's files and helpers call Docker Hub.
+/// Docker Hub's key in Docker's files and helpers.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// What a registry is told.
+/// A credential for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
     Password {
         user: String,
         password: Secret,
     },
-    /// Exchanged for an access token by POST (oauth.md); `password` is what the entry holds, too,
-    /// for servers that do not know the form.
+    /// An identity token, exchanged for an access token by POST (oauth.md); `password` is the
+    /// entry's password for servers without that form.
     IdentityToken {
         token: Secret,
         password: Option<(String, Secret)>,
     },
-    /// Sent as it is, as a Bearer token.
+    /// Sent as is, as a Bearer token.
     RegistryToken(Secret),
 }
 
@@ -48,7 +48,7 @@ impl Credential {
     }
 }
 
-/// A credential, and where it came from.
+/// A credential and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub credential: Credential,
@@ -56,8 +56,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// What there is for a server that takes no identity token by POST: the password beside it; ACR
-    /// takes the token as nobody's.
+    /// The fallback for a server without identity tokens by POST: the password beside it; ACR
+    /// accepts the token as a password with a null user.
     pub fn beside_token(&self) -> Option<Self> {
         let Credential::IdentityToken { token, password } = &self.credential else {
             return None;
@@ -75,20 +75,20 @@ impl Found {
 
 type Known = BTreeMap<(String, String), Option<Found>>;
 
-/// The sources, asked in order, each registry once.
+/// The sources in order; each registry is looked up once.
 #[derive(Default)]
 pub(crate) struct Credentials {
-    /// From the caller: for the registry of the first reference.
+    /// The caller's, for the registry of the first reference.
     pub given: Option<Found>,
     first: OnceLock<String>,
-    /// The only file to be asked, where the caller names one.
+    /// The only file to read, if the caller names one.
     pub file: Option<PathBuf>,
     known: Mutex<Known>,
     problems: Mutex<Vec<String>>,
 }
 
 impl Credentials {
-    /// What there is for a repository, `domain` as the reference names it.
+    /// The credential for a repository; `domain` as in the reference.
     pub fn find(&self, domain: &str, path: &str) -> Option<Found> {
         let name = Name::new(domain, path);
         let given = self.given.clone().filter(|_| self.is_first(&name));
@@ -97,7 +97,8 @@ impl Credentials {
             .or_else(|| self.find_by_name(domain, path))
     }
 
-    /// What files say of this very host: the caller's own are for the registry, not for a mirror.
+    /// The credential for exactly this host from files: the caller's are for the registry, not for
+    /// a mirror.
     pub fn find_by_name(&self, domain: &str, path: &str) -> Option<Found> {
         let key = (domain.to_owned(), path.to_owned());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +108,7 @@ impl Credentials {
             .clone()
     }
 
-    /// What was wrong with files and helpers so far, for whoever is refused.
+    /// The problems with files and helpers so far, for the message if access is refused.
     pub fn problems(&self) -> Vec<String> {
         self.problems
             .lock()
@@ -149,7 +150,7 @@ impl Credentials {
         }
     }
 
-    /// A reference names this registry. The caller's credentials are for the first one.
+    /// Registers a reference's registry. The caller's credentials are for the first one.
     pub fn know(&self, domain: &str) {
         self.first.get_or_init(|| domain.to_owned());
     }
@@ -158,7 +159,7 @@ impl Credentials {
         self.first.get().is_none_or(|first| name.is_host(first))
     }
 
-    /// From the environment, for the registry that it names, or for the first.
+    /// From the environment, for the registry named there, or for the first one.
     fn in_environment(&self, name: &Name) -> Option<Found> {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (user, password) = (get("DOCKERSAVE_USER")?, get("DOCKERSAVE_PASSWORD")?);
@@ -182,7 +183,7 @@ impl Credentials {
         })
     }
 
-    /// A helper for the registry, the helper for all, then what stands in the file itself.
+    /// A helper for the registry, the default helper, then the file itself.
     fn in_file(&self, file: &ConfigFile, name: &Name, source: &str) -> Result<Option<Found>> {
         let own = file
             .helpers
@@ -217,7 +218,8 @@ impl Credentials {
                     }));
                 }
                 Ok(None) => {}
-                // A configuration that came from a desktop names helpers that a board has not.
+                // A configuration copied from a desktop may name helpers that are not installed on
+                // the device.
                 Err(why) => self.problem(format!("{source}: {why}")),
             }
         }
@@ -245,11 +247,11 @@ impl Credentials {
 
 enum Source {
     Text(String),
-    /// A file; the flag: it was asked for by name, so that its absence is worth telling.
+    /// A file; the flag: it was named explicitly, so its absence is a problem.
     File(PathBuf, bool),
 }
 
-/// Where to look, in order. A file that the caller names is the only one.
+/// The sources, in order. A file named by the caller is the only one.
 fn sources(only: Option<&Path>, get: &dyn Fn(&str) -> Option<String>) -> Vec<Source> {
     if let Some(file) = only {
         return vec![Source::File(file.to_owned(), true)];
@@ -298,7 +300,7 @@ fn read(file: &Path) -> Result<Option<ConfigFile>> {
     }
 }
 
-/// `user:password` in base64, or the other members; what holds nothing is passed over.
+/// `user:password` in base64, or the other members; empty ones are skipped.
 fn credential(entry: &Entry) -> std::result::Result<Option<Credential>, &'static str> {
     if !entry.token.0.is_empty() && entry.identity.0.is_empty() {
         return Ok(Some(Credential::RegistryToken(Secret::new(
@@ -309,7 +311,7 @@ fn credential(entry: &Entry) -> std::result::Result<Option<Credential>, &'static
     if !entry.identity.0.is_empty() {
         return Ok(Some(Credential::IdentityToken {
             token: Secret::new(&*entry.identity.0),
-            // `auth` beside it may hold a user alone.
+            // `auth` beside it may contain only a user.
             password: password
                 .ok()
                 .flatten()
@@ -319,12 +321,12 @@ fn credential(entry: &Entry) -> std::result::Result<Option<Credential>, &'static
     Ok(password?.map(|(user, password)| Credential::Password { user, password }))
 }
 
-/// Both, or nothing where one of them is missing.
+/// Both, or nothing if one is missing.
 fn password(entry: &Entry) -> std::result::Result<Option<(String, Secret)>, &'static str> {
     let (user, password) = if entry.auth.0.is_empty() {
         (entry.username.0.clone(), entry.password.0.clone())
     } else {
-        // Some tools fold the line, some leave the padding out, and some add NULs.
+        // Some tools fold the line, some omit the padding, and some append NULs.
         let folded: String = entry
             .auth
             .0
@@ -344,7 +346,7 @@ fn password(entry: &Entry) -> std::result::Result<Option<(String, Secret)>, &'st
     Ok((!user.is_empty()).then_some((user, password)))
 }
 
-/// How many entries of a file are for a repository: what stands in them is read, nothing is run.
+/// How many entries of a file match a repository. Runs no helper.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn entries(bytes: &[u8], domain: &str, path: &str) -> usize {
     let (Ok(file), name) = (parse(bytes, "the file"), Name::new(domain, path)) else {
@@ -363,7 +365,7 @@ pub fn same_registry(one: &Reference, other: &Reference) -> bool {
     Name::new(one.domain(), "").is_host(other.domain())
 }
 
-/// A repository as keys of these files may name it.
+/// A repository, to be matched with keys of these files.
 struct Name {
     domain: String,
     path: String,
@@ -386,12 +388,12 @@ impl Name {
         key == self.domain || (self.hub && is_hub(&key))
     }
 
-    /// How closely a key names this repository: `host/ns/repo` more than `host/ns`, more than
-    /// `host`, and the registry's name more than an address of it.
+    /// How specifically a key matches this repository: `host/ns/repo` more than `host/ns`, more
+    /// than `host`, and the registry's name more than a URL of it.
     fn rank(&self, key: &str) -> Option<usize> {
         let address = key.split_once("://").map(|(_, rest)| rest);
         let bare = address.unwrap_or(key).trim_end_matches('/');
-        // Docker's login keeps its own OAuth tokens beside the credentials.
+        // docker login keeps its own OAuth tokens beside the credentials.
         if bare.ends_with("/v1/access-token") || bare.ends_with("/v1/refresh-token") {
             return None;
         }

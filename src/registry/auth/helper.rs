@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-NAME get`, with a limit on its time and its output.
+//! Credential helpers: `docker-credential-NAME get`, limited in time and output.
 
 use super::config::Entry;
 use crate::json;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 /// How long a helper may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The most of its output that is read, in bytes.
+/// The largest output, in bytes.
 const OUTPUT: u64 = 256 << 10;
 
-/// What a helper says is shown where it is a sentence of plain words: any other may be, or hold, the
-/// very secret that it was asked for.
+/// A helper's message is shown only if it is a sentence of plain words: anything else may contain
+/// the secret.
 fn reason(text: &str) -> String {
     let plain = |word: &str| {
         let word = word.trim_end_matches([',', '.', ';']);
@@ -32,9 +32,9 @@ fn reason(text: &str) -> String {
     }
 }
 
-/// User and secret for a server, or nothing where the helper knows none.
+/// User and secret for a server; `None` if the helper has none.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, String> {
-    // The name becomes part of a program's: it must not lead elsewhere.
+    // The name becomes part of a program's name: it must not contain a path.
     if !name
         .bytes()
         .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
@@ -49,7 +49,7 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
         .spawn()
         .map_err(|error| format!("cannot be started: {}", crate::error::plain(&error)))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not read it needs no server's name.
+        // A helper may exit without reading stdin.
         let _ = stdin.write_all(server.as_bytes());
     }
     let (sender, receiver) = mpsc::channel();
@@ -74,7 +74,7 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<(String, String)>, 
             });
         }
     };
-    // It has closed its output: whatever it still does is not waited for long.
+    // It has closed its output and should exit soon.
     let status = (0..100).find_map(|_| match child.try_wait() {
         Ok(None) => {
             std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Authentication: challenges, tokens, and the credentials of people and helpers.
+//! Authentication: challenges, tokens, and credentials.
 
 pub(crate) mod challenge;
 mod config;

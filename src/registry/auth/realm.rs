@@ -1,24 +1,24 @@
-//! May this realm be asked for a token? A challenge says where tokens come from, and whoever sends
-//! one could name a service of this machine or of its cloud (CVE-2020-15157 and its successors).
+//! Which realms may be asked for a token. A challenge names the token server, and a hostile one
+//! could name a service of this machine or of its cloud (CVE-2020-15157 and its successors).
 //!
-//! Addresses are judged, not names: in every form that a resolver takes, and once resolved.
+//! Addresses are checked, not names: in every form that a resolver accepts, and after resolution.
 
 use crate::error::{Error, Result};
 use crate::net::url::{Origin, Url};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Who sent a challenge, and what is at stake.
+/// The sender of a challenge, and what is at stake.
 #[derive(Clone, Copy)]
 pub(crate) struct Challenger<'o> {
     pub origin: &'o Origin,
-    /// It is on this very machine.
+    /// It is on this machine.
     pub loopback: bool,
-    /// There are credentials that a realm would be told.
+    /// There are credentials that the realm would get.
     pub password: bool,
 }
 
-/// May this realm be told the registry's credentials? (CVE-2020-15157 and its successors.) What its
-/// name stands for is looked at by [`Challenger::may_lead_to`] once it is resolved.
+/// Checks that this realm may get the registry's credentials (CVE-2020-15157 and its successors).
+/// [`Challenger::may_lead_to`] checks the addresses of its name after resolution.
 pub(super) fn check_realm(realm: &str, registry: Challenger<'_>) -> Result<Url> {
     let url = Url::parse(realm).map_err(|why| registry.refuse(&format!("its realm: {why}")))?;
     registry.check(&url.origin, &literal(&url.origin.host))?;
@@ -26,7 +26,7 @@ pub(super) fn check_realm(realm: &str, registry: Challenger<'_>) -> Result<Url> 
 }
 
 impl Challenger<'_> {
-    /// Is it safe to ask this origin, at these addresses, for a token?
+    /// Checks that it is safe to request a token from this origin at these addresses.
     pub fn check(self, realm: &Origin, addresses: &[IpAddr]) -> Result<()> {
         if self.origin.secure && !realm.secure {
             return Err(self.refuse("its realm is plain http, but the registry is https"));
@@ -38,8 +38,8 @@ impl Challenger<'_> {
         Ok(())
     }
 
-    /// Local addresses are the registry's own host, or both are on this machine: then nothing
-    /// secret is told to another server there than the one that the caller named.
+    /// Local addresses must be the registry's own host, or both are on this machine: then only the
+    /// server that the caller named gets a secret.
     fn may_lead_to(self, realm: &Origin, addresses: &[IpAddr]) -> bool {
         let bare = |host: &str| host.trim_end_matches('.').to_owned();
         if bare(&realm.host) == bare(&self.origin.host) {
@@ -58,8 +58,8 @@ impl Challenger<'_> {
     }
 }
 
-/// The addresses that a host's name is, without asking anybody: also in the forms that resolvers
-/// take, such as `127.1`, `2130706433`, `0x7f000001` and `0177.0.0.1` (inet_aton).
+/// The literal addresses in a host name, including the forms that resolvers accept, such as
+/// `127.1`, `2130706433`, `0x7f000001` and `0177.0.0.1` (inet_aton).
 pub(crate) fn literal(host: &str) -> Vec<IpAddr> {
     let host = host.trim_end_matches('.');
     if host == "localhost" || host.ends_with(".localhost") {
@@ -80,7 +80,7 @@ pub(crate) fn literal(host: &str) -> Vec<IpAddr> {
     if before.len() > 3 {
         return Vec::new();
     }
-    // The last part fills all bytes that are left.
+    // The last part fills all remaining bytes.
     let mut address = *last;
     for (at, part) in before.iter().enumerate() {
         address |= (part & 255) << (24 - 8 * at);
@@ -93,7 +93,7 @@ pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
 }
 
-/// Addresses of this machine, of this link, and of what clouds tell their machines.
+/// Addresses of this machine, of this link, and of cloud metadata services.
 fn is_local(ip: IpAddr) -> bool {
     is_loopback(ip)
         || match embedded(ip) {

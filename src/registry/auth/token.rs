@@ -14,7 +14,7 @@ use std::net::IpAddr;
 type Attempt<T> = std::result::Result<T, Failure>;
 
 impl Client {
-    /// What was last accepted for this origin and scope, while it is valid.
+    /// The last accepted authorization for this origin and scope, while it is valid.
     pub(in crate::registry) fn authorization(
         &self,
         origin: &Origin,
@@ -23,8 +23,8 @@ impl Client {
         self.tokens.current(origin, scope)
     }
 
-    /// Answers a challenge. Of several threads that were refused with the same token, one renews
-    /// it and the others take what it got: `used` is the version that was refused.
+    /// Answers a challenge. Of several threads that were refused with the same token, one renews it
+    /// and the others use the new one: `used` is the refused version.
     pub(in crate::registry) fn authenticate(
         &self,
         challenger: Challenger<'_>,
@@ -63,7 +63,7 @@ impl Client {
         })
     }
 
-    /// A token from a realm: by POST for an identity token, by GET otherwise.
+    /// Fetches a token from a realm: by POST with an identity token, by GET otherwise.
     pub(in crate::registry) fn token(
         &self,
         challenger: Challenger<'_>,
@@ -86,8 +86,8 @@ impl Client {
         };
         let field = challenge::password_field(credential);
         let deadline = Some(self.agent().deadline());
-        // A realm may move. Credentials follow within its origin, or to https on its host; a request
-        // without any has nothing to tell.
+        // A realm may redirect. Credentials follow only within its origin, or to https on its host;
+        // an anonymous request may go anywhere.
         for _ in 0..4 {
             self.check_realm(challenger, &url.origin)?;
             let mut request = Request::get(&url);
@@ -103,7 +103,7 @@ impl Client {
             self.note_answer(request.method, &url, None, &response);
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
                 return match self.take_token(response, &url, source) {
-                    // GCR, ACR and Artifactory do not know the form, each with a status of its own.
+                    // GCR, ACR and Artifactory do not support the form, each with its own status.
                     Err(Failure::Status(status))
                         if form.is_some() && matches!(status.status, 400 | 401 | 404 | 405) =>
                     {
@@ -146,7 +146,8 @@ impl Client {
         }
     }
 
-    /// What a connection to an origin would be made to. Names behind a proxy are resolved there.
+    /// The addresses that a connection to an origin would use. Names behind a proxy are resolved
+    /// there.
     fn addresses(&self, origin: &Origin) -> Attempt<Vec<IpAddr>> {
         match literal(&origin.host) {
             none if none.is_empty() => self.agent().addresses(origin),
@@ -154,8 +155,8 @@ impl Client {
         }
     }
 
-    /// Looks at what a realm's name stands for: it may be an address of this machine. Connections
-    /// go to the same addresses, since each name is looked up once.
+    /// Checks the addresses of a realm's name: it may be an address of this machine. Connections
+    /// use the same addresses, since each name is looked up once.
     fn check_realm(&self, challenger: Challenger<'_>, realm: &Origin) -> Attempt<()> {
         Ok(challenger.check(realm, &self.addresses(realm)?)?)
     }
@@ -177,7 +178,7 @@ impl Client {
                 let mut failure = error::failure(url, &mut response, false);
                 failure.credentials = source.cloned();
                 if (400..404).contains(&status) {
-                    // Whatever the number, the endpoint has looked at who asks, and will not.
+                    // Whatever the status, the endpoint knows who asks, and refuses.
                     failure.status = if status == 403 { 403 } else { 401 };
                 }
                 Err(Failure::Status(Box::new(failure)))

@@ -11,7 +11,7 @@ struct Known {
     version: u64,
 }
 
-/// Locked while its token is requested: whoever needs the same one waits for it.
+/// Locked while its token is requested: others who need the same one wait for it.
 type Slot = Arc<Mutex<Option<Known>>>;
 
 /// Each origin and scope has a lock of its own, so that a slow token endpoint holds up nobody
@@ -30,8 +30,8 @@ impl Tokens {
         current.then(|| (known.authorization.clone(), known.version))
     }
 
-    /// What `request` brings, unless another thread has brought something newer than the version
-    /// that was `used` and refused.
+    /// The result of `request`, unless another thread already has a newer version than the one that
+    /// was `used` and refused.
     pub fn renew<E>(
         &self,
         origin: &Origin,

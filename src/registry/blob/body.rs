@@ -1,8 +1,8 @@
-//! A blob's bytes on their way: as they come, or inflated where gzip was put around them.
+//! A blob's bytes from a response: as they are, or without the gzip that was wrapped around them.
 //!
-//! Some proxies compress what is not compressed, and some stores call a layer that is gzip itself
-//! encoded. Which of both it is, its length tells, or its first bytes and its media type. Where the
-//! digest then is wrong, the second try takes the other.
+//! Some proxies compress uncompressed content, and some stores label a gzip layer as encoded. The
+//! length decides which it is, or else the first bytes and the media type. If the digest is then
+//! wrong, the second attempt does the opposite.
 
 use crate::codec::inflate::{self, Limits};
 use crate::error::Error;
@@ -14,10 +14,10 @@ use std::io::{Cursor, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// The first bytes that are looked at.
+/// How many first bytes are examined.
 const LOOK: u64 = 4 << 10;
 
-/// Bytes that are read once.
+/// A one-time reader of a blob's bytes.
 pub(crate) struct Flow<'a> {
     source: Source<'a>,
     coding: Coding,
@@ -42,7 +42,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Of a document that embeds them.
+    /// From a document that embeds them.
     pub fn embedded(bytes: Vec<u8>) -> Self {
         Self {
             source: Source::Read {
@@ -55,7 +55,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Of an answer that says it is encoded; `second`: what an earlier one came to was wrong.
+    /// From a response with a Content-Encoding; `second`: an earlier one had the wrong digest.
     pub fn encoded(
         mut response: Response<'a>,
         coding: Coding,
@@ -102,7 +102,7 @@ impl<'a> Flow<'a> {
         })
     }
 
-    /// How many are still to come, where that is known.
+    /// How many are still to come, if known.
     pub fn length(&self) -> Option<u64> {
         match &self.source {
             Source::Plain(body) => body.length(),
@@ -135,14 +135,14 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Reads a small rest, so that the connection can be kept.
+    /// Drains a small rest, so that the connection can be kept.
     pub fn drain(self) {
         if let Source::Plain(body) = self.source {
             body.drain();
         }
     }
 
-    /// They ended before the blob did.
+    /// The error if they ended before the blob did.
     pub fn short(&self, descriptor: &Descriptor, host: &str) -> Failure {
         self.unasked(descriptor).unwrap_or_else(|| Failure::Closed {
             host: host.to_owned(),
@@ -150,7 +150,7 @@ impl<'a> Flow<'a> {
         })
     }
 
-    /// They go on behind the blob's end.
+    /// The error if they continue after the blob's end.
     pub fn long(&self, descriptor: &Descriptor) -> Failure {
         let wrong = || super::wrong_size(descriptor, descriptor.size + 1, "");
         self.unasked(descriptor).unwrap_or_else(wrong)
@@ -173,7 +173,7 @@ fn limits(output: u64) -> Limits {
     }
 }
 
-/// Is the gzip that this begins with something around the blob, rather than the blob?
+/// Whether this gzip data was wrapped around the blob, rather than being the blob.
 fn is_around(begin: &[u8], descriptor: &Descriptor) -> bool {
     let Ok((inflate::Compression::Gzip, mut reader)) =
         inflate::reader(Box::new(begin), limits(LOOK))

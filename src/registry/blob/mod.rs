@@ -1,5 +1,5 @@
-//! A blob's bytes: one answer to a request for it, and a reader that goes on where a connection
-//! broke and ends only where the bytes are what the descriptor names.
+//! Blob downloads: a single response to a request, and a reader that resumes broken connections and
+//! ends only if the bytes match the descriptor.
 
 pub(crate) mod body;
 
@@ -17,12 +17,12 @@ use crate::net::url::Url;
 /// Why one try at a blob failed; [`Tries`] says whether there is another.
 pub(crate) use crate::net::error::Failure;
 
-/// What one try came to.
+/// The outcome of one attempt.
 pub(crate) type Attempt<T> = std::result::Result<T, Failure>;
 
-/// What answered a request for a blob.
+/// The response to a request for a blob.
 pub(crate) enum Answer<'a> {
-    /// Exactly the range that was asked for.
+    /// Exactly the requested range.
     Part(Flow<'a>),
     /// The whole blob.
     Whole(Flow<'a>),
@@ -31,8 +31,8 @@ pub(crate) enum Answer<'a> {
 }
 
 impl<'a> Repository<'a> {
-    /// One try at a blob or a closed range of it, and whether a mirror answered. `second`: the blob
-    /// came wrong once.
+    /// One attempt at a blob or a closed range of it, and whether a mirror answered. `second`: the
+    /// blob had the wrong digest once.
     pub(crate) fn answer(
         &self,
         descriptor: &Descriptor,
@@ -40,8 +40,8 @@ impl<'a> Repository<'a> {
         second: bool,
     ) -> Attempt<(Answer<'a>, bool)> {
         let (mut response, mirrored) = match self.blob(descriptor, range) {
-            // Some registries and stores refuse ranges: then once without. A store's 400 may mean
-            // that its signed address has ended.
+            // Some registries and stores refuse ranges: then request it without. A store's 400 may
+            // mean that its signed URL has expired.
             Err(Failure::Status(status))
                 if range.is_some()
                     && (matches!(status.status, 405 | 416 | 501)
@@ -49,7 +49,7 @@ impl<'a> Repository<'a> {
             {
                 return Ok((Answer::NoRange, false));
             }
-            // A document that refers to it may hold it, too.
+            // A document that refers to it may embed it.
             Err(Failure::Status(status)) if status.status == 404 => {
                 return match self.image.and_then(|image| image.embedded(descriptor)) {
                     Some(bytes) => Ok((Answer::Whole(Flow::embedded(bytes)), false)),
@@ -68,7 +68,7 @@ impl<'a> Repository<'a> {
                 Answer::Part(Flow::plain(response, coding))
             }
             (Some(_), Holds::Whole) if plain => Answer::Whole(Flow::plain(response, coding)),
-            // What a range of encoded bytes is a range of, nobody says.
+            // It is undefined what a range of encoded bytes refers to.
             (Some(_), _) => Answer::NoRange,
             (None, Holds::Part { .. }) => {
                 return Err(Failure::Protocol {
@@ -91,8 +91,8 @@ impl<'a> Repository<'a> {
         Ok((held, mirrored))
     }
 
-    /// One try at a blob or a closed range of it, and whether a mirror answered. A range is always
-    /// asked for here, at the registry: where it sends us may be good for one answer only.
+    /// One attempt at a blob or a closed range of it, and whether a mirror answered. A range is
+    /// always requested at the registry, because a redirect's target may be valid only once.
     pub(super) fn blob(
         &self,
         descriptor: &Descriptor,
@@ -131,8 +131,8 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// A layer from where its descriptor says, without credentials and without answering a
-    /// challenge (CVE-2020-15157).
+    /// A layer from its descriptor's URLs, without credentials and without answering a challenge
+    /// (CVE-2020-15157).
     fn foreign(
         &self,
         descriptor: &Descriptor,
@@ -161,7 +161,7 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// The tries for the bytes of one blob.
+/// The attempts for the bytes of one blob.
 pub(crate) struct Tries<'a> {
     client: &'a Client,
     stop: &'a Stop,
@@ -179,13 +179,13 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// So many bytes came.
+    /// Accounts for received bytes.
     pub fn progress(&mut self, bytes: u64) {
         self.budget.progress(bytes);
     }
 
-    /// Waits before the next try; `false` where all was stopped meanwhile. Fails where there is
-    /// no next one. `mirrored`: what failed was a mirror, and the registry is still there.
+    /// Waits before the next attempt; `false` if the pull was stopped meanwhile. Fails if there is
+    /// no next one. `mirrored`: a mirror failed, and the registry is still left.
     pub fn again(&mut self, failure: Failure, mirrored: bool) -> Result<bool> {
         if self.client.is_cancelled() {
             return Err(Error::Interrupted(0));
@@ -209,13 +209,13 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// Reads a blob from its first byte to its last, over as many connections as it takes.
+/// Reads a blob from its first byte to its last, over as many connections as necessary.
 pub(crate) struct Reader<'a> {
     repository: &'a Repository<'a>,
     descriptor: &'a Descriptor,
     tries: Tries<'a>,
     hasher: Hasher,
-    /// The next byte that is wanted.
+    /// The next missing byte.
     at: u64,
     open: Option<Open<'a>>,
     ranges: bool,
@@ -225,11 +225,11 @@ pub(crate) struct Reader<'a> {
 struct Open<'a> {
     flow: Flow<'a>,
     mirrored: bool,
-    /// Bytes before the wanted one that are still to come, and their hash where nothing else
-    /// proves that they are those.
+    /// Bytes to skip before the wanted one, and their hash if nothing else proves that they are the
+    /// same.
     skip: u64,
     skipped: Option<Hasher>,
-    /// It answers a request for a range.
+    /// It is the response to a range request.
     ranged: bool,
 }
 
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads some bytes; 0 at the end, when all of them were right.
+    /// Reads some bytes; 0 at the end, if the digest matched.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             let failure = match self.some(buffer) {
@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
                 skipped.update(&buffer[..read]);
                 if open.skip == 0 && skipped.clone().finish() != self.hasher.clone().finish() {
                     if open.ranged {
-                        // A part that was taken for the whole: without a range it is the whole.
+                        // A part was mistaken for the whole: without a range it is the whole.
                         self.open = None;
                         return self.some(buffer);
                     }
@@ -315,7 +315,7 @@ impl<'a> Reader<'a> {
         let (flow, skip) = match answer {
             Answer::Part(flow) => (flow, 0),
             Answer::Whole(flow) => {
-                // A registry that ignores a range is asked for no other one.
+                // A registry that ignored a range gets no further range requests.
                 self.ranges &= range.is_none();
                 (flow, self.at)
             }
@@ -334,7 +334,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A body that goes on behind the blob's end is hostile.
+    /// A body that continues after the blob's end is hostile.
     fn check_end(&mut self) -> Attempt<()> {
         if let Some(mut open) = self.open.take()
             && open.flow.length().is_none()
@@ -365,19 +365,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What an answer holds.
+/// What a response contains.
 enum Holds {
-    /// The range that was asked for; `proven`: its Content-Range says so, of a blob of this size.
+    /// The requested range; `proven`: its Content-Range confirms it, for a blob of this size.
     Part {
         proven: bool,
     },
     Whole,
-    /// Something of so many bytes.
+    /// Something else, of this length.
     Neither(u64),
 }
 
-/// What an answer holds, by its Content-Range (RFC 9110, section 14.4) and its length: there are
-/// proxies that send a range with 200, or all with 206. The digest has the last word.
+/// What a response contains, by its Content-Range (RFC 9110, section 14.4) and its length: some
+/// proxies send a range with 200, or everything with 206. The digest decides in the end.
 fn holds(response: &Response<'_>, range: Option<(u64, u64)>, size: u64) -> Holds {
     let length = response.body.length();
     let fits = |wanted| length.is_none_or(|length| length == wanted);
@@ -406,7 +406,7 @@ fn holds(response: &Response<'_>, range: Option<(u64, u64)>, size: u64) -> Holds
     }
 }
 
-/// The total, or `*` for none, of a Content-Range with exactly these bytes.
+/// The total, or `*`, of a Content-Range with exactly these bytes.
 fn total_of(field: &str, first: u64, last: u64) -> Option<Option<u64>> {
     let (range, total) = field.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (from, to) = range.split_once('-')?;
@@ -418,7 +418,7 @@ fn total_of(field: &str, first: u64, last: u64) -> Option<Option<u64>> {
     }
 }
 
-/// `said`: the words that came instead.
+/// `said`: the message that arrived instead.
 pub(crate) fn wrong_size(descriptor: &Descriptor, found: u64, said: &str) -> Failure {
     let more = if found == descriptor.size + 1 {
         "more".to_owned()

@@ -1,8 +1,8 @@
-//! Which image is meant: from a reference and a platform to one manifest with its config.
+//! Resolution of a reference and a platform to one manifest with its config.
 //!
-//! Never another architecture in silence: an index is answered with the entry that fits or with
-//! the list of what there is; a single manifest for another platform is taken with a warning only
-//! where no platform was asked for.
+//! Never silently another architecture: an index gives the matching entry, or an error with the
+//! platforms that exist; a single manifest for another platform is accepted with a warning only if
+//! no platform was requested.
 
 mod named;
 mod platforms;
@@ -20,7 +20,7 @@ use crate::manifest::{
 use crate::platform::Platform;
 use std::sync::Arc;
 
-/// How deep indexes may be nested, and how many documents one image may take.
+/// The deepest nesting of indexes, and the most documents for one image.
 const DEPTH: usize = 4;
 const FETCHES: usize = 64;
 
@@ -29,7 +29,7 @@ const FETCHES: usize = 64;
 pub(crate) struct Candidate {
     pub descriptor: Descriptor,
     pub platform: Option<Platform>,
-    /// The room it takes.
+    /// Its share of the budget.
     _lease: Arc<Lease>,
 }
 
@@ -38,19 +38,19 @@ impl Repository<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] with the platforms there are where none fits; otherwise as
-    /// [`Repository::manifest`], and what is wrong with manifest or config.
+    /// [`Error::NotFound`] with the existing platforms if none fits; otherwise as
+    /// [`Repository::manifest`], and errors of manifest or config.
     pub fn image(&self, platform: Option<&Platform>) -> Result<Image> {
         let document = self.manifest()?;
         self.image_of(document, platform)
     }
 
-    /// The images of all platforms, their companions kept. A reference to a single manifest gives
-    /// that image, whatever its platform.
+    /// The images of all platforms, including their companions. A reference to a single manifest
+    /// gives that image, whatever its platform.
     ///
     /// # Errors
     ///
-    /// As [`Repository::manifest`]; [`Error::Malformed`] for an index without end.
+    /// As [`Repository::manifest`]; [`Error::Malformed`] for an endless index.
     pub fn all_platforms(&self) -> Result<Image> {
         let document = self.manifest()?;
         let Content::Index(_) = document.content() else {
@@ -98,7 +98,7 @@ impl Repository<'_> {
         match unsupported {
             Some(error) => Err(error),
             None => match (self.unnamed(&document, &candidates, &wanted), lost) {
-                // It may have held what is wanted.
+                // It may have contained the wanted one.
                 (Err(Error::NotFound { .. }), Some(error)) => Err(error),
                 (other, _) => other,
             },
@@ -109,8 +109,8 @@ impl Repository<'_> {
         self.complete(self.child(index, &candidate.descriptor, Kinds::Images)?)
     }
 
-    /// Entries without a platform are legal; their configs say what they are for. What is no image
-    /// among them, or is gone, is passed over.
+    /// Entries without a platform are legal; their configs state it. Those that are not images or
+    /// are gone are skipped.
     fn unnamed(
         &self,
         index: &Document,
@@ -166,7 +166,7 @@ impl Repository<'_> {
         }
     }
 
-    /// The same, and why a nested index was passed over.
+    /// The same, and why nested indexes were skipped.
     fn found_in(&self, document: &Document) -> Result<(Vec<Candidate>, Option<Error>)> {
         let (mut found, mut lost) = (Vec::new(), None);
         let mut seen = vec![*document.digest()];
@@ -196,7 +196,7 @@ impl Repository<'_> {
                 format!("lists more than {MOST} manifests, those of nested indexes included"),
             ));
         }
-        // What is found outlives a nested index.
+        // The result outlives a nested index.
         let what = format!("the index of {}", self.reference);
         let lease = self.client.room().take(0, entries.len(), &what)?;
         for one in document.passed_over() {
@@ -315,7 +315,7 @@ pub(super) fn best<'c>(candidates: &'c [Candidate], wanted: &Platform) -> Option
         .map(|(_, candidate)| candidate)
 }
 
-/// Is this wrong with one entry of an index, which spoils no other?
+/// Whether this error concerns only one entry of an index.
 fn is_of_one_entry(error: &Error) -> bool {
     matches!(
         error,

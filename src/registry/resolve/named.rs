@@ -1,5 +1,4 @@
-//! What a reference stands for, with as few requests as it takes and no pull where that is
-//! possible: whoever asks for a digest only needs no manifest.
+//! Queries for a reference's digest, with as few requests as possible and without a counted pull.
 
 use super::best;
 use crate::digest::{Algorithm, Digest};
@@ -12,8 +11,8 @@ use crate::registry::{Ask, MANIFEST_TYPES, Repository, manifest_path};
 impl Repository<'_> {
     /// The digest of what the reference names; with a platform, of that platform's manifest.
     ///
-    /// Without a platform the registry is asked by HEAD, which Docker Hub does not count as a
-    /// pull, and only where that is of no use by GET.
+    /// Without a platform the registry is asked with HEAD, which Docker Hub does not count as a
+    /// pull, and with GET only if that does not help.
     ///
     /// # Errors
     ///
@@ -26,7 +25,7 @@ impl Repository<'_> {
             };
         };
         let document = self.manifest()?;
-        // An index names its manifests by digest: none of them is needed.
+        // An index names its manifests by digest, so none has to be fetched.
         match best(&self.candidates(&document)?, platform) {
             Some(entry) => Ok(entry.descriptor.digest),
             None => Ok(*self.image_of(document, Some(platform))?.manifest.digest()),
@@ -49,12 +48,13 @@ impl Repository<'_> {
         }
     }
 
-    /// What the registry says the digest is, where it says so. Nexus answers HEAD with 404, GitHub
-    /// Enterprise with 405, signed addresses with 403, and ECR leaves the field out: whatever is
-    /// no proper answer is left to a GET, which has an error's words, too.
+    /// The digest from a HEAD response, if there is one. Nexus answers HEAD with 404, GitHub
+    /// Enterprise with 405, signed URLs with 403, and ECR omits the field: in all such cases use
+    /// GET, which also has the error message.
     pub(crate) fn stated_digest(&self) -> Result<Option<Digest>> {
         let expected = self.reference.digest();
-        // Mirrors are asked by GET: what they say a tag is may be wrong, and costs nobody a pull.
+        // Mirrors are asked with GET: their answer for a tag may be wrong, and is not a counted
+        // pull.
         if self.client.mirrors(expected).next().is_some() {
             return Ok(None);
         }
@@ -71,11 +71,11 @@ impl Repository<'_> {
                 .and_then(|text| text.trim().parse::<Digest>().ok())
                 .filter(|digest| match expected {
                     Some(expected) => digest == expected,
-                    // What a GET would come to.
+                    // A GET would fail the same way.
                     None => digest.algorithm() == Algorithm::Sha256,
                 })),
-            // Asking once more at once is not what this answer wants, and wrong credentials that
-            // are sent twice may lock somebody out.
+            // Retrying at once would be wrong after this status, and wrong credentials sent twice
+            // may lock the account.
             Err(Failure::Status(failure))
                 if failure.status == 429
                     || failure.status == 401 && self.credential().is_some() =>

@@ -1,4 +1,4 @@
-//! The images that a reference stands for, listed with their sizes.
+//! The list of a reference's images with their sizes.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use crate::manifest::{Content, Document, Kinds};
 use crate::platform::Platform;
 use crate::registry::Repository;
 
-/// The images that a reference stands for.
+/// The images of a reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Platforms {
@@ -29,8 +29,8 @@ pub struct PlatformImage {
 }
 
 impl Repository<'_> {
-    /// Lists the images that there are. Takes a request for the index and one for each manifest
-    /// in it, any of which may count as a pull.
+    /// Lists the images. Takes one request for the index and one for each manifest in it, each of
+    /// which may count as a pull.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl Repository<'_> {
         Ok(Platforms { digest, images })
     }
 
-    /// The manifests of an index, each asked for once; artifacts among them are no images.
+    /// The manifests of an index, each requested once; artifacts are not images.
     fn listed(&self, index: &Document) -> Result<Vec<PlatformImage>> {
         let mut list: Vec<PlatformImage> = Vec::new();
         for candidate in self.candidates(index)? {
@@ -63,7 +63,8 @@ impl Repository<'_> {
                 Some(known) => known.size,
                 None => match self.child(index, &candidate.descriptor, Kinds::Images) {
                     Ok(child) => Some(total(child.content())),
-                    // Mirrors may hold some platforms only, and one that is wrong spoils no other.
+                    // Mirrors may have only some platforms, and a bad one does not affect the
+                    // others.
                     Err(Error::NotFound { .. } | Error::Malformed { .. }) => None,
                     Err(Error::Unsupported { .. }) => continue,
                     Err(error) => return Err(error),

@@ -1,7 +1,7 @@
-//! The next page in Link fields (RFC 8288), also in the forms that registries have sent instead:
-//! without angle brackets, without a relation, in single quotation marks, with several relations in one.
+//! Link fields of the next page (RFC 8288), also in the forms that registries have sent instead:
+//! without angle brackets, without a relation, in single quotes, with several relations in one.
 
-/// The target of the link to the next page; of links without any relation, the first.
+/// The target of the link to the next page, or the first link if none has a relation.
 pub(super) fn next<'f>(fields: impl Iterator<Item = &'f str>) -> Option<String> {
     let mut bare = None;
     for field in fields {
@@ -22,7 +22,7 @@ pub(super) fn next<'f>(fields: impl Iterator<Item = &'f str>) -> Option<String> 
     bare
 }
 
-/// The first link of a field: its target, its relations, and what comes behind it.
+/// The first link of a field: its target, its relations, and the rest.
 fn first(field: &str) -> Option<(&str, Option<&str>, &str)> {
     let field = field.trim_start_matches([' ', '\t', ',']);
     if field.is_empty() {
@@ -30,7 +30,7 @@ fn first(field: &str) -> Option<(&str, Option<&str>, &str)> {
     }
     let (target, mut rest) = match field.strip_prefix('<') {
         Some(inner) => inner.split_once('>').unwrap_or_else(|| split(inner, ";")),
-        // A comma may be part of a bare address.
+        // A comma may be part of a bare URL.
         None => split(field, ";"),
     };
     let mut relation = None;
@@ -44,12 +44,12 @@ fn first(field: &str) -> Option<(&str, Option<&str>, &str)> {
             relation = Some(value.trim().trim_matches(['"', '\'']));
         }
     }
-    // What is neither a parameter nor a further link belongs to nothing.
+    // Anything that is neither a parameter nor another link is ignored.
     let after = rest.find(',').map_or("", |at| &rest[at..]);
     Some((target.trim(), relation, after))
 }
 
-/// Splits before the first of these characters that is not within quotation marks.
+/// Splits before the first of these characters that is not quoted.
 fn split<'t>(text: &'t str, at: &str) -> (&'t str, &'t str) {
     let (mut quoted, mut escaped) = (false, false);
     let end = text.find(|c| {

@@ -13,31 +13,30 @@ use crate::net::url::Url;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The most of a list that is read, in bytes (some registries list manifests beside the tags), and
-/// in tags.
+/// Limits for a list, in bytes (some registries list manifests besides the tags), and in tags.
 const LIST_LIMIT: u64 = 256 << 20;
 const TAGS_LIMIT: u64 = 4 << 20;
-/// The most pages that are read, and the most in a row that bring no new tag.
+/// The most pages, and the most in a row without a new tag.
 const PAGES: usize = 10_000;
 const IDLE_PAGES: usize = 256;
-/// How many tags are remembered at least, so that none is listed twice.
+/// How many tags are remembered at least, so that none is printed twice.
 const RECENT: usize = 56 << 10;
 
 /// The tags of a repository, in the registry's order.
 ///
-/// A tag that comes again among the next fifty thousand is left out, and so is what is no tag. The
-/// list is complete where it ends without an error.
+/// A tag repeated among the next fifty thousand is left out, and so are invalid tags. The list is
+/// complete if it ends without an error.
 pub struct Tags<'a> {
     repository: Repository<'a>,
     what: String,
-    /// The page that is read, or is to be asked for.
+    /// The current page, or the next one to request.
     url: Option<Url>,
-    /// The number of tags is left to the registry.
+    /// The registry chooses the number of tags.
     unsized_pages: bool,
     page: Option<Page<'a>>,
     /// What follows the page.
     following: Result<Option<Url>>,
-    /// What was had of this page, and of it in an earlier try.
+    /// What was read of this page, now and in an earlier attempt.
     had: Had,
     before: Had,
     budget: Budget,
@@ -48,14 +47,14 @@ pub struct Tags<'a> {
     idle: usize,
 }
 
-/// How many tags of a page, and their hash.
+/// The number of tags of a page, and their hash.
 #[derive(Clone, Default)]
 struct Had {
     count: u64,
     hash: DefaultHasher,
 }
 
-/// The latest tags, by their hashes: those take a fraction of the memory of the tags.
+/// The latest tags, as hashes, which take a fraction of the memory.
 #[derive(Default)]
 struct Recent {
     new: HashSet<u64>,
@@ -82,11 +81,11 @@ fn hash(value: impl Hash) -> u64 {
 }
 
 impl<'a> Repository<'a> {
-    /// The tags of this repository; each page is asked for when it is needed.
+    /// The tags of this repository; pages are requested when needed.
     pub fn tags(self) -> Tags<'a> {
         Tags {
             what: format!("the list of tags of {}", self.reference.name()),
-            // 1000 is the most that ECR takes.
+            // 1000 is ECR's maximum.
             url: Some(self.url("/tags/list?n=1000")),
             unsized_pages: false,
             page: None,
@@ -105,7 +104,7 @@ impl<'a> Repository<'a> {
 }
 
 impl<'a> Tags<'a> {
-    /// The next tag of all pages, whether it was had before or not.
+    /// The next tag of all pages, including repeated ones.
     fn tag(&mut self) -> Result<Option<String>> {
         loop {
             let next = match &mut self.page {
@@ -137,14 +136,14 @@ impl<'a> Tags<'a> {
         }
     }
 
-    /// The registry's own words, where they came with status 200 in place of tags.
+    /// The registry's error message, if it came with status 200 instead of tags.
     fn disguised(&self) -> Option<Failure> {
         let said = self.page.as_ref()?.without_list()?;
         let failure = error::disguised(self.url.as_ref()?, 200, said, false)?;
         Some(Failure::Status(Box::new(failure)))
     }
 
-    /// A page that is read again after a broken connection has to begin as it did.
+    /// A page that is read again after a broken connection must start with the same tags.
     fn compare(&self, end: bool) -> Result<()> {
         let (had, before) = (&self.had, &self.before);
         let changed = match had.count == before.count {
@@ -160,7 +159,7 @@ impl<'a> Tags<'a> {
         }
     }
 
-    /// Asks for a page; `false` where there is no further one.
+    /// Requests a page; `false` if there is none.
     fn open(&mut self) -> std::result::Result<bool, Failure> {
         let Some(url) = &self.url else {
             return Ok(false);
@@ -170,7 +169,7 @@ impl<'a> Tags<'a> {
             ..Ask::default()
         };
         let (response, answered) = match self.repository.follow(url, ask, true) {
-            // A registry that takes no number, or not this one, may still have a list.
+            // A registry that rejects the number may still have a list.
             Err(Failure::Status(status))
                 if matches!(status.status, 400 | 413 | 414 | 416 | 422)
                     && !self.unsized_pages
@@ -199,7 +198,7 @@ impl<'a> Tags<'a> {
         Ok(true)
     }
 
-    /// Goes on to the next page, where there is one that was not read before.
+    /// Continues with the next page, if there is one that was not read before.
     fn turn(&mut self) -> Result<()> {
         if let Some(page) = self.page.take() {
             self.read += page.read;
@@ -211,11 +210,11 @@ impl<'a> Tags<'a> {
         if let Some(url) = self.url.take() {
             self.visited.insert(hash(url));
         }
-        // Neither is the next page's.
+        // The same for the next page.
         (self.had, self.before) = (Had::default(), Had::default());
         self.budget = self.repository.client.budget();
         let next = std::mem::replace(&mut self.following, Ok(None))?;
-        // A cursor that comes again is the end: what follows it was read.
+        // A repeated cursor is the end: what follows it was already read.
         self.url = next.filter(|next| !self.visited.contains(&hash(next)));
         if self.url.is_some() {
             self.idle += 1;
@@ -230,7 +229,7 @@ impl<'a> Tags<'a> {
         Ok(())
     }
 
-    /// Reads the page once more, from its beginning.
+    /// Reads the page again, from its start.
     fn wait(&mut self, failure: Failure) -> Result<()> {
         if let Some(page) = self.page.take() {
             self.budget.progress(page.read);
@@ -244,21 +243,21 @@ impl<'a> Tags<'a> {
         client.wait(&mut self.budget, failure, &doing)
     }
 
-    /// After a failure there is nothing to go on with.
+    /// After a failure there is nothing to continue.
     fn end(&mut self, error: Error) -> Option<Result<String>> {
         (self.page, self.url) = (None, None);
         Some(Err(error))
     }
 
-    /// Can the next tag be had without waiting for the registry? Whoever shows tags as they come
-    /// may then wait with what it has.
+    /// Whether the next tag is available without waiting for the registry. Callers may buffer the
+    /// tags that they have until then.
     pub fn is_at_hand(&self) -> bool {
         self.page.as_ref().is_some_and(Page::is_at_hand)
     }
 
-    /// Relative links are common; a host that neither is the registry nor answered for it is none
-    /// of ours (server-side request forgery). A registry behind a proxy may not know whether it is
-    /// reached by HTTPS.
+    /// Relative links are common; a host that is neither the registry nor answered for it is
+    /// refused (server-side request forgery). A registry behind a proxy may not know whether it is
+    /// reached with HTTPS.
     fn resolve(&self, from: &Url, link: &str) -> Result<Url> {
         let wrong = |why: String| {
             Error::malformed(format!("the next page of tags at {}", from.origin), why)

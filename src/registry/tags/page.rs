@@ -1,4 +1,4 @@
-//! A page of tags, read as it comes: it may be of any size, as some registries know no pages.
+//! A streaming parser for a page of tags of any size: some registries do not paginate.
 
 use crate::error::Error;
 use crate::net::error::Failure;
@@ -7,22 +7,22 @@ use crate::registry::content_encoding::{self, Coding};
 use crate::registry::error::WORDS;
 use std::io::Read;
 
-/// What is read at once.
+/// The size of a read.
 const BUFFER: usize = 16 << 10;
-/// A text of more bytes is no tag, even with every character escaped.
+/// A longer string is not a tag, even with every character escaped.
 const KEPT: usize = 1 << 10;
-/// A text of more bytes is nothing that belongs into a list of tags.
+/// A longer string does not belong in a list of tags.
 const TEXT: usize = 64 << 10;
-/// An error has no more bytes.
+/// The longest error.
 const BEGIN: usize = 4 << 10;
 /// Levels of nesting.
 const DEPTH: u32 = 64;
 
-/// What comes next in the document.
+/// The parser's state.
 #[derive(Clone, Copy)]
 enum Place {
     Start,
-    /// A member of the object, the first one or a further one.
+    /// A member of the object, the first one or another.
     Member {
         first: bool,
     },
@@ -33,33 +33,33 @@ enum Place {
     End,
 }
 
-/// One page, whose tags are taken one at a time.
+/// One page, whose tags are read one at a time.
 pub(crate) struct Page<'a> {
     input: Box<dyn Read + 'a>,
     host: String,
     what: String,
     buffer: Vec<u8>,
     at: usize,
-    /// Bytes that came, and that may come.
+    /// Bytes received, and the limit.
     pub read: u64,
     room: u64,
     place: Place,
-    /// The text that was read last, with its quotation marks.
+    /// The last string, with its quotes.
     text: Vec<u8>,
-    /// It has a list of tags, or null in its place; it has a member for errors.
+    /// Whether it has a list of tags (or null); whether it has a member for errors.
     listed: bool,
     errors: bool,
-    /// Entries that are no tags.
+    /// Entries that are not tags.
     pub left_out: u64,
     coding: Coding,
-    /// Its first bytes: an error in place of tags is short.
+    /// Its first bytes: an error instead of tags is short.
     begin: Vec<u8>,
 }
 
 type Outcome<T> = std::result::Result<T, Failure>;
 
 impl<'a> Page<'a> {
-    /// `what` names the list in messages; at most `room` bytes of it are read.
+    /// `what` is the list's name in messages; at most `room` bytes of it are read.
     pub fn new(input: Box<dyn Read + 'a>, host: String, what: &str, room: u64) -> Self {
         Self {
             input,
@@ -79,26 +79,26 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What is no JSON is then blamed on the encoding.
+    /// Invalid JSON is then blamed on the encoding.
     pub fn encoded(&mut self, coding: Coding) {
         self.coding = coding;
     }
 
-    /// The document, where it is short and has no list of tags.
+    /// The document, if it is short and has no list of tags.
     pub fn without_list(&self) -> Option<&[u8]> {
         let plain = !matches!(self.coding, Coding::Other(_));
         (plain && !self.listed && self.read <= BEGIN as u64).then_some(&self.begin)
     }
 
-    /// Has the next entry come already?
+    /// Whether the next entry has already arrived.
     pub fn is_at_hand(&self) -> bool {
         let rest = self.buffer.get(self.at..).unwrap_or_default();
-        // Its comma, its text, and the quotation marks.
+        // Its comma, its string, and the quotes.
         let near = &rest[..rest.len().min(1 + 128 + 2)];
         near.first() == Some(&b',') && near.iter().filter(|c| **c == b'"').count() >= 2
     }
 
-    /// The next tag; `None` at the end of a document that was complete.
+    /// The next tag; `None` at the end of a complete document.
     pub fn next(&mut self) -> Outcome<Option<String>> {
         loop {
             self.place = match self.place {
@@ -150,7 +150,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Reads a member and says what comes behind it.
+    /// Reads a member; returns what follows it.
     fn member(&mut self, first: bool) -> Outcome<Place> {
         let key = match (self.token()?, first) {
             (b'}', _) => return Ok(Place::End),
@@ -180,14 +180,14 @@ impl<'a> Page<'a> {
         Ok(Place::Member { first: false })
     }
 
-    /// The text that was read last, where it is a tag.
+    /// The last string, if it is a tag.
     fn tag(&self) -> Option<String> {
         let text = std::str::from_utf8(&self.text).ok()?;
         let tag: String = miniserde::json::from_str(text).ok()?;
         valid_tag(&tag).then_some(tag)
     }
 
-    /// Passes over a value that begins with this byte; of a text, its beginning is kept.
+    /// Skips a value that starts with this byte; of a string, its start is kept.
     fn skip(&mut self, begin: u8) -> Outcome<()> {
         match begin {
             b'"' => self.string(),
@@ -219,7 +219,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Reads a text to its end; its quotation mark is read already.
+    /// Reads a string to its end; its opening quote was already read.
     fn string(&mut self) -> Outcome<()> {
         self.text.clear();
         self.text.push(b'"');
@@ -238,7 +238,7 @@ impl<'a> Page<'a> {
             if self.text.len() + part.len() <= KEPT {
                 self.text.extend_from_slice(part);
             } else {
-                // Too long for a tag: what is kept must not pass for one.
+                // Too long for a tag: the kept part must not look like one.
                 self.text.clear();
                 self.text.resize(KEPT, b'"');
             }
