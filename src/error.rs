@@ -60,6 +60,13 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// No signature that was asked for covers what is there. Status 6.
+    Unsigned {
+        /// The image, or the archive.
+        what: String,
+        /// By whose key, what was found instead, and why it does not count.
+        why: String,
+    },
     /// The disk or the output failed: full, read-only, closed. Status 7.
     Output {
         /// The file, directory or stream.
@@ -116,7 +123,7 @@ impl Error {
             Self::Refused { .. } => 3,
             Self::NotFound { .. } => 4,
             Self::Network { .. } => 5,
-            Self::Mismatch { .. } => 6,
+            Self::Mismatch { .. } | Self::Unsigned { .. } => 6,
             Self::Output { .. } => 7,
             Self::Tls { .. }
             | Self::Malformed { .. }
@@ -176,6 +183,7 @@ impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Error::Usage { what, why } => write!(f, "{}: {why}", printable(what, 300)),
+            Error::Unsigned { what, why } => write!(f, "{what} {why}"),
             Error::Refused {
                 host,
                 status,

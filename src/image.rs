@@ -1,5 +1,6 @@
 //! An image: its manifest, its config and its layers; or all images of an index.
 
+use crate::budget::Lease;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
@@ -8,6 +9,7 @@ use crate::manifest::{
 };
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::signature::Verified;
 use std::sync::Arc;
 
 /// Limits for indexes: nesting depth, number of documents, and their bytes together, all of which
@@ -32,6 +34,39 @@ pub struct Image {
     pub(crate) diff_ids: Vec<Digest>,
     pub(crate) platform: Option<Platform>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) companions: Companions,
+}
+
+/// What comes with an image: the indexes that name it, signatures, other referrers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Companions {
+    /// The indexes that lead to the manifest, the outermost first.
+    pub indexes: Vec<Digest>,
+    /// The signatures that count.
+    pub verified: Vec<Verified>,
+    /// What goes into the archive behind the layers, and is in memory.
+    pub documents: Vec<(Digest, Arc<Vec<u8>>)>,
+    /// What is downloaded as layers are.
+    pub blobs: Vec<Descriptor>,
+    /// The room that the documents take.
+    pub leases: Vec<Arc<Lease>>,
+}
+
+impl Companions {
+    /// The digests of all that goes into the archive, each once, in order.
+    pub fn digests<'i>(images: impl Iterator<Item = &'i Self> + Clone) -> Vec<Digest> {
+        let documents = images
+            .clone()
+            .flat_map(|one| one.documents.iter().map(|(d, _)| *d));
+        let blobs = images.flat_map(|one| one.blobs.iter().map(|blob| blob.digest));
+        let mut found = Vec::new();
+        for digest in documents.chain(blobs) {
+            if !found.contains(&digest) {
+                found.push(digest);
+            }
+        }
+        found
+    }
 }
 
 impl Image {
@@ -72,6 +107,11 @@ impl Image {
         found.next()
     }
 
+    /// The signatures that were demanded and found to count, one for each demand.
+    pub fn signatures(&self) -> &[Verified] {
+        &self.companions.verified
+    }
+
     /// Warnings about the choice of this image.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -106,6 +146,7 @@ impl Image {
             diff_ids: Vec::new(),
             platform: None,
             warnings: found.warnings,
+            companions: Companions::default(),
         })
     }
 }

@@ -80,6 +80,7 @@ mod pull;
 mod reference;
 mod registry;
 mod secret;
+mod signature;
 mod time;
 
 pub use crate::archive::plan::{Entry, Format, Plan, PlanOptions};
@@ -87,7 +88,8 @@ pub use crate::archive::sink::directory::check_target as check_directory;
 pub use crate::archive::sink::file::{check_target as check_file, partial_path};
 pub use archive::defect::Defect;
 pub use archive::verify::{
-    Findings, WINDOW, verify, verify_reader, verify_reader_within, verify_within,
+    Findings, WINDOW, verify, verify_reader, verify_reader_signed, verify_reader_within,
+    verify_signed, verify_within,
 };
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
@@ -97,8 +99,10 @@ pub use platform::Platform;
 pub use pull::{BlobPreview, Event, LayerProgress, Preview, Pull, Report, image_names};
 pub use reference::Reference;
 pub use registry::{
-    Client, ClientBuilder, PlatformImage, Platforms, Repository, Tags, Warning, same_registry,
+    Client, ClientBuilder, PlatformImage, Platforms, Referrer, Repository, Requirements, Tags,
+    Warning, same_registry,
 };
+pub use signature::{Form, Policy, PublicKey, Verified};
 
 /// Text for people: printable, whoever wrote it, and without the secrets of this process.
 ///

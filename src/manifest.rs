@@ -150,6 +150,11 @@ impl Document {
         self.leases.push(lease);
     }
 
+    /// The room that it takes.
+    pub(crate) fn leases(&self) -> &[Arc<Lease>] {
+        &self.leases
+    }
+
     /// The bytes as they were served.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -71,6 +71,10 @@ mod host;
 mod library;
 // The order of credential sources, and the forms of entries.
 mod sources;
+// Signers, for the tests.
+mod signing;
+// Signed images, genuine and forged.
+mod signatures;
 // Verification of existing archives: intact, damaged, strange, hostile.
 mod verify;
 // Tars of all dialects, compared with other readers.

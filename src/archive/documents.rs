@@ -3,10 +3,11 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::image::Image;
-use crate::json::{keys::Keys, quoted};
-use crate::manifest::{Document, OCI_INDEX};
+use crate::image::{Companions, Image};
+use crate::json::{Loose, Text, keys::Keys, quoted};
+use crate::manifest::{Content, Document, OCI_INDEX};
 use crate::reference::Reference;
+use miniserde::Deserialize;
 use miniserde::json::{Number, Value};
 
 /// `manifest.json` of a docker-archive: one item per image, its tags in the familiar form.
@@ -39,9 +40,13 @@ pub(super) fn manifest_json(images: &[Image]) -> String {
 /// `index.json` of an OCI layout: one entry per tag, which names the image's manifest itself. An
 /// index with absent platforms would break `ctr --all-platforms`.
 ///
+/// What is kept beside the images has no entry, which would keep loaders from taking them; an
+/// annotation lists it.
+///
 /// If it is `alone`, without a manifest.json that repeats the names, it includes a digest of them:
 /// nothing else in the archive would reveal a damaged name.
 pub(super) fn index_json(images: &[Image], alone: bool) -> String {
+    let kept = Companions::digests(images.iter().map(|image| &image.companions));
     let mut entries = Vec::new();
     let mut names = String::new();
     for (image, references) in distinct(images) {
@@ -55,29 +60,70 @@ pub(super) fn index_json(images: &[Image], alone: bool) -> String {
             .iter()
             .filter_map(|r| Some((r.full_tag()?, r.tag()?)))
             .collect();
+        // cosign takes the first entry that says so for the image whose signatures are here
+        // (pkg/oci/layout); others pass it over.
+        let kind = match (kept.is_empty(), image.manifest.content()) {
+            (true, _) => "",
+            (false, Content::Manifest { .. }) => r#","kind":"dev.cosignproject.cosign/image""#,
+            (false, Content::Index(_)) => r#","kind":"dev.cosignproject.cosign/imageIndex""#,
+        };
         if named.is_empty() {
-            entries.push(format!("{{{descriptor}}}"));
+            let kind = kind.get(1..).map_or(String::new(), |kind| {
+                format!(r#","annotations":{{{kind}}}"#)
+            });
+            entries.push(format!("{{{descriptor}{kind}}}"));
         }
         for (name, tag) in named {
             names.push_str(&name);
             names.push('\n');
             entries.push(format!(
-                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}}}}}"#,
+                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}{kind}}}}}"#,
                 quoted(&name),
                 quoted(tag)
             ));
         }
     }
-    let check = if alone && !names.is_empty() {
+    let mut annotations = Vec::new();
+    if alone && !names.is_empty() {
         let digest = Digest::of(Algorithm::Sha256, names.as_bytes());
-        format!(r#","annotations":{{"io.github.antmicro.dockersave.names":"{digest}"}}"#)
-    } else {
-        String::new()
+        annotations.push(format!(
+            r#""io.github.antmicro.dockersave.names":"{digest}""#
+        ));
+    }
+    if !kept.is_empty() {
+        let list: Vec<String> = kept.iter().map(Digest::to_string).collect();
+        let list = list.join(" ");
+        annotations.push(format!(r#""{KEPT}":"{list}""#));
+    }
+    let annotations = match annotations.is_empty() {
+        true => String::new(),
+        false => format!(r#","annotations":{{{}}}"#, annotations.join(",")),
     };
     format!(
-        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]{check}}}"#,
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]{annotations}}}"#,
         entries.join(",")
     ) + "\n"
+}
+
+/// The annotation of `index.json` with the digests of what is kept beside the images.
+const KEPT: &str = "io.github.antmicro.dockersave.kept";
+
+#[derive(Deserialize)]
+struct WireIndex {
+    annotations: Loose<WireKept>,
+}
+
+#[derive(Deserialize)]
+struct WireKept {
+    #[serde(rename = "io.github.antmicro.dockersave.kept")]
+    kept: Text,
+}
+
+/// What `index.json` says is kept beside the images.
+pub(super) fn kept(index: &[u8]) -> Result<Vec<Digest>> {
+    let wire: WireIndex = crate::json::parse(index, "index.json")?;
+    let list = wire.annotations.0.map(|own| own.kept.0).unwrap_or_default();
+    list.split_ascii_whitespace().map(str::parse).collect()
 }
 
 /// Each manifest once, with all references to it in their order.

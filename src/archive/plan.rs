@@ -152,6 +152,16 @@ impl Plan {
                 builder.blob(layer, number)?;
             }
         }
+        for image in images {
+            for (digest, bytes) in &image.companions.documents {
+                builder.document(digest, bytes.clone())?;
+            }
+        }
+        for (number, image) in images.iter().enumerate() {
+            for blob in &image.companions.blobs {
+                builder.blob(blob, number)?;
+            }
+        }
         builder.finish(images, options)
     }
 
@@ -480,6 +490,7 @@ pub(crate) mod tests {
             layers,
             platform: None,
             warnings: Vec::new(),
+            companions: Default::default(),
         }
     }
 

@@ -305,7 +305,7 @@ impl Iterator for Chars<'_> {
 }
 
 /// The string that starts here.
-pub(super) fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(string_length(bytes).min(bytes.len()))
 }
 

@@ -11,13 +11,17 @@ pub(crate) mod content_encoding;
 pub(crate) mod error;
 mod mirror;
 mod rate_limit;
+mod referrers;
 mod request;
 pub(crate) mod resolve;
+mod signatures;
 pub(crate) mod tags;
 
 pub use auth::credentials::same_registry;
 pub use client::{Client, ClientBuilder, Warning};
+pub use referrers::Referrer;
 pub use resolve::{PlatformImage, Platforms};
+pub use signatures::Requirements;
 pub use tags::Tags;
 
 use crate::budget;
@@ -303,14 +307,25 @@ impl<'a> Repository<'a> {
         ask: Ask<'_>,
         wanted: Wanted<'_>,
     ) -> std::result::Result<(Vec<u8>, Option<String>), Failure> {
+        self.document_within(url, ask, wanted, MANIFEST_LIMIT)
+    }
+
+    /// The same, of at most so many bytes.
+    fn document_within(
+        &self,
+        url: &Url,
+        ask: Ask<'_>,
+        wanted: Wanted<'_>,
+        most: u64,
+    ) -> std::result::Result<(Vec<u8>, Option<String>), Failure> {
         let response = self.send(url, ask)?;
         let (status, media_type) = (
             response.status(),
             response.field("content-type").map(str::to_owned),
         );
-        let limit = self.client.room().limit(MANIFEST_LIMIT);
+        let limit = self.client.room().limit(most);
         let bytes = match content_encoding::document(response, limit, wanted.what) {
-            Err(Failure::Final(Error::TooLarge { .. })) if limit < MANIFEST_LIMIT => {
+            Err(Failure::Final(Error::TooLarge { .. })) if limit < most => {
                 return Err(budget::exhausted(wanted.what).into());
             }
             other => other?,
@@ -395,6 +410,22 @@ impl<'a> Repository<'a> {
             }
             again = false;
         }
+    }
+
+    /// Relative links are common; a host that is neither the registry nor answered for it is refused
+    /// (server-side request forgery). A registry behind a proxy may not know whether it is
+    /// reached by HTTPS.
+    fn next_page(&self, from: &Url, link: &str, what: &str) -> Result<Url> {
+        let wrong =
+            |why: String| Error::malformed(format!("the next page {what} at {}", from.origin), why);
+        let mut next = from.join(link).map_err(wrong)?;
+        if next.origin.host == from.origin.host && from.origin.secure != next.origin.secure {
+            next.origin = from.origin.clone();
+        }
+        if next.origin != from.origin && next.origin != self.base.origin {
+            return Err(wrong(format!("leads to another host, {}", next.origin)));
+        }
+        Ok(next)
     }
 
     /// One request to the registry, including authentication and redirects.

@@ -8,6 +8,7 @@ mod docker;
 mod oci;
 mod plan;
 mod scan;
+mod signatures;
 mod tee;
 
 use super::defect::Defect;
@@ -16,6 +17,7 @@ use super::source::{self, Holder};
 use super::tar::reader::{FileInput, StreamInput};
 use crate::codec::inflate;
 use crate::error::{Error, Result, printable};
+use crate::signature::{PublicKey, Verified};
 use scan::Archive;
 use std::io::{self, Read};
 use std::path::Path;
@@ -46,6 +48,10 @@ pub struct Findings {
     pub compressed: usize,
     /// What could not be checked, and why.
     pub unchecked: Vec<String>,
+    /// The signatures that count, one for each image that is signed, where keys were named.
+    pub signatures: Vec<Verified>,
+    /// The images that are not signed by any of the keys, and what was found instead.
+    pub unsigned: Vec<Defect>,
     /// dockersave wrote it: a pull to the same path keeps its intact blobs.
     pub ours: bool,
 }
@@ -63,6 +69,12 @@ impl Findings {
     fn push(&mut self, defect: Defect) {
         if self.defects.len() < LINES {
             self.defects.push(defect);
+        }
+    }
+
+    fn unsigned(&mut self, subject: &str, why: &str) {
+        if self.unsigned.len() < LINES {
+            self.unsigned.push(Defect::new(subject, why));
         }
     }
 
@@ -109,6 +121,16 @@ pub fn verify(path: &Path) -> Result<Findings> {
 ///
 /// As [`verify`].
 pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
+    verify_signed(path, window, &[])
+}
+
+/// The same; and if there are keys, each image that `index.json` names must be signed by one of
+/// them. Its signatures are in the archive, or it is not.
+///
+/// # Errors
+///
+/// As [`verify`]. That something is not signed is no error, but a finding.
+pub fn verify_signed(path: &Path, window: u64, keys: &[PublicKey]) -> Result<Findings> {
     let mut findings = Findings::default();
     let budget = Budget::new(window);
     let archive = match source::open(path)? {
@@ -131,11 +153,11 @@ pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
         }
         Holder::Packed(file, _) => {
             let name = path.display().to_string();
-            return verify_reader_within(&mut &*file, &name, window);
+            return verify_reader_signed(&mut &*file, &name, window, keys);
         }
         Holder::Folder(folder) => Archive::of_folder(&folder, path, &budget, &mut findings)?,
     };
-    Ok(judge(&archive, findings))
+    Ok(judge(&archive, findings, keys))
 }
 
 /// Checks an archive from a stream in one pass, even if it is compressed with gzip or zstd.
@@ -154,6 +176,20 @@ pub fn verify_reader(reader: &mut dyn Read, name: &str) -> Result<Findings> {
 ///
 /// As [`verify`].
 pub fn verify_reader_within(reader: &mut dyn Read, name: &str, window: u64) -> Result<Findings> {
+    verify_reader_signed(reader, name, window, &[])
+}
+
+/// The same with keys, as [`verify_signed`] has them.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_reader_signed(
+    reader: &mut dyn Read,
+    name: &str,
+    window: u64,
+    keys: &[PublicKey],
+) -> Result<Findings> {
     let mut findings = Findings::default();
     let budget = Budget::new(window);
     let path = Path::new(name);
@@ -164,16 +200,19 @@ pub fn verify_reader_within(reader: &mut dyn Read, name: &str, window: u64) -> R
         })?;
     let mut input = StreamInput(&mut unpacked);
     let archive = Archive::of_tar(&mut input, None, path, &budget, &mut findings)?;
-    Ok(judge(&archive, findings))
+    Ok(judge(&archive, findings, keys))
 }
 
-fn judge(archive: &Archive, mut findings: Findings) -> Findings {
+fn judge(archive: &Archive, mut findings: Findings, keys: &[PublicKey]) -> Findings {
     let mut seen = scan::Seen::new(archive);
     let oci = oci::check(archive, &mut seen, &mut findings);
     let docker = docker::check(archive, oci.as_ref(), &mut seen, &mut findings);
     if oci.is_none() && !docker {
         let what = "has neither index.json nor manifest.json: it holds no image";
         findings.defect("the archive", what);
+    }
+    if !keys.is_empty() {
+        signatures::check(archive, oci.as_ref(), keys, &mut findings);
     }
     findings.blobs = seen.count();
     findings.ours = plan::is_ours(archive);

@@ -27,6 +27,13 @@ pub(super) struct Root {
     pub row: Option<usize>,
 }
 
+impl Root {
+    /// What messages call it.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+}
+
 /// An image in the archive.
 pub(super) struct Image {
     /// Of its manifest.

@@ -4,11 +4,12 @@
 use super::Findings;
 use super::oci::why;
 use super::scan::{Archive, READ};
+use crate::archive::documents;
 use crate::archive::plan::{Format, Plan, PlanOptions, Source};
 use crate::archive::source::metadata::Outline;
 use crate::archive::tar::header::{BLOCK, Kind};
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Companions, Image};
 use crate::manifest::{Content, Descriptor, Document, Kinds};
 use crate::reference::Reference;
 use std::borrow::Cow;
@@ -107,7 +108,9 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
 /// The plan of the images that index.json names.
 fn plan(archive: &Archive) -> Result<Plan> {
     let mut room = archive.room();
-    let index = Outline::parse(&bytes(archive, "index.json", &mut room)?, "index.json")?;
+    let text = bytes(archive, "index.json", &mut room)?;
+    let kept = documents::kept(&text)?;
+    let index = Outline::parse(&text, "index.json")?;
     let mut images: Vec<Image> = Vec::new();
     for child in index.manifests.unwrap_or_default() {
         let name = match child.name.as_str() {
@@ -130,6 +133,21 @@ fn plan(archive: &Archive) -> Result<Plan> {
             None => image(archive, &child.descriptor, reference, &mut room)?,
         };
         images.push(image);
+    }
+    // It stands behind all images, in one list, whomever it belongs to.
+    if let Some(first) = images.first_mut() {
+        take(&mut room, kept.len() * LAYER)?;
+        for digest in kept {
+            let size = archive.table.rows()[number(archive, &digest.path())?].size;
+            let (media_type, urls) = (String::new(), Vec::new());
+            let blob = Descriptor {
+                media_type,
+                digest,
+                size,
+                urls,
+            };
+            first.companions.blobs.push(blob);
+        }
     }
     let format = match archive.table.file("manifest.json") {
         Some(_) => Format::Docker,
@@ -162,6 +180,7 @@ fn image(
         layers,
         platform: None,
         warnings: Vec::new(),
+        companions: Companions::default(),
     })
 }
 

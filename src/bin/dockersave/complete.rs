@@ -26,7 +26,10 @@ fn names(flag: &Flag) -> Vec<String> {
 /// File names are left to readline, which handles quoting and tildes.
 fn bash() -> String {
     let mut cases = String::new();
-    for flag in FLAGS.iter().filter(|flag| flag.value.is_some()) {
+    for flag in FLAGS
+        .iter()
+        .filter(|flag| flag.value.is_some() && !flag.is_optional())
+    {
         let offer = match flag.offer() {
             Offer::Nothing => ":".to_owned(),
             Offer::File => "compopt -o default".to_owned(),
@@ -69,7 +72,8 @@ fn zsh() -> String {
     let mut specs = String::new();
     for flag in FLAGS {
         let text = escaped(flag.line, "\\[]:");
-        let action = flag.value.map_or(String::new(), |value| {
+        let value = flag.value.filter(|_| !flag.is_optional());
+        let action = value.map_or(String::new(), |value| {
             let action = match flag.offer() {
                 Offer::Nothing => " ".to_owned(),
                 Offer::File => "_files".to_owned(),
@@ -86,7 +90,7 @@ fn zsh() -> String {
             (false, _) => format!("({})", names.join(" ")),
         };
         for name in &names {
-            let joint = match (flag.value, name.starts_with("--")) {
+            let joint = match (value, name.starts_with("--")) {
                 (None, _) => "",
                 (_, true) => "=",
                 (_, false) => "+",
@@ -122,6 +126,7 @@ fn fish() -> String {
             .map_or(String::new(), |short| format!(" -s {short}"));
         let value = match (flag.value, flag.offer()) {
             (None, _) => String::new(),
+            _ if flag.is_optional() => String::new(),
             (_, Offer::Nothing) => " -x".to_owned(),
             (_, Offer::File) => " -r -F".to_owned(),
             (_, Offer::Directory) => " -x -a '(__fish_complete_directories)'".to_owned(),

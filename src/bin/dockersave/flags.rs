@@ -22,6 +22,10 @@ pub(super) struct Low {
     pub key: Option<PathBuf>,
     pub skip_verify: bool,
     pub date: Option<u64>,
+    pub signed_by: Vec<PathBuf>,
+    pub policy: Option<PathBuf>,
+    pub keep_signatures: bool,
+    pub keep_referrers: Option<String>,
     pub working_dir: Option<PathBuf>,
     pub tarname: Option<PathBuf>,
     pub output: Option<PathBuf>,
@@ -69,6 +73,7 @@ pub(super) enum Query {
     Sha,
     Tags,
     Platforms,
+    Referrers,
     DryRun,
 }
 
@@ -216,6 +221,11 @@ impl Flag {
         }
     }
 
+    /// Is its value one that may be left out, and stands behind an equals sign?
+    pub fn is_optional(&self) -> bool {
+        self.value.is_some_and(|value| value.starts_with('['))
+    }
+
     /// Whether it may be given more than once, each time with another value.
     pub fn repeats(&self) -> bool {
         self.more.contains("May be given more than once.")
@@ -257,6 +267,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("all-platforms" None, None, 0, "pull the images of all platforms, as an OCI layout",
         "The index and its attestations are kept as they are.",
         |low, _| { low.all_platforms = true; Ok(()) }),
+    flag!("keep-signatures" None, None, 0, "also put the image's signatures into the archive",
+        "The index comes with them, because people mostly sign that. --verify --signed-by checks them offline; cosign verify --local-image takes the unpacked archive if cosign 3 signed the manifest itself.",
+        |low, _| { low.keep_signatures = true; Ok(()) }),
+    flag!("keep-referrers" None, Some("[=TYPE]"), 0, "also put SBOMs and other referrers into the archive",
+        "Only those of this artifact type, or all. They become blobs of the archive without an entry in index.json, because some loaders take one entry only.",
+        |low, value| { low.keep_referrers = Some(value.text()?); Ok(()) }),
     flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Replaces --working-dir and --tarname. Standard output gets the same archive, in order and without disk: dockersave debian -o - | docker load. Descriptors (/dev/stdout, /dev/fd/3), FIFOs, sockets and devices are written to in the same way, not replaced; a FIFO must get a reader within --timeout.",
         |low, value| { low.output = Some(value.path()?); Ok(()) }),
     flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
@@ -311,6 +327,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("date" None, Some("YYYY-MM-DD"), 3, "the date to check certificates against, if the clock is wrong",
         "Without it, a clock before the date of this program counts as that date.",
         |low, value| { low.date = Some(value.date()?); Ok(()) }),
+    flag!("signed-by" None, Some("FILE"), 3, "pull only images signed with this public key (PEM)",
+        "May be given more than once. One of the keys (ECDSA P-256 or P-384, Ed25519, RSA) must have signed the manifest, or the index that names it, with cosign; the signature may be a tag, a referrer or a bundle. It is checked before the first layer is downloaded, or in the archive with --verify. Transparency logs, certificates and attestations do not count; for keyless signatures run cosign verify IMAGE first and pull the digest that it prints.",
+        |low, value| { low.signed_by.push(value.path()?); Ok(()) }),
+    flag!("policy" None, Some("FILE"), 3, "pull only images that this policy.json accepts",
+        "The format is that of containers-policy.json(5). Understood are the default, the scopes of docker, and the requirements reject, insecureAcceptAnything and sigstoreSigned with keyPath, keyPaths or keyData; an image that needs anything else is refused. signedIdentity works as in podman for older signatures. A bundle of cosign 3 names no repository: it counts only if signedIdentity is left out.",
+        |low, value| { low.policy = Some(value.path()?); Ok(()) }),
     flag!("mirror" None, Some("URL"), 4, "ask this registry first, and the real one if it fails",
         "May be given more than once. Tags are still resolved at the real registry, and everything is checked against its digest, so a mirror cannot change an image. URL is [SCHEME://]HOST[:PORT][/PREFIX]; its credentials are looked up under its own name.",
         |low, value| { low.mirrors.push(value.text()?); Ok(()) }),
@@ -363,6 +385,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("platforms" None, None, 6, "list the image's platforms with digests and sizes",
         "The size is that of the layers. Takes one request for the index and one for each manifest in it; each may count as a pull.",
         |low, _| query(low, Query::Platforms)),
+    flag!("referrers" None, None, 6, "list what refers to the image: type, digest, size",
+        "Those of the manifest or index that the tag names; with --platform, of that platform's manifest. --json includes their annotations.",
+        |low, _| query(low, Query::Referrers)),
     flag!("dry-run" None, None, 6, "print what would be downloaded and what is already here",
         "One line per entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and a partial file's claims are checked only when the pull resumes.",
         |low, _| query(low, Query::DryRun)),

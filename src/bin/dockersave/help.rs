@@ -44,7 +44,10 @@ pub(super) const STATUSES: &[(u8, &str)] = &[
     (3, "access denied: missing or wrong credentials"),
     (4, "no such image, tag or platform"),
     (5, "network failure: run it again, what arrived is kept"),
-    (6, "digest or size mismatch, or --verify found a defect"),
+    (
+        6,
+        "digest or size mismatch, missing signature, or --verify found a defect",
+    ),
     (7, "disk or output failure; a closed pipe gives no message"),
     (
         8,
@@ -58,7 +61,10 @@ fn head(flag: &Flag) -> String {
         .map_or("    ".to_owned(), |short| format!("-{short}, "));
     let value = flag
         .value
-        .map_or(String::new(), |value| format!(" {value}"));
+        .map_or(String::new(), |value| match flag.is_optional() {
+            true => value.to_owned(),
+            false => format!(" {value}"),
+        });
     format!("  {short}--{}{value}", flag.long)
 }
 

@@ -74,7 +74,7 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     }
     if let Some(archive) = &low.verify {
         options::check_verify(&low)?;
-        return verify::run(archive, low.inflate_memory, low.json);
+        return verify::run(archive, &low);
     }
     let running = Running::default();
     let signals = watch(&running);

@@ -108,9 +108,10 @@ fn option(out: &mut String, flag: &Flag) {
     let short = flag
         .short
         .map_or(String::new(), |short| format!("\\fB\\-{short}\\fR, "));
-    let value = flag
-        .value
-        .map_or(String::new(), |value| format!(" \\fI{}\\fR", roff(value)));
+    let value = flag.value.map_or(String::new(), |value| {
+        let blank = if flag.is_optional() { "" } else { " " };
+        format!("{blank}\\fI{}\\fR", roff(value))
+    });
     let _ = writeln!(
         out,
         ".TP\n{short}\\fB\\-\\-{}\\fR{value}\n{}.",

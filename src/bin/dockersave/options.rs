@@ -108,6 +108,12 @@ impl Options {
         if low.quiet && low.verbose {
             return wrong("--quiet and --verbose", "contradict each other");
         }
+        if low.query == Some(Query::Referrers) && low.all_platforms {
+            return wrong(
+                "--referrers",
+                "are those of one manifest; leave --all-platforms out",
+            );
+        }
         let target = target(&low, &references[0]);
         refuse_contradictions(&low, &target)?;
         let domain = references[0].domain();
@@ -187,6 +193,20 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
             "changes the manifests, but --all-platforms keeps the index that names them",
         ),
         (
+            low.gunzip && (low.keep_signatures || low.keep_referrers.is_some()),
+            "--gunzip",
+            "makes another manifest, which no signature or referrer is of; leave --keep-signatures and --keep-referrers out",
+        ),
+        (
+            low.query.is_some_and(|query| query != Query::DryRun)
+                && (!low.signed_by.is_empty()
+                    || low.policy.is_some()
+                    || low.keep_signatures
+                    || low.keep_referrers.is_some()),
+            "--signed-by, --policy, --keep-signatures and --keep-referrers",
+            "are for pulls and --dry-run",
+        ),
+        (
             low.inflate_limit.is_some() && !low.gunzip,
             "--inflate-limit",
             "requires --gunzip",
@@ -259,6 +279,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     let taken = Low {
         verify: low.verify.clone(),
         inflate_memory: low.inflate_memory,
+        signed_by: low.signed_by.clone(),
         quiet: low.quiet,
         json: low.json,
         verbose: low.verbose,
@@ -267,7 +288,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     };
     if *low != taken {
         return wrong(
-            "checks an existing archive and pulls nothing; use it only with --inflate-memory, --json, --quiet, --verbose and --progress",
+            "checks an existing archive and pulls nothing; use it only with --signed-by, --inflate-memory, --json, --quiet, --verbose and --progress",
         );
     }
     Ok(())
@@ -434,6 +455,9 @@ mod tests {
             &["a", "--all-platforms", "--arch", "arm"],
             &["a", "--all-platforms", "--format", "docker"],
             &["a", "--all-platforms", "--gunzip"],
+            &["a", "--gunzip", "--keep-signatures"],
+            &["a", "--sha", "--signed-by", "k"],
+            &["a", "--referrers", "--all-platforms"],
             &["a", "--inflate-limit", "1G"],
             &["a", "--gunzip", "--inflate-limit", "1X"],
             &["a", "--limit-rate", "0"],

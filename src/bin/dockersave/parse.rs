@@ -40,6 +40,7 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Low> {
         };
         let name = format!("--{}", flag.long);
         let value = match flag.value {
+            Some(_) if flag.is_optional() => parser.optional_value().unwrap_or_default(),
             Some(what) => parser
                 .value()
                 .map_err(|_| usage(&name, format!("needs a value, {what}")))?,

@@ -1,13 +1,13 @@
 //! The pull command: resolve, plan, fill the output, print its path.
 
 use super::error::{Error, Result, STANDARD_OUTPUT};
-use super::flags::Mode;
+use super::flags::{Low, Mode};
 use super::options::{Options, Target};
 use super::output::{Stream, TERMINAL};
 use super::{Shown, json, lock, print_json, print_path, query};
 use dockersave::{
-    Client, Image, Plan, PlanOptions, Pull, Reference, Report, check_directory, check_file,
-    image_names,
+    Client, Image, Plan, PlanOptions, Policy, Pull, Reference, Report, Requirements,
+    check_directory, check_file, image_names,
 };
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -169,14 +169,30 @@ fn standard_output() -> Result<File> {
         .map_err(|error| Error::output(Path::new(STANDARD_OUTPUT), "opening", error))
 }
 
+/// What the images have to come with.
+fn requirements(low: &Low) -> Result<Requirements> {
+    let mut wanted = Requirements::default().keep_signatures(low.keep_signatures);
+    for key in super::verify::keys(low)? {
+        wanted = wanted.signed_by(key);
+    }
+    if let Some(path) = &low.policy {
+        wanted = wanted.policy(Policy::read(path)?);
+    }
+    if let Some(kind) = &low.keep_referrers {
+        wanted = wanted.keep_referrers(kind);
+    }
+    Ok(wanted)
+}
+
 fn resolve(client: &Client, options: &Options, progress: &Shown) -> Result<Vec<Image>> {
+    let wanted = requirements(&options.low)?;
     let mut images = Vec::new();
     for reference in &options.references {
         let repository = client.repository(reference)?;
         let image = if options.low.all_platforms {
-            repository.all_platforms()?
+            repository.all_platforms_with(&wanted)?
         } else {
-            repository.image(options.platform.as_ref())?
+            repository.image_with(options.platform.as_ref(), &wanted)?
         };
         for warning in image.warnings() {
             lock(progress).note(&format!("dockersave: warning: {warning}"));

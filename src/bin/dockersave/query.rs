@@ -8,7 +8,7 @@ use super::options::{Options, Target};
 use super::progress::size;
 use super::{Shown, print, print_bytes, print_json};
 use dockersave::text::{printable, without_secrets};
-use dockersave::{Client, Image, Platform, Repository};
+use dockersave::{Client, Image, Platform, Repository, Verified};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -26,6 +26,7 @@ pub(super) fn answer(
         Query::Sha => sha(&repository, options),
         Query::Metadata => metadata(&repository, options),
         Query::Platforms => platforms(&repository, options.low.json),
+        Query::Referrers => referrers(&repository, options),
         Query::DryRun => dry_run(client, options, shown),
     }
 }
@@ -181,17 +182,75 @@ fn platforms(repository: &Repository<'_>, json: bool) -> Result<()> {
     print_json(&(object.finish() + "\n"))
 }
 
+/// What refers to a manifest.
+fn referrers(repository: &Repository<'_>, options: &Options) -> Result<()> {
+    let platform = options.platform.as_ref();
+    let digest = repository.digest(platform)?;
+    let list = repository.referrers(&digest)?;
+    if !options.low.json {
+        let mut text = String::new();
+        for one in &list {
+            let kind = match one.artifact_type.as_str() {
+                "" => &one.descriptor.media_type,
+                kind => kind,
+            };
+            let (kind, descriptor) = (printable(kind, 128), &one.descriptor);
+            let _ = writeln!(text, "{kind}\t{}\t{}", descriptor.digest, descriptor.size);
+        }
+        return print(&text);
+    }
+    let items = list.iter().map(|one| {
+        Object::new()
+            .text("artifactType", &one.artifact_type)
+            .text("mediaType", &one.descriptor.media_type)
+            .text("digest", &one.descriptor.digest.to_string())
+            .number("size", one.descriptor.size)
+            .raw("annotations", &texts(&one.annotations))
+            .finish()
+    });
+    let object = named(repository, platform)
+        .text("digest", &digest.to_string())
+        .raw("referrers", &array(&items.collect::<Vec<_>>()));
+    print_json(&(object.finish() + "\n"))
+}
+
+fn texts(pairs: &[(String, String)]) -> String {
+    let object = pairs.iter().fold(Object::new(), |object, (name, text)| {
+        object.text(name, text)
+    });
+    object.finish()
+}
+
+/// Signatures that count, as JSON.
+pub(super) fn signatures(list: &[Verified]) -> String {
+    let items = list.iter().map(|one| {
+        Object::new()
+            .text("key", &one.key)
+            .text("covers", &one.covers.to_string())
+            .text("form", one.form.name())
+            .text("predicateType", &one.predicate)
+            .maybe("identity", one.identity.as_deref())
+            .raw("claims", &texts(&one.claims))
+            .finish()
+    });
+    array(&items.collect::<Vec<_>>())
+}
+
 /// The images of an archive, as JSON.
 pub(super) fn members(images: &[Image]) -> String {
     let items = images.iter().map(|image| {
-        Object::new()
+        let object = Object::new()
             .text("reference", &image.reference().to_string())
             .text("digest", &image.manifest().digest().to_string())
             .maybe(
                 "platform",
                 image.platform().map(Platform::to_string).as_deref(),
-            )
-            .finish()
+            );
+        match image.signatures() {
+            [] => object,
+            list => object.raw("signatures", &signatures(list)),
+        }
+        .finish()
     });
     array(&items.collect::<Vec<_>>())
 }

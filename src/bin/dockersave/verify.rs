@@ -1,16 +1,18 @@
 //! The verify command: prints one line per defect, or that the archive is sound.
 
 use super::error::{Error, Result, count};
+use super::flags::Low;
 use super::json::{Object, array, ascii};
-use super::{print, print_json};
+use super::{print, print_json, query};
 use dockersave::text::printable;
-use dockersave::{Findings, WINDOW, partial_path, verify_reader_within, verify_within};
+use dockersave::{Findings, PublicKey, WINDOW, partial_path, verify_reader_signed, verify_signed};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 
-pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
-    let window = memory.unwrap_or(WINDOW);
+pub(super) fn run(path: &Path, low: &Low) -> Result<()> {
+    let keys = keys(low)?;
+    let window = low.inflate_memory.unwrap_or(WINDOW);
     let (findings, name) = if path == Path::new("-") {
         let mut stdin = std::io::stdin().lock();
         if stdin.is_terminal() {
@@ -18,17 +20,22 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
             return Err(Error::usage("--verify -", why));
         }
         let name = "standard input".to_owned();
-        (verify_reader_within(&mut stdin, &name, window)?, name)
+        (
+            verify_reader_signed(&mut stdin, &name, window, &keys)?,
+            name,
+        )
     } else {
         let name = printable(&path.to_string_lossy(), 300);
-        let findings = verify_within(path, window).map_err(|error| missing(error, path, &name))?;
+        let findings =
+            verify_signed(path, window, &keys).map_err(|error| missing(error, path, &name))?;
         (findings, name)
     };
-    match json {
+    match low.json {
         true => print_json(&object(&findings, &name))?,
         false => print(&lines(&findings, &name))?,
     }
     match findings.defects.len() {
+        0 if !findings.unsigned.is_empty() => Err(unsigned(&findings, name)),
         0 if findings.is_sound() && findings.compressed > 0 => Err(Error::Uninflated {
             archive: name,
             layers: findings.compressed,
@@ -44,6 +51,27 @@ pub(super) fn run(path: &Path, memory: Option<u64>, json: bool) -> Result<()> {
             ours: findings.ours,
         }),
     }
+}
+
+/// The keys that were named.
+pub(super) fn keys(low: &Low) -> Result<Vec<PublicKey>> {
+    low.signed_by
+        .iter()
+        .map(|path| Ok(PublicKey::read(path)?))
+        .collect()
+}
+
+fn unsigned(findings: &Findings, archive: String) -> Error {
+    Error::Library(dockersave::Error::Unsigned {
+        what: archive,
+        why: match &findings.unsigned[..] {
+            [one] => format!("is sound, but not signed: {one}"),
+            more => format!(
+                "is sound, but {} are not signed",
+                count(more.len(), "image")
+            ),
+        },
+    })
 }
 
 /// A missing archive may be one that is not finished yet.
@@ -84,6 +112,15 @@ fn object(findings: &Findings, name: &str) -> String {
         .raw("defects", &array(&defects))
         .raw("unchecked", &texts(&findings.unchecked))
         .raw("absent", &texts(&findings.absent));
+    let object = match findings.signatures.len() + findings.unsigned.len() {
+        0 => object,
+        _ => {
+            let unsigned: Vec<String> = findings.unsigned.iter().map(ToString::to_string).collect();
+            object
+                .raw("signatures", &query::signatures(&findings.signatures))
+                .raw("unsigned", &texts(&unsigned))
+        }
+    };
     object.finish() + "\n"
 }
 
@@ -94,6 +131,12 @@ fn lines(findings: &Findings, name: &str) -> String {
     }
     for line in &findings.unchecked {
         let _ = writeln!(text, "not checked: {line}");
+    }
+    for one in &findings.unsigned {
+        let _ = writeln!(text, "not signed: {one}");
+    }
+    for one in &findings.signatures {
+        let _ = writeln!(text, "signed by {}: {}", one.key, one.covers);
     }
     if findings.is_sound() {
         let _ = write!(

@@ -13,7 +13,7 @@ use super::Repository;
 use crate::budget::Lease;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::{Image, is_index, is_manifest};
+use crate::image::{Companions, Image, is_index, is_manifest};
 use crate::manifest::{
     CONFIG_LIMIT, Config, Content, Descriptor, Document, Kinds, MOST, PassedOver,
 };
@@ -29,6 +29,8 @@ const FETCHES: usize = 64;
 pub(crate) struct Candidate {
     pub descriptor: Descriptor,
     pub platform: Option<Platform>,
+    /// The indexes that lead to it, the outermost first.
+    indexes: Arc<[Digest]>,
     /// Its share of the budget.
     _lease: Arc<Lease>,
 }
@@ -106,7 +108,10 @@ impl Repository<'_> {
     }
 
     fn of_entry(&self, index: &Document, candidate: &Candidate) -> Result<Image> {
-        self.complete(self.child(index, &candidate.descriptor, Kinds::Images)?)
+        let mut image =
+            self.complete(self.child(index, &candidate.descriptor, Kinds::Images)?)?;
+        image.companions.indexes = candidate.indexes.to_vec();
+        Ok(image)
     }
 
     /// Entries without a platform are legal; their configs state it. Those that are not images or
@@ -170,9 +175,9 @@ impl Repository<'_> {
     fn found_in(&self, document: &Document) -> Result<(Vec<Candidate>, Option<Error>)> {
         let (mut found, mut lost) = (Vec::new(), None);
         let mut seen = vec![*document.digest()];
-        let (mut total, depth) = (0, 1);
+        let (mut total, path) = (0, seen.clone());
         self.flatten(
-            document, depth, &mut total, &mut seen, &mut found, &mut lost,
+            document, &path, &mut total, &mut seen, &mut found, &mut lost,
         )?;
         Ok((found, lost))
     }
@@ -180,7 +185,7 @@ impl Repository<'_> {
     fn flatten(
         &self,
         document: &Document,
-        depth: usize,
+        path: &[Digest],
         total: &mut usize,
         seen: &mut Vec<Digest>,
         found: &mut Vec<Candidate>,
@@ -205,12 +210,13 @@ impl Repository<'_> {
                 self.reference, one.why
             ));
         }
+        let indexes: Arc<[Digest]> = path.into();
         for entry in entries.iter().filter(|entry| !entry.companion) {
             if is_index(entry) {
                 if seen.contains(&entry.descriptor.digest) {
                     continue;
                 }
-                if depth >= DEPTH || seen.len() >= FETCHES {
+                if path.len() >= DEPTH || seen.len() >= FETCHES {
                     return Err(Error::malformed(
                         format!("the index of {}", self.reference),
                         format!(
@@ -220,7 +226,10 @@ impl Repository<'_> {
                 }
                 seen.push(entry.descriptor.digest);
                 match self.child(document, &entry.descriptor, Kinds::Images) {
-                    Ok(nested) => self.flatten(&nested, depth + 1, total, seen, found, lost)?,
+                    Ok(nested) => {
+                        let path = [path, &[entry.descriptor.digest]].concat();
+                        self.flatten(&nested, &path, total, seen, found, lost)?;
+                    }
                     Err(error) if is_of_one_entry(&error) => {
                         self.client.note(&format!("{error}; skipped"));
                         lost.get_or_insert(error);
@@ -231,6 +240,7 @@ impl Repository<'_> {
                 found.push(Candidate {
                     descriptor: entry.descriptor.clone(),
                     platform: entry.platform.clone(),
+                    indexes: indexes.clone(),
                     _lease: lease.clone(),
                 });
             }
@@ -265,6 +275,7 @@ impl Repository<'_> {
             diff_ids: parsed.diff_ids,
             platform: parsed.platform,
             warnings: Vec::new(),
+            companions: Companions::default(),
         })
     }
 

@@ -2,7 +2,7 @@
 //! without angle brackets, without a relation, in single quotes, with several relations in one.
 
 /// The target of the link to the next page, or the first link if none has a relation.
-pub(super) fn next<'f>(fields: impl Iterator<Item = &'f str>) -> Option<String> {
+pub(in crate::registry) fn next<'f>(fields: impl Iterator<Item = &'f str>) -> Option<String> {
     let mut bare = None;
     for field in fields {
         let mut rest = field;

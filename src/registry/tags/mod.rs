@@ -1,6 +1,6 @@
 //! All tags of a repository, page by page, in bounded memory and without loops.
 
-mod link;
+pub(super) mod link;
 pub(crate) mod page;
 
 use super::content_encoding::{self, Coding};
@@ -183,7 +183,10 @@ impl<'a> Tags<'a> {
         };
         let next = link::next(response.head.fields.all("link"));
         self.following = match next {
-            Some(next) => self.resolve(&answered, &next).map(Some),
+            Some(next) => self
+                .repository
+                .next_page(&answered, &next, "of tags")
+                .map(Some),
             None => Ok(None),
         };
         let coding = Coding::of(&response.head);
@@ -253,23 +256,6 @@ impl<'a> Tags<'a> {
     /// tags that they have until then.
     pub fn is_at_hand(&self) -> bool {
         self.page.as_ref().is_some_and(Page::is_at_hand)
-    }
-
-    /// Relative links are common; a host that is neither the registry nor answered for it is
-    /// refused (server-side request forgery). A registry behind a proxy may not know whether it is
-    /// reached with HTTPS.
-    fn resolve(&self, from: &Url, link: &str) -> Result<Url> {
-        let wrong = |why: String| {
-            Error::malformed(format!("the next page of tags at {}", from.origin), why)
-        };
-        let mut next = from.join(link).map_err(wrong)?;
-        if next.origin.host == from.origin.host && from.origin.secure != next.origin.secure {
-            next.origin = from.origin.clone();
-        }
-        if next.origin != from.origin && next.origin != self.repository.base.origin {
-            return Err(wrong(format!("leads to another host, {}", next.origin)));
-        }
-        Ok(next)
     }
 }
 
