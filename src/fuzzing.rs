@@ -15,6 +15,7 @@ use crate::net::url::Url;
 use crate::reference::Reference;
 use crate::registry::auth::{challenge, credentials, realm};
 use crate::registry::tags::page::Page;
+use crate::signature::{self, Payload, Policy, PublicKey};
 use crate::{Findings, verify, verify_reader};
 use rustix::fs::MemfdFlags;
 use std::fs::File;
@@ -42,6 +43,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("url", url),
     ("archive", archive),
     ("verdict", verdict),
+    ("bundle", bundle),
+    ("payload", payload),
+    ("key", key),
+    ("policy", policy),
 ];
 
 /// Runs one target on one input; `false` if there is no such target.
@@ -244,6 +249,69 @@ fn url(data: &[u8]) {
         assert!(url.target.starts_with('/'));
         assert!(url.target.bytes().all(|c| c.is_ascii_graphic()), "{url}");
         assert!(!url.origin.authority().contains(['\r', '\n', ' ', '/', '@']));
+    }
+}
+
+/// Keys whose signatures are among the seeds, and the digest that these cover.
+fn signers() -> Vec<PublicKey> {
+    let keys = [
+        &include_bytes!("../tests/fuzz/seeds/key/0")[..],
+        include_bytes!("../tests/fuzz/seeds/key/2"),
+    ];
+    let keys = keys
+        .iter()
+        .filter_map(|pem| PublicKey::from_pem(pem, "k").ok());
+    keys.collect()
+}
+
+const SIGNED: &str = "sha256:ff8122e744d11d6508f112986ef56008128e61e0128c1bc578a76c7dad37dde1";
+
+/// Whatever becomes of a signature, nothing else is ever found to be signed.
+fn signed(payload: &Payload, data: &[u8]) {
+    if let Ok(found) = signature::check(payload, data, &signers()) {
+        assert_eq!(found.len(), 1);
+        assert!(found.iter().all(|(digest, _)| digest.to_string() == SIGNED));
+    }
+}
+
+fn bundle(data: &[u8]) {
+    signed(&Payload::Bundle, data);
+}
+
+/// A signature's line and its payload; or a manifest of signatures.
+fn payload(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let (line, payload) = data.split_at(end);
+    let signature = String::from_utf8_lossy(line).into_owned();
+    signed(
+        &Payload::Simple { signature },
+        payload.get(1..).unwrap_or_default(),
+    );
+    if let Ok(manifest) = signature::Manifest::parse(data, "the manifest") {
+        assert!(manifest.layers.len() <= manifest.parts.len());
+    }
+}
+
+/// A key in PEM, and one whose encoding is this.
+fn key(data: &[u8]) {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(data);
+    let wrapped = format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n");
+    for pem in [data, wrapped.as_bytes()] {
+        if let Ok(key) = PublicKey::from_pem(pem, "k") {
+            assert!(!key.signed(b"message", data));
+        }
+    }
+}
+
+fn policy(data: &[u8]) {
+    let Ok(policy) = Policy::parse(data, "p.json") else {
+        return;
+    };
+    for name in ["r.example/a:1", "x.y.example.com/b", "debian"] {
+        if let Ok(reference) = name.parse() {
+            let _ = policy.needed(&reference);
+        }
     }
 }
 
