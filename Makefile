@@ -49,7 +49,7 @@ fuzz: ## fuzz all parsers of untrusted input, ten minutes each (FUZZ_SECONDS=600
 
 real: ## test with real registries and loaders (root; starts and ends its own)
 	$(CARGO) build --release --locked --bin dockersave --example registry
-	CRANE=$$(tests/real/crane) SID=$$(tests/real/sid) tests/real/run $(BINARY) $(REGISTRY)
+	CRANE=$$(tests/real/crane) COSIGN=$$(tests/real/cosign) SID=$$(tests/real/sid) tests/real/run $(BINARY) $(REGISTRY)
 
 static-all: ## build static binaries for amd64, arm64, armv7 and riscv64 in dist/
 	cross/build

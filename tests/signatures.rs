@@ -669,7 +669,7 @@ fn damage_to_what_is_kept_is_found() {
     assert!(
         outcome
             .stdout
-            .contains("holds other bytes than its name says"),
+            .contains("does not have the digest in its name"),
         "{}",
         outcome.stdout
     );
