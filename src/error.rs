@@ -67,6 +67,15 @@ pub enum Error {
         /// By whose key, what was found instead, and why it does not count.
         why: String,
     },
+    /// An archive is thin, and a layer that it lacks is in no base that was named. Status 9.
+    Thin {
+        /// The archive.
+        archive: String,
+        /// How many layers are needed.
+        layers: usize,
+        /// What they have together, in bytes.
+        size: u64,
+    },
     /// The disk or the output failed: full, read-only, closed. Status 7.
     Output {
         /// The file, directory or stream.
@@ -130,6 +139,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Input { .. }
             | Self::Unsupported { .. } => 1,
+            Self::Thin { .. } => 9,
             Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
         }
     }
@@ -239,6 +249,15 @@ impl fmt::Display for Message<'_> {
                     advice => write!(f, "; {advice}"),
                 }
             }
+            Error::Thin {
+                archive,
+                layers,
+                size,
+            } => write!(
+                f,
+                "{archive}: is thin, and needs {} of {size} bytes that no base here has; name one that has them with --base",
+                count(*layers, "layer")
+            ),
             Error::Tls { host, why } => write!(f, "{host}: {why}"),
             Error::Malformed { document, why } => write!(f, "{document}: {why}"),
             Error::TooLarge { what, limit } => {

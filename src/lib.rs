@@ -86,7 +86,9 @@ mod time;
 pub use crate::archive::plan::{Entry, Format, Plan, PlanOptions};
 pub use crate::archive::sink::directory::check_target as check_directory;
 pub use crate::archive::sink::file::{check_target as check_file, partial_path};
+pub use archive::base::Base;
 pub use archive::defect::Defect;
+pub use archive::thin::Missing;
 pub use archive::verify::{
     Findings, WINDOW, verify, verify_reader, verify_reader_signed, verify_reader_within,
     verify_signed, verify_within,

@@ -263,6 +263,10 @@ pub(crate) struct WireAnnotations {
     pub name: Text,
     #[serde(rename = "org.opencontainers.image.ref.name")]
     pub tag: Text,
+    #[serde(rename = "io.github.antmicro.dockersave.missing")]
+    pub missing: Text,
+    #[serde(rename = "io.github.antmicro.dockersave.whole")]
+    pub whole: Text,
 }
 
 /// Which manifests are accepted.

@@ -81,3 +81,5 @@ mod verify;
 mod dialects;
 // Archives as people have them.
 mod archives;
+// Archives without what the target has.
+mod thin;

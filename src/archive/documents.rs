@@ -1,6 +1,7 @@
 //! Documents that no registry serves: `index.json`, `manifest.json`, and the manifest of an image
 //! with inflated layers. Pure text; [`super::plan`] decides where it goes.
 
+use super::thin::{MISSING, Missing, Thin, WHOLE, missing_text};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::image::{Companions, Image};
@@ -9,6 +10,7 @@ use crate::manifest::{Content, Document, OCI_INDEX};
 use crate::reference::Reference;
 use miniserde::Deserialize;
 use miniserde::json::{Number, Value};
+use std::collections::BTreeSet;
 
 /// `manifest.json` of a docker-archive: one item per image, its tags in the familiar form.
 pub(super) fn manifest_json(images: &[Image]) -> String {
@@ -45,7 +47,9 @@ pub(super) fn manifest_json(images: &[Image]) -> String {
 ///
 /// If it is `alone`, without a manifest.json that repeats the names, it includes a digest of them:
 /// nothing else in the archive would reveal a damaged name.
-pub(super) fn index_json(images: &[Image], alone: bool) -> String {
+///
+/// In a `thin` archive each entry of an image that lacks layers says so.
+pub(super) fn index_json(images: &[Image], alone: bool, thin: Option<&Thin>) -> String {
     let kept = Companions::digests(images.iter().map(|image| &image.companions));
     let mut entries = Vec::new();
     let mut names = String::new();
@@ -67,17 +71,18 @@ pub(super) fn index_json(images: &[Image], alone: bool) -> String {
             (false, Content::Manifest { .. }) => r#","kind":"dev.cosignproject.cosign/image""#,
             (false, Content::Index(_)) => r#","kind":"dev.cosignproject.cosign/imageIndex""#,
         };
+        let more = kind.to_owned() + &thin.map_or(String::new(), |thin| lacks(image, thin));
         if named.is_empty() {
-            let kind = kind.get(1..).map_or(String::new(), |kind| {
-                format!(r#","annotations":{{{kind}}}"#)
+            let annotations = more.get(1..).map_or(String::new(), |more| {
+                format!(r#","annotations":{{{more}}}"#)
             });
-            entries.push(format!("{{{descriptor}{kind}}}"));
+            entries.push(format!("{{{descriptor}{annotations}}}"));
         }
         for (name, tag) in named {
             names.push_str(&name);
             names.push('\n');
             entries.push(format!(
-                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}{kind}}}}}"#,
+                r#"{{{descriptor},"annotations":{{"io.containerd.image.name":{},"org.opencontainers.image.ref.name":{}{more}}}}}"#,
                 quoted(&name),
                 quoted(tag)
             ));
@@ -124,6 +129,32 @@ pub(super) fn kept(index: &[u8]) -> Result<Vec<Digest>> {
     let wire: WireIndex = crate::json::parse(index, "index.json")?;
     let list = wire.annotations.0.map(|own| own.kept.0).unwrap_or_default();
     list.split_ascii_whitespace().map(str::parse).collect()
+}
+
+/// The annotations of an image that lacks layers, each behind a comma; empty for one that has them all.
+fn lacks(image: &Image, thin: &Thin) -> String {
+    let missing = missing(image, &thin.left_out);
+    if missing.is_empty() {
+        return String::new();
+    }
+    let text = missing_text(&missing);
+    format!(r#","{MISSING}":"{text}","{WHOLE}":"{}""#, thin.whole.text())
+}
+
+/// The layers of an image that are left out, the lowest first, each once.
+pub(super) fn missing(image: &Image, left_out: &BTreeSet<Digest>) -> Vec<Missing> {
+    let mut found: Vec<Missing> = Vec::new();
+    for (number, layer) in image.layers.iter().enumerate() {
+        let digest = layer.digest;
+        if left_out.contains(&digest) && !found.iter().any(|known| known.digest == digest) {
+            found.push(Missing {
+                digest,
+                size: layer.size,
+                diff_id: image.diff_ids.get(number).copied(),
+            });
+        }
+    }
+    found
 }
 
 /// Each manifest once, with all references to it in their order.

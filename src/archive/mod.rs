@@ -1,9 +1,13 @@
 //! Archives: the plan of a new one, the outputs it is written to, and existing ones.
 
+pub(crate) mod base;
 pub(crate) mod defect;
 mod documents;
+mod inventory;
 pub(crate) mod plan;
+pub(crate) mod rebuild;
 pub(crate) mod sink;
 pub(crate) mod source;
 mod tar;
+pub(crate) mod thin;
 pub(crate) mod verify;

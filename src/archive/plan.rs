@@ -6,21 +6,22 @@
 //! 0), and there are no directories, links or PAX headers, which loaders disagree about. All sizes
 //! are known from the manifests, so every blob has its place before its first byte is requested.
 
-use super::documents::{distinct, index_json, manifest_json, with_layers};
+use super::base::Base;
+use super::documents::{distinct, index_json, manifest_json, missing, with_layers};
+use super::tar::writer::{BLOCK, header, header_size, padding};
+use super::thin::{Missing, Thin, Whole};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::manifest::{Content, Descriptor};
 use crate::reference::Reference;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The most bytes of manifests that a run may have to rewrite.
 const INFLATABLE: u64 = 512 << 10;
-
-/// The block size of a tar.
-const BLOCK: u64 = 512;
 
 /// Which loaders the archive is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,17 @@ pub enum Format {
 #[non_exhaustive]
 pub struct PlanOptions {
     format: Format,
+    leave: Leave,
+}
+
+/// Which layers are left out.
+#[derive(Clone, Debug, Default)]
+enum Leave {
+    #[default]
+    Nothing,
+    /// Those that a target has, as far as it finds them there.
+    Base(Base),
+    These(BTreeSet<Digest>),
 }
 
 impl PlanOptions {
@@ -45,6 +57,20 @@ impl PlanOptions {
     /// an OCI layout, because a docker-archive cannot hold them.
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
+        self
+    }
+
+    /// Leaves out the layers that a target has already. The archive is a thin one then, and says so
+    /// in index.json; all documents of the images are in it. Where nothing can be left out, it is
+    /// the full one.
+    pub fn base(mut self, base: Base) -> Self {
+        self.leave = Leave::Base(base);
+        self
+    }
+
+    /// Leaves these layers out, wherever they stand.
+    pub(crate) fn without(mut self, layers: BTreeSet<Digest>) -> Self {
+        self.leave = Leave::These(layers);
         self
     }
 }
@@ -119,6 +145,7 @@ pub struct Plan {
     options: PlanOptions,
     size: u64,
     digest: Digest,
+    left_out: BTreeSet<Digest>,
 }
 
 impl Plan {
@@ -129,11 +156,27 @@ impl Plan {
     /// [`Error::Malformed`] if two descriptors give the same digest different sizes, or the sizes
     /// add up to more than a file can hold.
     pub fn new(images: &[Image], options: &PlanOptions) -> Result<Self> {
+        let full = Self::lay_out(images, options, None)?;
+        let left_out = match &options.leave {
+            Leave::Nothing => return Ok(full),
+            Leave::Base(base) => base.left_out(images),
+            Leave::These(layers) => layers.clone(),
+        };
+        if left_out.is_empty() {
+            return Ok(full);
+        }
+        let whole = full.identity();
+        Self::lay_out(images, options, Some(Thin { left_out, whole }))
+    }
+
+    fn lay_out(images: &[Image], options: &PlanOptions, thin: Option<Thin>) -> Result<Self> {
         let mut builder = Builder::default();
         builder.memory("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
         let single = |image: &Image| matches!(image.manifest.content(), Content::Manifest { .. });
         let docker = options.format == Format::Docker && images.iter().all(single);
-        builder.memory("index.json", index_json(images, !docker).into_bytes());
+        let index = index_json(images, !docker, thin.as_ref());
+        builder.left_out = thin.map(|thin| thin.left_out).unwrap_or_default();
+        builder.memory("index.json", index.into_bytes());
         if docker {
             builder.memory("manifest.json", manifest_json(images).into_bytes());
         }
@@ -163,6 +206,67 @@ impl Plan {
             }
         }
         builder.finish(images, options)
+    }
+
+    /// The same archive with nothing left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::new`].
+    pub fn whole(&self) -> Result<Self> {
+        Self::lay_out(&self.images, &self.options, None)
+    }
+
+    /// What identifies the archive.
+    pub(crate) fn identity(&self) -> Whole {
+        Whole {
+            size: self.size,
+            digest: self.digest,
+        }
+    }
+
+    /// The layers that are left out, each once.
+    pub fn missing(&self) -> Vec<Missing> {
+        let mut found: Vec<Missing> = Vec::new();
+        for image in &self.images {
+            for one in missing(image, &self.left_out) {
+                if !found.iter().any(|known| known.digest == one.digest) {
+                    found.push(one);
+                }
+            }
+        }
+        found
+    }
+
+    /// The layers that are left out, or would be if this were not the whole archive.
+    pub(crate) fn can_leave_out(&self) -> BTreeSet<Digest> {
+        match &self.options.leave {
+            Leave::Base(base) => base.left_out(&self.images),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// The archives that say what the target has.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = &Path> {
+        let base = match &self.options.leave {
+            Leave::Base(base) => Some(base),
+            _ => None,
+        };
+        base.into_iter().flat_map(Base::archives)
+    }
+
+    /// The bytes of the layers in the archive that the base has, too, but that cannot be left out,
+    /// since they lie above one that it has not.
+    pub fn above(&self) -> u64 {
+        let Leave::Base(base) = &self.options.leave else {
+            return 0;
+        };
+        let any = base.clone().any(true).left_out(&self.images);
+        let blobs = self.blobs.iter().map(|blob| &blob.descriptor);
+        blobs
+            .filter(|of| any.contains(&of.digest))
+            .map(|of| of.size)
+            .sum()
     }
 
     /// How many bytes of the archive are held in memory.
@@ -305,6 +409,7 @@ struct Builder {
     entries: Vec<Entry>,
     blobs: Vec<Blob>,
     known: BTreeMap<Digest, u64>,
+    left_out: BTreeSet<Digest>,
 }
 
 impl Builder {
@@ -345,7 +450,8 @@ impl Builder {
     }
 
     fn blob(&mut self, descriptor: &Descriptor, image: usize) -> Result<()> {
-        if self.is_new(&descriptor.digest, descriptor.size)? {
+        let left_out = self.left_out.contains(&descriptor.digest);
+        if self.is_new(&descriptor.digest, descriptor.size)? && !left_out {
             self.push(
                 descriptor.digest.path(),
                 descriptor.size,
@@ -368,7 +474,7 @@ impl Builder {
             )
         };
         let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(b"dockersave plan 1\n");
+        hasher.update(b"dockersave plan 2\n");
         let mut at = 0_u64;
         for entry in &mut self.entries {
             entry.start = at;
@@ -379,7 +485,10 @@ impl Builder {
             hasher.update(entry.path.as_bytes());
             hasher.update(&[0]);
             hasher.update(&entry.size.to_le_bytes());
-            if let Source::Memory(bytes) = &entry.source {
+            // What lies below blobs/ has its digest in its path.
+            if let Source::Memory(bytes) = &entry.source
+                && !entry.path.starts_with("blobs/")
+            {
                 hasher.update(bytes.as_slice());
             }
             at = data
@@ -397,64 +506,9 @@ impl Builder {
             options: options.clone(),
             size: at + 2 * BLOCK,
             digest: hasher.finish(),
+            left_out: self.left_out,
         })
     }
-}
-
-fn padding(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK
-}
-
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len() + padding(bytes.len() as u64) as usize, 0);
-}
-
-/// Paths of more than 100 bytes (those of sha512 blobs) need a GNU long-name entry before the
-/// header.
-fn header_size(path: &str) -> u64 {
-    match path.len() as u64 {
-        0..=100 => BLOCK,
-        long => 2 * BLOCK + long + 1 + padding(long + 1),
-    }
-}
-
-/// The header blocks of a plain file. Sizes from 8 GiB on are in base 256, as GNU tar writes them
-/// and Go and bsdtar read them.
-pub(super) fn header(path: &str, size: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(header_size(path) as usize);
-    if path.len() > 100 {
-        bytes.extend_from_slice(&block(
-            b"././@LongLink",
-            tar::EntryType::GNULongName,
-            path.len() as u64 + 1,
-        ));
-        bytes.extend_from_slice(path.as_bytes());
-        bytes.push(0);
-        pad(&mut bytes);
-    }
-    bytes.extend_from_slice(&block(path.as_bytes(), tar::EntryType::Regular, size));
-    bytes
-}
-
-fn block(path: &[u8], kind: tar::EntryType, size: u64) -> [u8; BLOCK as usize] {
-    let mut header = tar::Header::new_gnu();
-    let name = &mut header.as_old_mut().name;
-    let length = path.len().min(name.len());
-    name[..length].copy_from_slice(&path[..length]);
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_cksum();
-    // As GNU tar, bsdtar and Go write it: six digits, NUL, blank. The crate writes seven digits and
-    // NUL. This way GNU tar makes the same archive of the directory.
-    if let Ok(sum) = header.cksum() {
-        let digits = format!("{sum:06o}\0 ");
-        header.as_old_mut().cksum.copy_from_slice(digits.as_bytes());
-    }
-    *header.as_bytes()
 }
 
 #[cfg(test)]
@@ -592,15 +646,15 @@ pub(crate) mod tests {
         let mut pinned = image("a", &[]);
         pinned.reference = format!("debian@{}", digest("x")).parse().unwrap();
         assert!(manifest_json(&[pinned.clone()]).contains(r#""RepoTags":null"#));
-        assert!(!index_json(&[pinned], true).contains("annotations"));
+        assert!(!index_json(&[pinned], true, None).contains("annotations"));
         let tagged = image("debian:12", &[]);
         assert!(
             manifest_json(std::slice::from_ref(&tagged)).contains(r#""RepoTags":["debian:12"]"#)
         );
-        let index = index_json(&[tagged.clone(), image("debian:12", &[])], false);
+        let index = index_json(&[tagged.clone(), image("debian:12", &[])], false, None);
         assert!(index.contains(r#""io.containerd.image.name":"docker.io/library/debian:12","org.opencontainers.image.ref.name":"12""#));
         assert_eq!(index.matches("annotations").count(), 1);
-        let alone = |name: &str| index_json(&[image(name, &[])], true);
+        let alone = |name: &str| index_json(&[image(name, &[])], true, None);
         let check = |name: &str| {
             alone(name)
                 .split("dockersave.names")

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod event;
 mod inflate;
+mod join;
 mod noted;
 mod prefetch;
 mod preview;
@@ -48,6 +49,10 @@ pub struct Pull<'c> {
     reuse: Vec<PathBuf>,
     quick_check: bool,
     sha256: bool,
+    /// How many of them were named to be reused: those are told if they serve nothing.
+    named: usize,
+    /// The thin archive that is joined with its base: nothing is downloaded then.
+    joined: Option<String>,
     observer: Option<Observer<'c>>,
 }
 
@@ -83,6 +88,8 @@ impl<'c> Pull<'c> {
             reuse: Vec::new(),
             quick_check: false,
             sha256: false,
+            named: 0,
+            joined: None,
             observer: None,
         }
     }
@@ -170,8 +177,7 @@ impl<'c> Pull<'c> {
     /// [`crate::Error::Input`] for an archive to be reused that cannot be,
     /// [`crate::Error::Interrupted`] after [`Client::cancel`].
     pub fn to_file(self, path: &Path) -> Result<Report> {
-        self.check()?;
-        to_file::to_file(self, path)
+        to_file::to_file(self.prepared()?, path)
     }
 
     /// Makes a directory: an OCI layout, with `manifest.json` unless the plan omits it. It grows in
@@ -182,8 +188,7 @@ impl<'c> Pull<'c> {
     ///
     /// As [`Pull::to_file`].
     pub fn to_directory(self, path: &Path) -> Result<Report> {
-        self.check()?;
-        to_file::to_directory(self, path)
+        to_file::to_directory(self.prepared()?, path)
     }
 
     /// Writes the archive in order, the same bytes as in the file. Nothing can be resumed: each
@@ -193,16 +198,21 @@ impl<'c> Pull<'c> {
     ///
     /// As [`Pull::to_file`]; [`crate::Error::Output`] if the writer fails.
     pub fn to_writer(self, out: &mut dyn std::io::Write) -> Result<Report> {
-        self.check()?;
-        to_writer::to_writer(self, out)
+        to_writer::to_writer(self.prepared()?, out)
     }
 
     /// Checks, before anything is downloaded, that the requested form can be made of these images.
-    fn check(&self) -> Result<()> {
-        match self.inflate {
-            Some(_) => self.plan.check_inflatable(),
-            None => Ok(()),
+    fn prepared(mut self) -> Result<Self> {
+        self.named = self.reuse.len();
+        // What the target has, but what cannot be left out, is here all the same.
+        self.reuse.extend(self.plan.bases().map(Path::to_owned));
+        if self.inflate.is_some() {
+            self.plan.check_inflatable()?;
+            // How large a layer is uncompressed is known only once it was inflated, and a manifest
+            // gives the sizes of those that are left out, too.
+            self.plan = self.plan.whole()?;
         }
+        Ok(self)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::archive::sink::file::claimed;
 use crate::archive::sink::fs::with_suffix;
 use crate::digest::Digest;
 use crate::error::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a pull would download. Journals and the names of blobs are taken at their word: the pull
 /// itself checks what it uses.
@@ -72,13 +72,24 @@ impl Pull<'_> {
     }
 
     fn preview(&self, grows: Option<&Path>, replaced: Option<&Path>) -> Result<Preview> {
-        let blobs = self.plan.blobs();
+        let whole;
+        let plan = match self.inflate {
+            // All layers are measured, also those that are left out.
+            Some(_) => {
+                whole = self.plan.whole()?;
+                &whole
+            }
+            None => &self.plan,
+        };
+        let blobs = plan.blobs();
         let claimed = match grows {
-            Some(path) if !self.restart => claimed(path, &self.plan),
+            Some(path) if !self.restart => claimed(path, plan),
             _ => vec![0; blobs.len()],
         };
-        let existing = reuse::open(&self.reuse, replaced, self.client)?;
-        let reused = reuse::claims(&existing, &self.plan, self.inflate.is_some());
+        let bases = self.plan.bases().map(Path::to_owned);
+        let lenders: Vec<PathBuf> = self.reuse.iter().cloned().chain(bases).collect();
+        let existing = reuse::open(&lenders, replaced, self.client)?;
+        let reused = reuse::claims(&existing, plan, self.inflate.is_some());
         let blobs = blobs.iter().zip(claimed).zip(reused);
         let blobs = blobs.map(|((blob, claimed), reused)| BlobPreview {
             digest: blob.descriptor.digest,

@@ -2,13 +2,10 @@
 
 use crate::archive::plan::{Blob, Plan};
 use crate::archive::source::{Existing, Place};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::registry::Client;
 use std::path::{Path, PathBuf};
-
-/// The largest read, in bytes.
-const BUFFER: usize = 128 << 10;
 
 /// The archives that a pull may reuse. One that was named must be usable; the one about to be
 /// replaced may be anything.
@@ -90,7 +87,7 @@ pub(super) fn blobs(existing: &[Existing], plan: &Plan) -> Vec<Option<Place>> {
         if descriptor.size == 0 {
             return None;
         }
-        candidates(existing, blob).find(|place| holds(place, &descriptor.digest))
+        candidates(existing, blob).find(|place| place.holds(&descriptor.digest))
     });
     blobs.collect()
 }
@@ -100,7 +97,7 @@ pub(super) fn layers(existing: &[Existing], plan: &Plan, wanted: bool) -> Vec<Op
     let layers = (0..plan.blobs().len()).map(|blob| {
         let diff_id = plan.diff_id(blob).filter(|_| wanted)?;
         let mut places = existing.iter().flat_map(|one| one.find(&diff_id, None));
-        places.find(|place| holds(place, &diff_id))
+        places.find(|place| place.holds(&diff_id))
     });
     layers.collect()
 }
@@ -117,23 +114,7 @@ pub(super) fn claims(existing: &[Existing], plan: &Plan, inflated: bool) -> Vec<
             || existing
                 .iter()
                 .flat_map(|one| one.find(digest, Some(size)))
-                .any(|place| holds(&place, digest))
+                .any(|place| place.holds(digest))
     });
     claims.collect()
-}
-
-/// Whether these bytes have this digest.
-pub(super) fn holds(place: &Place, digest: &Digest) -> bool {
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut buffer = vec![0; BUFFER];
-    let mut at = 0;
-    while at < place.size() {
-        let length = (place.size() - at).min(BUFFER as u64) as usize;
-        if place.read_at(&mut buffer[..length], at).is_err() {
-            return false;
-        }
-        hasher.update(&buffer[..length]);
-        at += length as u64;
-    }
-    hasher.finish() == *digest
 }

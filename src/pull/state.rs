@@ -47,6 +47,8 @@ impl Front {
 pub(super) struct Shared<'p> {
     pub client: &'p Client,
     pub plan: &'p Plan,
+    /// The thin archive that is joined: nothing is downloaded then.
+    pub joined: Option<&'p str>,
     pub store: Box<dyn Store>,
     pub queue: Queue,
     pub fronts: Vec<Mutex<Front>>,
@@ -102,6 +104,7 @@ impl<'p> Shared<'p> {
         Self {
             client,
             plan,
+            joined: pull.joined.as_deref(),
             store,
             queue: Queue::new(&sizes, &check, jobs, parallel),
             fronts: plan.blobs().iter().map(front).collect(),

@@ -103,7 +103,7 @@ impl Pull<'_> {
                 layers: self.plan.blobs().len(),
             });
             let inflated = self.inflate.is_some();
-            for line in reuse::useless(&self.reuse, &existing, &self.plan, inflated) {
+            for line in reuse::useless(&self.reuse[..self.named], &existing, &self.plan, inflated) {
                 observer(&Event::Note(line));
             }
             shared.look(&existing, inflated);
@@ -172,9 +172,19 @@ impl<'f> Filled<'f> {
         write: &dyn Fn(&Shape) -> Result<(Made, bool)>,
     ) -> Result<(Made, bool)> {
         let stated: Vec<Option<u64>> = match pull.inflate {
-            Some(_) => (0..pull.plan.blobs().len())
-                .map(|blob| stated::size(&*self.shared.store, &pull.plan, blob))
-                .collect(),
+            Some(_) => {
+                // What is left out is not written, which would prove its size.
+                let left_out = pull.plan.can_leave_out();
+                let blobs = pull.plan.blobs().iter().enumerate();
+                blobs
+                    .map(
+                        |(number, blob)| match left_out.contains(&blob.descriptor.digest) {
+                            true => None,
+                            false => stated::size(&*self.shared.store, &pull.plan, number),
+                        },
+                    )
+                    .collect()
+            }
             None => Vec::new(),
         };
         if stated.iter().any(Option::is_some) {

@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use super::inflate::here;
+use super::join::unavailable;
 use super::prefetch::{Ahead, READERS, Wanted};
 use super::run::STACK;
 use super::teller::Teller;
@@ -24,10 +25,23 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         blobs: reuse::blobs(&existing, &pull.plan),
         raw: reuse::layers(&existing, &pull.plan, pull.inflate.is_some()),
     };
+    if let Some(archive) = &pull.joined {
+        let mut blobs = pull.plan.blobs().iter().zip(&here.blobs);
+        if let Some(blob) =
+            blobs.position(|(blob, here)| blob.descriptor.size > 0 && here.is_none())
+        {
+            return Err(unavailable(archive, &pull.plan, blob));
+        }
+    }
     let downloaded = Counter::new(0);
     let teller = Teller::new(&mut *observer, &downloaded);
     teller.start(&pull.plan);
-    for line in reuse::useless(&pull.reuse, &existing, &pull.plan, pull.inflate.is_some()) {
+    for line in reuse::useless(
+        &pull.reuse[..pull.named],
+        &existing,
+        &pull.plan,
+        pull.inflate.is_some(),
+    ) {
         teller.tell(&Event::Note(line));
     }
     let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
@@ -89,7 +103,8 @@ impl Pull<'_> {
         run: impl FnOnce(Pulled<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut distant = Vec::new();
-        for number in wanted.iter().filter(|number| here.is_missing(**number)) {
+        let wanted = wanted.iter().filter(|_| self.joined.is_none());
+        for number in wanted.filter(|number| here.is_missing(**number)) {
             distant.push(Wanted {
                 repository: Repository::of_image(self.client, self.plan.image(*number))?,
                 descriptor: &self.plan.blobs()[*number].descriptor,
@@ -119,6 +134,7 @@ impl Pull<'_> {
                     plan: &self.plan,
                     ahead: &ahead,
                     here: &here.blobs,
+                    joined: self.joined.is_some(),
                     waiting: &waiting,
                 },
                 raw: &here.raw,
@@ -134,6 +150,7 @@ struct InOrder<'o> {
     plan: &'o Plan,
     ahead: &'o Ahead<'o>,
     here: &'o [Option<Place>],
+    joined: bool,
     waiting: &'o dyn Fn(),
 }
 
@@ -141,6 +158,7 @@ impl Layers for InOrder<'_> {
     fn layer(&mut self, blob: usize) -> Result<Box<dyn BufRead + '_>> {
         Ok(match &self.here[blob] {
             Some(place) => here(place, self.plan.blobs()[blob].descriptor.digest),
+            None if self.joined => Box::new(std::io::empty()),
             None => self.ahead.blob(self.waiting),
         })
     }

@@ -49,7 +49,10 @@ enum Outcome {
 impl<'p> Worker<'p> {
     /// Fetches a segment's chunks, over as many connections as it takes.
     pub(super) fn fetch(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
-        let outcome = self.fetch_segment(segment, whole);
+        let outcome = match self.shared.joined {
+            None => self.fetch_segment(segment, whole),
+            Some(archive) => self.shared.is_empty(segment.blob, archive),
+        };
         let noted = self.shared.note_last(segment);
         self.shared.queue.release(segment);
         outcome?;

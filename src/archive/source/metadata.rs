@@ -99,6 +99,10 @@ pub(crate) struct Child {
     pub name: String,
     /// The tag; may be empty.
     pub tag: String,
+    /// What a thin archive says that it lacks; may be empty.
+    pub missing: String,
+    /// Of which archive it is a part; may be empty.
+    pub whole: String,
 }
 
 impl Outline {
@@ -120,13 +124,19 @@ impl Outline {
                     return Err(Error::malformed(what, "an entry: is not a descriptor"));
                 };
                 let (platform, names) = (wire.platform.0.take(), wire.annotations.0.take());
-                let (name, tag) = names.map_or_else(Default::default, |n| (n.name.0, n.tag.0));
-                Ok(Child {
+                let mut child = Child {
                     descriptor: descriptor(wire, what, "an entry")?,
                     platform: platform.and_then(|platform| platform.platform()),
-                    name,
-                    tag,
-                })
+                    name: String::new(),
+                    tag: String::new(),
+                    missing: String::new(),
+                    whole: String::new(),
+                };
+                if let Some(names) = names {
+                    (child.name, child.tag) = (names.name.0, names.tag.0);
+                    (child.missing, child.whole) = (names.missing.0, names.whole.0);
+                }
+                Ok(child)
             };
             list.into_iter().map(child).collect::<Result<_>>()
         };

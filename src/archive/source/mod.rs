@@ -14,8 +14,9 @@ use super::source::table::{Table, clean, named_digest};
 use super::tar::header::Kind;
 use super::tar::reader::{FileInput, Walker};
 use crate::codec::inflate;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::manifest::Descriptor;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -32,6 +33,23 @@ const LAYERS: usize = 8192;
 /// The largest manifest.json and config that are read; larger ones are ignored.
 const MANIFEST: u64 = 256 << 10;
 const CONFIG: u64 = 1 << 20;
+/// What one read moves at most, in bytes.
+const BUFFER: usize = 128 << 10;
+/// The most manifests of an index.json that are looked into.
+const MANIFESTS: usize = 256;
+
+/// The diff IDs of an image's layers, the lowest first, and which of them are here.
+pub(crate) type Stack = Vec<(Digest, bool)>;
+
+/// What an archive says of its images.
+#[derive(Default)]
+pub(crate) struct Images {
+    pub stacks: Vec<Stack>,
+    /// The digest of its only manifest, or else of its only config.
+    pub image: Option<Digest>,
+    /// It says that layers are missing.
+    pub thin: bool,
+}
 
 /// Where the content is.
 pub(super) enum Holder {
@@ -90,6 +108,22 @@ impl Place {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.file()?.read_exact_at(buffer, self.offset + at)
+    }
+
+    /// Whether these bytes have this digest.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; BUFFER];
+        let mut at = 0;
+        while at < self.size {
+            let length = (self.size - at).min(BUFFER as u64) as usize;
+            if self.read_at(&mut buffer[..length], at).is_err() {
+                return false;
+            }
+            hasher.update(&buffer[..length]);
+            at += length as u64;
+        }
+        hasher.finish() == *digest
     }
 
     /// Its whole content, which must be small.
@@ -242,7 +276,84 @@ impl Existing {
         }
     }
 
-    fn document(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
+    /// The size of a file, by the name that a document gives it.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        let number = self.table.file(name)?;
+        Some(self.table.rows()[number].size)
+    }
+
+    /// Could not all of it be read?
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// The digests that its files have for names.
+    pub fn digests(&self) -> Vec<Digest> {
+        let rows = self.table.rows().iter().enumerate();
+        let files = rows.filter(|(_, row)| row.kind == Kind::File && row.clean);
+        files
+            .filter_map(|(number, _)| named_digest(&self.table.name(number)))
+            .collect()
+    }
+
+    /// What index.json and manifest.json say of images, as far as they can be read.
+    pub fn outline(&self) -> Images {
+        let mut found = Images::default();
+        if let Some(index) = self.document("index.json", MANIFEST)
+            && let Ok(index) = Outline::parse(&index, "index.json")
+        {
+            self.descend(&index, 0, &mut found);
+            let roots = index.manifests.unwrap_or_default();
+            let mut digests = roots.iter().map(|child| child.descriptor.digest);
+            let first = digests.next();
+            found.image = first.filter(|first| digests.all(|other| other == *first));
+            found.thin = roots.iter().any(|child| !child.missing.is_empty());
+        }
+        if found.stacks.is_empty()
+            && let Some(items) = self.document("manifest.json", MANIFEST)
+            && let Ok(items) = docker_items(&items, "manifest.json")
+        {
+            for item in &items {
+                let here = |name: &String| self.table.file(name).is_some();
+                let layers: Vec<bool> = item.layers.iter().map(here).collect();
+                found.stacks.extend(self.stack(&item.config, &layers));
+            }
+            if let [item] = &items[..] {
+                let config = self.document(&item.config, CONFIG);
+                found.image = config.map(|bytes| Digest::of(Algorithm::Sha256, &bytes));
+            }
+        }
+        found
+    }
+
+    /// The images of an index, also of those below it.
+    fn descend(&self, index: &Outline, depth: usize, found: &mut Images) {
+        for child in index.manifests.iter().flatten() {
+            let document = self.document(&child.descriptor.digest.path(), MANIFEST);
+            let outline = document.and_then(|bytes| Outline::parse(&bytes, "").ok());
+            let Some(outline) = outline.filter(|_| found.stacks.len() < MANIFESTS) else {
+                continue;
+            };
+            if outline.manifests.is_some() && depth < 3 {
+                self.descend(&outline, depth + 1, found);
+            } else if let Some(config) = outline.config.as_ref().filter(|_| outline.is_image()) {
+                let here = |layer: &Descriptor| self.table.file(&layer.digest.path()).is_some();
+                let layers: Vec<bool> = outline.layers.iter().map(here).collect();
+                found
+                    .stacks
+                    .extend(self.stack(&config.digest.path(), &layers));
+            }
+        }
+    }
+
+    fn stack(&self, config: &str, layers: &[bool]) -> Option<Stack> {
+        let config = self.document(config, CONFIG)?;
+        let ids = diff_ids(&config, layers.len(), "config").ok()?;
+        Some(ids.into_iter().zip(layers.iter().copied()).collect())
+    }
+
+    /// The bytes of a file that is no larger than the limit.
+    pub fn document(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
         let number = self.table.file(name)?;
         if self.table.rows()[number].size > limit {
             return None;

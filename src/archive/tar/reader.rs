@@ -5,8 +5,8 @@
 //! The caller decides what an entry is good for.
 
 use super::header::{BLOCK, Header, Kind, Letter, Pax};
+use super::writer::{self, padding};
 use crate::archive::defect::Defect;
-use crate::archive::plan;
 use crate::codec::inflate::MAGIC;
 use std::fs::File;
 use std::io::{self, Read};
@@ -297,7 +297,7 @@ impl<'i> Walker<'i> {
         }
         (self.left, self.padding) = (size, padding(size));
         let ours = kind == Kind::File
-            && std::str::from_utf8(&name).is_ok_and(|name| self.raw == plan::header(name, size));
+            && std::str::from_utf8(&name).is_ok_and(|name| self.raw == writer::header(name, size));
         Ok(Some(Head {
             link,
             name,
@@ -551,8 +551,4 @@ impl Read for Walker<'_> {
         self.at += read as u64;
         Ok(read)
     }
-}
-
-pub(crate) fn padding(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK
 }

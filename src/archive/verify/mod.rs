@@ -15,7 +15,9 @@ use super::defect::Defect;
 use super::sink::unfinished;
 use super::source::{self, Holder};
 use super::tar::reader::{FileInput, StreamInput};
+use super::thin::Missing;
 use crate::codec::inflate;
+use crate::digest::Digest;
 use crate::error::{Error, Result, printable};
 use crate::signature::{PublicKey, Verified};
 use scan::Archive;
@@ -42,6 +44,9 @@ pub struct Findings {
     pub defects: Vec<Defect>,
     /// Images of an index of which nothing is there; not a defect.
     pub absent: Vec<String>,
+    /// Layers that a thin archive says it lacks, which is no defect. The target, or a
+    /// [`crate::Base`], must have them.
+    pub missing: Vec<Missing>,
     /// Layers that were not inflated, so that their diff IDs are unknown: their compression is not
     /// supported, their window exceeds the limit, or they inflate to more than a hundred times the
     /// archive. Their own digests were checked.
@@ -57,9 +62,14 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Whether everything was checked and nothing is wrong.
+    /// Whether everything was checked and nothing is wrong. A thin archive may still lack layers.
     pub fn is_sound(&self) -> bool {
         self.defects.is_empty() && self.unchecked.is_empty()
+    }
+
+    /// Does a thin archive say that it lacks this blob?
+    fn lacks(&self, digest: &Digest) -> bool {
+        self.missing.iter().any(|one| one.digest == *digest)
     }
 
     fn defect(&mut self, subject: &str, what: impl AsRef<str>) {

@@ -6,6 +6,7 @@ use super::scan::{Archive, PARSED, READ, Seen, State};
 use super::tee::Inflated;
 use super::tee::raw;
 use crate::archive::source::metadata::{Child, Outline, diff_ids, layout_version};
+use crate::archive::thin::{Missing, read_missing};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::manifest::{DOCKER_LIST, Descriptor, OCI_INDEX, known};
@@ -25,6 +26,8 @@ pub(super) struct Root {
     label: String,
     /// The entry of its manifest or index.
     pub row: Option<usize>,
+    /// What it says is missing.
+    missing: Vec<Missing>,
 }
 
 impl Root {
@@ -52,12 +55,16 @@ struct Pending {
     nested: bool,
 }
 
-/// One value for each layer of an image, in order.
-pub(super) fn fingerprint(rows: &[usize]) -> [u8; 32] {
-    let bytes: Vec<u8> = rows
-        .iter()
-        .flat_map(|row| (*row as u32).to_le_bytes())
-        .collect();
+/// One value for each layer of an image, in order; those that a thin archive lacks
+/// go by their digests.
+pub(super) fn fingerprint(layers: &[(Option<usize>, Option<Digest>)]) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for layer in layers {
+        match layer {
+            (Some(row), _) => bytes.extend_from_slice(&(*row as u32).to_le_bytes()),
+            (None, digest) => bytes.extend(digest.iter().flat_map(|one| one.as_bytes())),
+        }
+    }
     raw(&Digest::of(Algorithm::Sha256, &bytes))
 }
 
@@ -156,16 +163,34 @@ impl Walk<'_> {
                 Some(row) => self.child(&child, row, root, false, &label),
                 None => self.missing(&label, "its manifest", &child.descriptor),
             }
+            let missing = read_missing(&child.missing).unwrap_or_else(|error| {
+                self.findings.defect("index.json", why(error));
+                Vec::new()
+            });
             self.roots.push(Root {
                 name: child.name,
                 label,
                 row,
+                missing,
             });
         }
         // The first of them is checked first.
         self.pending.reverse();
         while let Some(pending) = self.pending.pop() {
             self.look_into(&pending);
+        }
+        for root in std::mem::take(&mut self.roots) {
+            for one in &root.missing {
+                if !self.findings.lacks(&one.digest) {
+                    let name = one.digest.path();
+                    let what = match self.archive.table.file(&name) {
+                        Some(_) => format!("says that {name} is missing, which is there"),
+                        None => format!("says that {name} is missing, which is no layer of it"),
+                    };
+                    self.findings.defect(&root.label, what);
+                }
+            }
+            self.roots.push(root);
         }
         let found = self.findings.defects.len() + self.findings.unchecked.len();
         if self.findings.images == 0 && found == known {
@@ -308,6 +333,7 @@ impl Walk<'_> {
                     self.seen.add(*row);
                     self.size(label, part, *row);
                 }
+                None if number >= configs && self.is_left_out(pending.root, part) => {}
                 // Nondistributable layers are fetched from elsewhere.
                 None if !part.urls.is_empty() => {}
                 None => self.missing(label, &what, part),
@@ -319,17 +345,51 @@ impl Walk<'_> {
         self.findings.images += 1;
         let layers: Vec<Option<usize>> = rows[configs..].to_vec();
         if let Some(Some(config)) = rows.first() {
-            check_diff_ids(self.archive, *config, &layers, label, self.findings);
+            let ids = check_diff_ids(self.archive, *config, &layers, label, self.findings);
+            self.check_missing(pending.root, outline, ids.as_deref());
         }
-        let all: Option<Vec<usize>> = layers.into_iter().collect();
+        let digests = outline.layers.iter().map(|layer| layer.digest);
+        let left_out = digests.map(|one| Some(one).filter(|one| self.findings.lacks(one)));
+        let all: Vec<(Option<usize>, Option<Digest>)> = layers.into_iter().zip(left_out).collect();
         if self.findings.defects.len() == before
-            && let (Some(Some(config)), Some(layers)) = (rows.first(), all)
+            && let Some(Some(config)) = rows.first()
+            && all
+                .iter()
+                .all(|(row, left_out)| row.is_some() || left_out.is_some())
         {
             self.images.push(Image {
                 row: pending.row,
                 config: self.archive.contents[*config].sha256,
-                layers: fingerprint(&layers),
+                layers: fingerprint(&all),
             });
+        }
+    }
+
+    /// Does a thin archive say that it lacks this layer? Then it is no defect.
+    fn is_left_out(&mut self, root: usize, layer: &Descriptor) -> bool {
+        let named = |one: &&Missing| one.digest == layer.digest && one.size == layer.size;
+        let Some(one) = self.roots[root].missing.iter().find(named) else {
+            return false;
+        };
+        if !self.findings.lacks(&layer.digest) {
+            self.findings.missing.push(one.clone());
+        }
+        true
+    }
+
+    /// Are the diff IDs that a thin archive gives those of the config?
+    fn check_missing(&mut self, root: usize, outline: &Outline, ids: Option<&[Digest]>) {
+        let Some(ids) = ids else { return };
+        let root = &self.roots[root];
+        for one in &root.missing {
+            let mut pairs = outline.layers.iter().zip(ids);
+            let same = |layer: &Descriptor| layer.digest == one.digest;
+            if let Some((_, id)) = pairs.find(|(layer, _)| same(layer))
+                && one.diff_id.is_some_and(|given| given != *id)
+            {
+                let what = format!("names another diff ID for {} than its config", one.digest);
+                self.findings.defect(&root.label, what);
+            }
         }
     }
 }

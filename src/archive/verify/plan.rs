@@ -4,18 +4,11 @@
 use super::Findings;
 use super::oci::why;
 use super::scan::{Archive, READ};
-use crate::archive::documents;
-use crate::archive::plan::{Format, Plan, PlanOptions, Source};
-use crate::archive::source::metadata::Outline;
+use crate::archive::plan::{Plan, Source};
+use crate::archive::rebuild::{Documents, rebuild};
 use crate::archive::tar::header::{BLOCK, Kind};
 use crate::error::{Error, Result};
-use crate::image::{Companions, Image};
-use crate::manifest::{Content, Descriptor, Document, Kinds};
-use crate::reference::Reference;
 use std::borrow::Cow;
-
-/// The memory that a layer takes in a plan, and again in its image.
-const LAYER: usize = 700;
 
 /// The record size of tars written for tapes, as GNU tar and Python write them.
 const RECORD: u64 = 10_240;
@@ -105,114 +98,26 @@ fn compare(archive: &Archive, size: u64, plan: &Plan, findings: &mut Findings) {
     }
 }
 
-/// The plan of the images that index.json names.
+/// The documents of an archive that was gone through.
+struct Scanned<'a>(&'a Archive);
+
+impl Documents for Scanned<'_> {
+    fn size(&self, name: &str) -> Option<u64> {
+        let number = self.0.table.file(name)?;
+        Some(self.0.table.rows()[number].size)
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        let number = self.0.table.file(name);
+        let number = number.ok_or_else(|| Error::malformed(name, format!("{name} is missing")))?;
+        let found = self.0.document(number, READ);
+        found
+            .map(Cow::into_owned)
+            .map_err(|why| Error::malformed(name, why))
+    }
+}
+
+/// The plan of the images that index.json names; of a thin archive, with what it says is missing.
 fn plan(archive: &Archive) -> Result<Plan> {
-    let mut room = archive.room();
-    let text = bytes(archive, "index.json", &mut room)?;
-    let kept = documents::kept(&text)?;
-    let index = Outline::parse(&text, "index.json")?;
-    let mut images: Vec<Image> = Vec::new();
-    for child in index.manifests.unwrap_or_default() {
-        let name = match child.name.as_str() {
-            // Pulled by digest alone: the name is in no document, so any will do.
-            "" => format!("x@{}", child.descriptor.digest),
-            name => name.to_owned(),
-        };
-        let reference: Reference = name.parse()?;
-        let known = images
-            .iter()
-            .find(|image| *image.manifest.digest() == child.descriptor.digest);
-        let image = match known {
-            Some(known) => {
-                take(&mut room, known.layers.len() * LAYER)?;
-                Image {
-                    reference,
-                    ..known.clone()
-                }
-            }
-            None => image(archive, &child.descriptor, reference, &mut room)?,
-        };
-        images.push(image);
-    }
-    // It stands behind all images, in one list, whomever it belongs to.
-    if let Some(first) = images.first_mut() {
-        take(&mut room, kept.len() * LAYER)?;
-        for digest in kept {
-            let size = archive.table.rows()[number(archive, &digest.path())?].size;
-            let (media_type, urls) = (String::new(), Vec::new());
-            let blob = Descriptor {
-                media_type,
-                digest,
-                size,
-                urls,
-            };
-            first.companions.blobs.push(blob);
-        }
-    }
-    let format = match archive.table.file("manifest.json") {
-        Some(_) => Format::Docker,
-        None => Format::Oci,
-    };
-    Plan::new(&images, &PlanOptions::default().format(format))
-}
-
-fn image(
-    archive: &Archive,
-    descriptor: &Descriptor,
-    reference: Reference,
-    room: &mut usize,
-) -> Result<Image> {
-    let manifest = document(archive, descriptor, room)?;
-    let Content::Manifest { config, layers } = manifest.content().clone() else {
-        let mut fetch = |_: &Document, descriptor: &Descriptor| document(archive, descriptor, room);
-        return Image::of_index(reference, manifest, &mut fetch);
-    };
-    // A plan needs only the size of blobs, whose digests were checked.
-    let size = archive.table.rows()[number(archive, &config.digest.path())?].size;
-    let config_bytes = Some(vec![0; usize::try_from(size).unwrap_or(0)].into());
-    Ok(Image {
-        reference,
-        manifest,
-        documents: Vec::new(),
-        diff_ids: Vec::new(),
-        config,
-        config_bytes,
-        layers,
-        platform: None,
-        warnings: Vec::new(),
-        companions: Companions::default(),
-    })
-}
-
-fn document(archive: &Archive, descriptor: &Descriptor, room: &mut usize) -> Result<Document> {
-    let (what, media_type) = ("a manifest", Some(descriptor.media_type.as_str()));
-    let bytes = bytes(archive, &descriptor.digest.path(), room)?;
-    let digest = Some(&descriptor.digest);
-    let document = Document::read(bytes, media_type, digest, what, Kinds::All)?;
-    if let Content::Manifest { layers, .. } = document.content() {
-        take(room, layers.len() * LAYER)?;
-    }
-    Ok(document)
-}
-
-fn number(archive: &Archive, name: &str) -> Result<usize> {
-    let missing = || Error::malformed(name, format!("{name} is missing"));
-    archive.table.file(name).ok_or_else(missing)
-}
-
-fn bytes(archive: &Archive, name: &str, room: &mut usize) -> Result<Vec<u8>> {
-    let number = number(archive, name)?;
-    take(room, archive.table.rows()[number].size as usize)?;
-    let found = archive.document(number, READ);
-    found
-        .map(Cow::into_owned)
-        .map_err(|why| Error::malformed(name, why))
-}
-
-fn take(room: &mut usize, size: usize) -> Result<()> {
-    *room = room.checked_sub(size).ok_or(Error::TooLarge {
-        what: "the plan".into(),
-        limit: 0,
-    })?;
-    Ok(())
+    rebuild(&Scanned(archive), archive.room(), false)?.plan()
 }

@@ -40,6 +40,8 @@ pub(super) struct Low {
     pub inflate_memory: Option<u64>,
     pub xz: bool,
     pub reuse: Vec<PathBuf>,
+    pub base: Vec<PathBuf>,
+    pub base_any: bool,
     pub limit_rate: Option<u64>,
     pub mirrors: Vec<String>,
     pub mirror_tags: bool,
@@ -53,6 +55,7 @@ pub(super) struct Low {
     pub query: Option<Query>,
     pub json: bool,
     pub verify: Option<PathBuf>,
+    pub join: Option<PathBuf>,
     pub help: Option<Help>,
 }
 
@@ -215,7 +218,7 @@ impl Flag {
     pub fn offer(&self) -> Offer {
         match self.value {
             _ if !self.choices.is_empty() => Offer::Choices(self.choices),
-            Some("FILE" | "PATH" | "ARCHIVE") => Offer::File,
+            Some("FILE" | "PATH" | "ARCHIVE" | "OLD" | "THIN") => Offer::File,
             Some("DIR") => Offer::Directory,
             _ => Offer::Nothing,
         }
@@ -299,6 +302,10 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, _| { low.xz = true; Ok(()) }),
     flag!("reuse" None, Some("ARCHIVE"), 1, "take blobs from this archive or directory if it has them", "May be given more than once. Blobs are hashed before they are taken; only the rest is downloaded. The archive that is about to be replaced is used without being named.",
         |low, value| { low.reuse.push(value.path()?); Ok(()) }),
+    flag!("base" None, Some("OLD"), 1, "leave out the layers that the target has from OLD", "May be given more than once. OLD is the archive or directory that the target was loaded from, or a file with what its engine says: docker or podman image inspect, crictl inspecti, ctr content ls, or a digest on each line. The archive is thin then: docker load, ctr images import and podman load (of one image) take it where those layers are. Only the lowest layers are left out, as Docker's classic store looks for no others. Its name ends in -from- and 12 digits that identify OLD; where nothing can be left out, it is the full archive under the usual name. With --gunzip the layers that are left out are measured, and downloaded for that unless OLD is an archive that has them. OLD is not hashed: --verify does that.",
+        |low, value| { low.base.push(value.path()?); Ok(()) }),
+    flag!("base-any" None, None, 1, "with --base: leave out any layer, not only the lowest", "For a target whose store is containerd's, which finds each layer by its digest.",
+        |low, _| { low.base_any = true; Ok(()) }),
     flag!("restart" None, None, 1, "discard a partial download", "",
         |low, _| { low.restart = true; Ok(()) }),
     flag!("user" None, Some("USER"), 2, "user name at the registry", "",
@@ -392,8 +399,11 @@ pub(super) const FLAGS: &[Flag] = &[
         "One line per entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and a partial file's claims are checked only when the pull resumes.",
         |low, _| query(low, Query::DryRun)),
     flag!("verify" None, Some("ARCHIVE"), 6, "check an existing archive of any tool",
-        "Hashes every byte that a digest covers, and compares the tar, index.json, manifest.json, manifests and configs with each other. Prints a line for each defect, with status 6; the status is 8 if nothing is wrong but some layers were not inflated. - reads an archive from standard input. An archive compressed with gzip or zstd is inflated on the way. A directory with an image is accepted, too.",
+        "Hashes every byte that a digest covers, and compares the tar, index.json, manifest.json, manifests and configs with each other. Prints a line for each defect, with status 6; the status is 8 if nothing is wrong but some layers were not inflated. - reads an archive from standard input. An archive compressed with gzip or zstd is inflated on the way. A directory with an image is accepted, too. For a thin archive (see --base) the status is 9, unless --base names one that has the layers it lacks.",
         |low, value| { low.verify = Some(value.path()?); Ok(()) }),
+    flag!("join" None, Some("THIN"), 6, "make the full archive of a thin one and its --base, offline",
+        "The same bytes as those of a full pull, each blob checked. --base names archives or directories that have the layers which THIN lacks, in the same form: of one made with --gunzip, uncompressed. --output is the archive's path, or - for an engine that takes no thin archive: dockersave --join THIN --base OLD -o - | docker load. Without it, it is THIN's name without -from- and what follows. What was interrupted goes on.",
+        |low, value| { low.join = Some(value.path()?); Ok(()) }),
     flag!("inflate-memory" None, Some("SIZE"), 6, "the largest zstd window that --verify inflates (default: 8M)",
         "This memory comes on top of the usual 8 MiB. A layer that needs a larger window is hashed as it is and counted as not inflated.",
         |low, value| { low.inflate_memory = Some(value.bytes()?); Ok(()) }),

@@ -30,6 +30,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "",
     ),
     ("--insecure localhost:5000/app", "plain HTTP"),
+    ("--base old.tar debian", "what old.tar lacks"),
     ("--tags debian", "list the tags"),
     ("--dry-run debian", "what it would download"),
 ];
@@ -52,6 +53,10 @@ pub(super) const STATUSES: &[(u8, &str)] = &[
     (
         8,
         "--verify found no defect, but did not inflate some layers",
+    ),
+    (
+        9,
+        "a thin archive needs layers that no --base has; it is sound otherwise",
     ),
 ];
 

@@ -10,6 +10,7 @@ mod complete;
 mod error;
 mod flags;
 mod help;
+mod join;
 mod json;
 mod man;
 mod manual;
@@ -34,7 +35,7 @@ use progress::Progress;
 use signal::Signals;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -76,9 +77,13 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
         options::check_verify(&low)?;
         return verify::run(archive, &low);
     }
+    if let Some(thin) = &low.join {
+        *mode = options::progress(&low);
+        return join::run(thin, &low);
+    }
     let running = Running::default();
     let signals = watch(&running);
-    let options = Options::from_low(low)?;
+    let mut options = Options::from_low(low)?;
     *mode = options.progress;
     let progress: Shown = Arc::new(Mutex::new(Progress::new(options.progress)));
     let client = Arc::new(client(&options, &progress)?);
@@ -88,13 +93,14 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
         client.cancel();
     }
     let outcome = match options.low.query {
-        Some(query) => query::answer(query, &client, &options, &progress),
-        None => pull::pull(&client, &options, &progress),
+        Some(query) => query::answer(query, &client, &mut options, &progress),
+        None => pull::pull(&client, &mut options, &progress),
     };
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
         (Err(Error::Library(dockersave::Error::Interrupted(_))), Some(signal)) => {
-            interrupted(signal, &options);
+            let partial = options.partial().filter(|_| options.low.query.is_none());
+            interrupted(signal, partial, options.progress);
             Err(Error::Interrupted(signal))
         }
         (outcome, _) => outcome,
@@ -225,9 +231,8 @@ fn tell_failure(status: u8, text: &str, mode: Mode) {
     };
 }
 
-fn interrupted(signal: i32, options: &Options) {
-    let partial = options.partial().filter(|_| options.low.query.is_none());
-    let partial = partial.map(|path| partial_path(&path));
+fn interrupted(signal: i32, output: Option<PathBuf>, mode: Mode) {
+    let partial = output.map(|path| partial_path(&path));
     let text = match partial.filter(|partial| partial.exists()) {
         Some(partial) => format!(
             "interrupted; {} is kept: run the same command again to go on from there",
@@ -235,5 +240,5 @@ fn interrupted(signal: i32, options: &Options) {
         ),
         None => "interrupted".to_owned(),
     };
-    tell_failure(Error::Interrupted(signal).status(), &text, options.progress);
+    tell_failure(Error::Interrupted(signal).status(), &text, mode);
 }

@@ -5,7 +5,7 @@ use super::error::{Error, Result};
 use super::flags::{Low, Mode, Query};
 use super::output::{Outlet, with_suffix};
 use super::prompt;
-use dockersave::{Format, Platform, Reference, same_registry};
+use dockersave::{Base, Format, Plan, Platform, Reference, same_registry};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,8 @@ pub(super) struct Options {
     pub references: Vec<Reference>,
     pub credentials: Option<Login>,
     pub target: Target,
+    /// What the target has already.
+    pub base: Option<Base>,
     pub platform: Option<Platform>,
     pub progress: Mode,
     pub low: Low,
@@ -114,8 +116,16 @@ impl Options {
                 "are those of one manifest; leave --all-platforms out",
             );
         }
-        let target = target(&low, &references[0]);
-        refuse_contradictions(&low, &target)?;
+        let plain = target(&low, &references[0], None);
+        refuse_contradictions(&low, &plain)?;
+        let base = match low.base.is_empty() {
+            true => None,
+            false => Some(Base::open(&low.base)?.any(low.base_any)),
+        };
+        let target = match &base {
+            Some(_) => target(&low, &references[0], base.as_ref()),
+            None => plain,
+        };
         let domain = references[0].domain();
         let other = references
             .iter()
@@ -130,26 +140,38 @@ impl Options {
             return wrong(if low.ilogin { "--ilogin" } else { "--user" }, &why);
         }
         let credentials = login(&low)?;
-        let progress = match low.progress.unwrap_or(Mode::Auto) {
-            _ if low.quiet => Mode::None,
-            Mode::Auto
-                if std::io::stderr().is_terminal()
-                    && std::env::var_os("TERM")
-                        .is_some_and(|term| !term.is_empty() && term != "dumb") =>
-            {
-                Mode::Bar
-            }
-            Mode::Auto => Mode::Plain,
-            other => other,
-        };
         Ok(Self {
             references,
             credentials,
             target,
+            base,
             platform: low.platform.clone(),
-            progress,
+            progress: progress(&low),
             low,
         })
+    }
+
+    /// Where nothing can be left out, the archive is the full one, and is called so.
+    pub fn name_after(&mut self, plan: &Plan) {
+        if self.base.is_some() && plan.missing().is_empty() {
+            self.target = target(&self.low, &self.references[0], None);
+        }
+    }
+}
+
+/// How progress is shown where that was not said.
+pub(super) fn progress(low: &Low) -> Mode {
+    match low.progress.unwrap_or(Mode::Auto) {
+        _ if low.quiet => Mode::None,
+        Mode::Auto
+            if std::io::stderr().is_terminal()
+                && std::env::var_os("TERM")
+                    .is_some_and(|term| !term.is_empty() && term != "dumb") =>
+        {
+            Mode::Bar
+        }
+        Mode::Auto => Mode::Plain,
+        other => other,
     }
 }
 
@@ -212,6 +234,11 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
             "requires --gunzip",
         ),
         (
+            low.base_any && low.base.is_empty(),
+            "--base-any",
+            "is for --base",
+        ),
+        (
             low.inflate_memory.is_some(),
             "--inflate-memory",
             "requires --verify",
@@ -223,7 +250,7 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
     }
 }
 
-fn target(low: &Low, first: &Reference) -> Target {
+fn target(low: &Low, first: &Reference, base: Option<&Base>) -> Target {
     let folder = low.working_dir.as_deref().unwrap_or(Path::new(""));
     let archive = match (&low.output, &low.tarname) {
         (Some(path), _) if path == Path::new("-") => return Target::Stdout,
@@ -231,7 +258,10 @@ fn target(low: &Low, first: &Reference) -> Target {
         (None, Some(name)) => folder.join(name),
         (None, None) => {
             let extension = if low.xz { "tar.xz" } else { "tar" };
-            folder.join(format!("{}.{extension}", first.archive_stem()))
+            let from = base.map_or(String::new(), |base| {
+                format!("-from-{}", &base.digest().hex()[..12])
+            });
+            folder.join(format!("{}{from}.{extension}", first.archive_stem()))
         }
     };
     if !low.no_tar {
@@ -278,6 +308,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     }
     let taken = Low {
         verify: low.verify.clone(),
+        base: low.base.clone(),
         inflate_memory: low.inflate_memory,
         signed_by: low.signed_by.clone(),
         quiet: low.quiet,
@@ -288,10 +319,57 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     };
     if *low != taken {
         return wrong(
-            "checks an existing archive and pulls nothing; use it only with --signed-by, --inflate-memory, --json, --quiet, --verbose and --progress",
+            "checks an existing archive and pulls nothing; use it only with --base, --signed-by, --inflate-memory, --json, --quiet, --verbose and --progress",
         );
     }
     Ok(())
+}
+
+/// Joining archives is no pull, either. Says where the full one goes.
+pub(super) fn check_join(low: &Low, thin: &Path) -> Result<Target> {
+    let wrong = |why: &str| Err(Error::usage("--join", why));
+    if !low.images.is_empty() {
+        return wrong("takes one archive, and no IMAGE");
+    }
+    let taken = Low {
+        join: low.join.clone(),
+        base: low.base.clone(),
+        output: low.output.clone(),
+        restart: low.restart,
+        jobs: low.jobs,
+        timeout: low.timeout,
+        quiet: low.quiet,
+        json: low.json,
+        verbose: low.verbose,
+        progress: low.progress,
+        ..Low::default()
+    };
+    if *low != taken {
+        return wrong(
+            "takes what is here, and pulls nothing; leave all flags but --base, --output, --restart, --json, --quiet, --verbose and --progress out",
+        );
+    }
+    let path = low.output.clone().or_else(|| full_name(thin));
+    let Some(path) = path else {
+        return wrong("needs --output: its name does not say what the full archive's is");
+    };
+    let target = match Outlet::of(&path) {
+        _ if path == Path::new("-") => Target::Stdout,
+        Some(Outlet::Descriptor(1)) => Target::Stdout,
+        Some(outlet) => Target::Stream(outlet, path),
+        None => Target::File(path, None),
+    };
+    refuse_contradictions(low, &target)?;
+    Ok(target)
+}
+
+/// The default name of a thin archive without what makes it one.
+fn full_name(thin: &Path) -> Option<PathBuf> {
+    let name = thin.file_name()?.to_str()?;
+    let (stem, rest) = name.rsplit_once("-from-")?;
+    let (hex, extension) = rest.split_at_checked(12)?;
+    let digits = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (digits && extension == ".tar").then(|| thin.with_file_name(format!("{stem}{extension}")))
 }
 
 fn login(low: &Low) -> Result<Option<Login>> {
@@ -436,6 +514,31 @@ mod tests {
     }
 
     #[test]
+    fn archives_are_joined_without_a_pull() {
+        let checked = |thin: &str, args: &[&str]| {
+            let head = ["dockersave", "--join", thin];
+            let low = parse(head.iter().chain(args).map(Into::into))?;
+            check_join(&low, Path::new(thin))
+        };
+        let file = |path: &str| Target::File(path.into(), None);
+        let ok = |thin: &str, args: &[&str]| checked(thin, args).ok().unwrap();
+        assert_eq!(ok("x", &["-o", "y"]), file("y"));
+        assert_eq!(ok("x", &["-o", "-"]), Target::Stdout);
+        assert_eq!(ok("d/a-1-from-0123456789ab.tar", &[]), file("d/a-1.tar"));
+        for (thin, args) in [
+            ("x", &[][..]),
+            ("a-from-0123456789.tar", &[]),
+            ("a-from-0123456789abc.tar", &[]),
+            ("x", &["debian", "-o", "y"]),
+            ("x", &["-o", "y", "--gunzip"]),
+            ("x", &["-o", "-", "--restart"]),
+            ("x", &["-o", "-", "--json"]),
+        ] {
+            assert_eq!(checked(thin, args).err().unwrap().status(), 2, "{args:?}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_a_reason() {
         for args in [
             &[][..],
@@ -459,6 +562,7 @@ mod tests {
             &["a", "--sha", "--signed-by", "k"],
             &["a", "--referrers", "--all-platforms"],
             &["a", "--inflate-limit", "1G"],
+            &["a", "--base-any"],
             &["a", "--gunzip", "--inflate-limit", "1X"],
             &["a", "--limit-rate", "0"],
             &["a", "--user", "u"],

@@ -1,12 +1,13 @@
 //! The pull command: resolve, plan, fill the output, print its path.
 
-use super::error::{Error, Result, STANDARD_OUTPUT};
+use super::error::{Error, Result, STANDARD_OUTPUT, count};
 use super::flags::{Low, Mode};
 use super::options::{Options, Target};
 use super::output::{Stream, TERMINAL};
+use super::progress::size;
 use super::{Shown, json, lock, print_json, print_path, query};
 use dockersave::{
-    Client, Image, Plan, PlanOptions, Policy, Pull, Reference, Report, Requirements,
+    Base, Client, Image, Plan, PlanOptions, Policy, Pull, Reference, Report, Requirements,
     check_directory, check_file, image_names,
 };
 use std::fs::File;
@@ -15,16 +16,46 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Result<()> {
+pub(super) fn pull(client: &Client, options: &mut Options, progress: &Shown) -> Result<()> {
     check(options)?;
-    let mut stream = open_stream(client, options)?;
+    let mut stream = open_stream(client, &options.target, &options.low)?;
     let plan = plan(client, options, progress)?;
-    let members = query::members(plan.images());
+    let options = &*options;
+    let answer = Answer {
+        members: query::members(plan.images()),
+        missing: options
+            .base
+            .as_ref()
+            .map(|_| query::missing(&plan.missing())),
+        json: options.low.json,
+        mode: options.progress,
+    };
     for folder in folders(options) {
         std::fs::create_dir_all(folder).map_err(|error| Error::output(folder, "making", error))?;
     }
     let pull = configured(client, plan, options).observer(|event| lock(progress).event(event));
-    let report = match (&options.target, &mut stream) {
+    make(pull, &options.target, &mut stream, progress, &answer)
+}
+
+/// What is told of a finished archive.
+pub(super) struct Answer {
+    /// Its images, as JSON.
+    pub members: String,
+    /// What a thin one lacks, as JSON.
+    pub missing: Option<String>,
+    pub json: bool,
+    pub mode: Mode,
+}
+
+/// Makes the archive, and says where it is.
+pub(super) fn make(
+    pull: Pull<'_>,
+    target: &Target,
+    stream: &mut Option<Stream>,
+    progress: &Shown,
+    answer: &Answer,
+) -> Result<()> {
+    let report = match (target, &mut *stream) {
         (Target::File(path, None), _) => pull.to_file(path),
         (Target::File(path, Some(beside)), _) => pull.directory(beside).to_file(path),
         (Target::Directory(path), _) => pull.to_directory(path),
@@ -40,17 +71,21 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     }?;
     // Ends the bar, so that the path is printed below it.
     lock(progress).end();
-    if options.progress == Mode::Json {
+    if answer.mode == Mode::Json {
         told(&report);
     }
     // Nothing else is written where the archive went.
-    if options.target == Target::Stdout || stream.is_some_and(|out| out.is_standard_output()) {
+    let taken = stream.as_ref().is_some_and(Stream::is_standard_output);
+    if *target == Target::Stdout || taken {
         return Ok(());
     }
-    if options.low.json {
-        let object = query::archive(&report.path, Some(report.size), &members)
+    if answer.json {
+        let mut object = query::archive(&report.path, Some(report.size), &answer.members)
             .number("downloaded", report.downloaded)
             .number("kept", report.kept);
+        if let Some(missing) = &answer.missing {
+            object = object.raw("missing", missing);
+        }
         return print_json(&(object.finish() + "\n"));
     }
     print_path(&report.path)
@@ -73,13 +108,13 @@ pub(super) fn configured<'c>(client: &'c Client, plan: Plan, options: &Options) 
 }
 
 /// Opens an output that is not a regular file, before the first request.
-fn open_stream(client: &Client, options: &Options) -> Result<Option<Stream>> {
-    let Target::Stream(outlet, path) = &options.target else {
+pub(super) fn open_stream(client: &Client, target: &Target, low: &Low) -> Result<Option<Stream>> {
+    let Target::Stream(outlet, path) = target else {
         return Ok(None);
     };
-    let wait = Duration::from_secs(options.low.timeout.unwrap_or(30));
+    let wait = Duration::from_secs(low.timeout.unwrap_or(30));
     let stream = Stream::open(outlet, path, client, wait)?;
-    if options.low.json && stream.is_standard_output() {
+    if low.json && stream.is_standard_output() {
         return Err(Error::usage(
             "--json",
             "prints to standard output, where --output writes the archive",
@@ -88,11 +123,49 @@ fn open_stream(client: &Client, options: &Options) -> Result<Option<Stream>> {
     Ok(Some(stream))
 }
 
-/// The plan of the pull.
-pub(super) fn plan(client: &Client, options: &Options, progress: &Shown) -> Result<Plan> {
+/// The plan of the pull. If nothing can be left out, the archive gets its usual name.
+pub(super) fn plan(client: &Client, options: &mut Options, progress: &Shown) -> Result<Plan> {
     let images = resolve(client, options, progress)?;
-    let format = options.low.format.unwrap_or_default();
-    Ok(Plan::new(&images, &PlanOptions::default().format(format))?)
+    let mut how = PlanOptions::default().format(options.low.format.unwrap_or_default());
+    if let Some(base) = &options.base {
+        how = how.base(base.clone());
+    }
+    let plan = Plan::new(&images, &how)?;
+    if let Some(base) = &options.base {
+        tell_thin(&plan, base, progress);
+        options.name_after(&plan);
+        if options.target.path().is_some() {
+            check(options)?;
+        }
+    }
+    Ok(plan)
+}
+
+/// What is left out, and what cannot be.
+fn tell_thin(plan: &Plan, base: &Base, progress: &Shown) {
+    for path in base.thin() {
+        lock(progress).note(&format!(
+            "dockersave: {} is thin itself, so only the layers in it count; name its own base with a further --base",
+            path.display()
+        ));
+    }
+    let missing = plan.missing();
+    let mut text = match missing.len() {
+        0 => "nothing can be left out, so this is the full archive".to_owned(),
+        layers => format!(
+            "thin: left out {} of {}",
+            count(layers, "layer"),
+            size(missing.iter().map(|one| one.size).sum())
+        ),
+    };
+    let above = plan.above();
+    if above > 0 {
+        text.push_str(&format!(
+            "; {} more are on the target, above layers that are new: --base-any leaves them out for containerd's store",
+            size(above)
+        ));
+    }
+    lock(progress).note(&format!("dockersave: {text}"));
 }
 
 /// Checks the output before the first request. A directory that does not exist yet is fine.

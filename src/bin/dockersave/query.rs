@@ -8,7 +8,7 @@ use super::options::{Options, Target};
 use super::progress::size;
 use super::{Shown, print, print_bytes, print_json};
 use dockersave::text::{printable, without_secrets};
-use dockersave::{Client, Image, Platform, Repository, Verified};
+use dockersave::{Client, Image, Missing, Platform, Repository, Verified};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -17,7 +17,7 @@ use std::path::Path;
 pub(super) fn answer(
     query: Query,
     client: &Client,
-    options: &Options,
+    options: &mut Options,
     shown: &Shown,
 ) -> Result<()> {
     let repository = client.repository(&options.references[0])?;
@@ -255,6 +255,18 @@ pub(super) fn members(images: &[Image]) -> String {
     array(&items.collect::<Vec<_>>())
 }
 
+/// The layers that a thin archive lacks, as JSON.
+pub(super) fn missing(layers: &[Missing]) -> String {
+    let items = layers.iter().map(|one| {
+        Object::new()
+            .text("digest", &one.digest.to_string())
+            .number("size", one.size)
+            .maybe("diffId", one.diff_id.map(|id| id.to_string()).as_deref())
+            .finish()
+    });
+    array(&items.collect::<Vec<_>>())
+}
+
 /// An existing or planned archive, and its size if known.
 pub(super) fn archive(path: &Path, bytes: Option<u64>, images: &str) -> Object {
     Object::new()
@@ -269,18 +281,25 @@ fn known(bytes: Option<u64>, none: &str) -> String {
 }
 
 /// The plan of a pull, and how much of it is already here.
-fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
+fn dry_run(client: &Client, options: &mut Options, shown: &Shown) -> Result<()> {
     if options.target.path().is_some() {
         super::pull::check(options)?;
     }
-    let plan = super::pull::plan(client, options, shown)?;
-    let pull = super::pull::configured(client, plan, options);
+    let thin = super::pull::plan(client, options, shown)?;
+    let options = &*options;
+    let (missing_layers, above) = (thin.missing(), thin.above());
+    // With --gunzip all layers are measured, also those that are left out.
+    let full = match options.low.gunzip {
+        true => Some(thin.whole()?),
+        false => None,
+    };
+    let pull = super::pull::configured(client, thin, options);
     let preview = match &options.target {
         Target::File(path, _) => pull.preview_file(path),
         Target::Directory(path) => pull.preview_directory(path),
         Target::Stream(..) | Target::Stdout => pull.preview_writer(),
     }?;
-    let plan = pull.plan();
+    let plan = full.as_ref().unwrap_or_else(|| pull.plan());
     let (left, kept) = (preview.download(), preview.here());
     // The size after inflating and compressing is not known in advance.
     let known_before = !options.low.gunzip && !options.low.xz;
@@ -301,10 +320,15 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
                     .finish()
             })
             .collect();
-        let object = archive(&path, whole, &members(plan.images()))
+        let mut object = archive(&path, whole, &members(plan.images()))
             .number("download", left)
             .number("here", kept)
             .raw("layers", &array(&layers));
+        if options.base.is_some() {
+            object = object
+                .raw("missing", &missing(&missing_layers))
+                .number("above", above);
+        }
         return print_json(&(object.finish() + "\n"));
     }
     let mut text = String::new();
@@ -321,6 +345,9 @@ fn dry_run(client: &Client, options: &Options, shown: &Shown) -> Result<()> {
             Some(here) => ("partly", format!("\t{here} here")),
         };
         let _ = writeln!(text, "{what}\t{}\t{}{rest}", entry.size(), entry.path());
+    }
+    for one in &missing_layers {
+        let _ = writeln!(text, "left out\t{}\t{}", one.size, one.digest.path());
     }
     let kept = match kept {
         0 => String::new(),

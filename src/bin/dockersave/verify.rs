@@ -3,9 +3,12 @@
 use super::error::{Error, Result, count};
 use super::flags::Low;
 use super::json::{Object, array, ascii};
+use super::progress::size;
 use super::{print, print_json, query};
 use dockersave::text::printable;
-use dockersave::{Findings, PublicKey, WINDOW, partial_path, verify_reader_signed, verify_signed};
+use dockersave::{
+    Base, Findings, Missing, PublicKey, WINDOW, partial_path, verify_reader_signed, verify_signed,
+};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
@@ -13,6 +16,7 @@ use std::path::Path;
 pub(super) fn run(path: &Path, low: &Low) -> Result<()> {
     let keys = keys(low)?;
     let window = low.inflate_memory.unwrap_or(WINDOW);
+    let base = Base::open(&low.base)?;
     let (findings, name) = if path == Path::new("-") {
         let mut stdin = std::io::stdin().lock();
         if stdin.is_terminal() {
@@ -27,15 +31,24 @@ pub(super) fn run(path: &Path, low: &Low) -> Result<()> {
     } else {
         let name = printable(&path.to_string_lossy(), 300);
         let findings =
-            verify_signed(path, window, &keys).map_err(|error| missing(error, path, &name))?;
+            verify_signed(path, window, &keys).map_err(|error| absent(error, path, &name))?;
         (findings, name)
     };
+    // What the base has is hashed.
+    let needed = base.lacks(findings.missing.clone())?;
     match low.json {
-        true => print_json(&object(&findings, &name))?,
-        false => print(&lines(&findings, &name))?,
+        true => print_json(&object(&findings, &needed, &name))?,
+        false => print(&lines(&findings, &needed, &name))?,
     }
     match findings.defects.len() {
         0 if !findings.unsigned.is_empty() => Err(unsigned(&findings, name)),
+        0 if findings.is_sound() && !needed.is_empty() => {
+            Err(Error::Library(dockersave::Error::Thin {
+                archive: name,
+                layers: needed.len(),
+                size: bytes(&needed),
+            }))
+        }
         0 if findings.is_sound() && findings.compressed > 0 => Err(Error::Uninflated {
             archive: name,
             layers: findings.compressed,
@@ -75,7 +88,7 @@ fn unsigned(findings: &Findings, archive: String) -> Error {
 }
 
 /// A missing archive may be one that is not finished yet.
-fn missing(error: dockersave::Error, path: &Path, name: &str) -> Error {
+fn absent(error: dockersave::Error, path: &Path, name: &str) -> Error {
     let dockersave::Error::Input { source, .. } = &error else {
         return error.into();
     };
@@ -88,7 +101,12 @@ fn missing(error: dockersave::Error, path: &Path, name: &str) -> Error {
     }
 }
 
-fn object(findings: &Findings, name: &str) -> String {
+fn bytes(layers: &[Missing]) -> u64 {
+    let sizes = layers.iter().map(|one| one.size);
+    sizes.fold(0, u64::saturating_add)
+}
+
+fn object(findings: &Findings, needed: &[Missing], name: &str) -> String {
     let texts = |texts: &[String]| {
         let quoted: Vec<String> = texts.iter().map(|text| ascii(text)).collect();
         array(&quoted)
@@ -103,15 +121,19 @@ fn object(findings: &Findings, name: &str) -> String {
                 .finish()
         })
         .collect();
+    // Whoever asks for no more shall not take a thin archive for a full one.
+    let sound = findings.is_sound() && needed.is_empty();
     let object = Object::new()
         .text("archive", name)
-        .raw("sound", if findings.is_sound() { "true" } else { "false" })
+        .raw("sound", if sound { "true" } else { "false" })
         .number("images", findings.images as u64)
         .number("blobs", findings.blobs as u64)
         .number("compressed", findings.compressed as u64)
         .raw("defects", &array(&defects))
         .raw("unchecked", &texts(&findings.unchecked))
-        .raw("absent", &texts(&findings.absent));
+        .raw("absent", &texts(&findings.absent))
+        .raw("missing", &query::missing(&findings.missing))
+        .number("needed", needed.len() as u64);
     let object = match findings.signatures.len() + findings.unsigned.len() {
         0 => object,
         _ => {
@@ -124,7 +146,7 @@ fn object(findings: &Findings, name: &str) -> String {
     object.finish() + "\n"
 }
 
-fn lines(findings: &Findings, name: &str) -> String {
+fn lines(findings: &Findings, needed: &[Missing], name: &str) -> String {
     let mut text = String::new();
     for defect in &findings.defects {
         let _ = writeln!(text, "{defect}");
@@ -139,9 +161,18 @@ fn lines(findings: &Findings, name: &str) -> String {
         let _ = writeln!(text, "signed by {}: {}", one.key, one.covers);
     }
     if findings.is_sound() {
+        let what = match (needed.len(), findings.missing.len()) {
+            (0, 0) => "sound, ".to_owned(),
+            (0, lent) => format!("sound with {} of its base, ", count(lent, "layer")),
+            (layers, _) => format!(
+                "thin: needs {} of {}, sound otherwise, ",
+                count(layers, "layer"),
+                size(bytes(needed))
+            ),
+        };
         let _ = write!(
             text,
-            "{name}: sound, {}{}, {}",
+            "{name}: {what}{}{}, {}",
             match findings.compressed {
                 0 => String::new(),
                 layers => format!("{} not inflated; ", count(layers, "layer")),

@@ -1,0 +1,136 @@
+//! What a target has already, so that an archive for it may leave that out: an older archive, or a
+//! list that its engine prints.
+//!
+//! Docker's classic store finds a layer by its chain ID, which stands for all layers from the
+//! lowest up to it in their order (image-spec, config.md, "Layer ChainID"); only what it does not
+//! find is read from the archive. So a layer may be left out where it lies on the same layers as
+//! on the target: leading layers. containerd's stores find any blob by its digest; there all may
+//! be left out that is there, if the caller says that the target is one.
+//!
+//! Pure; how a base is read is [`super::inventory`]'s business.
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::image::Image;
+use crate::manifest::{Content, Descriptor, is_image_config};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a target has: all that several archives and lists say of it.
+#[derive(Clone, Debug, Default)]
+pub struct Base {
+    pub(super) sources: Arc<Vec<Known>>,
+    pub(super) any: bool,
+}
+
+/// What one of them says.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub path: PathBuf,
+    /// Blobs' digests and diff IDs, sorted.
+    pub held: Vec<Digest>,
+    /// The diff IDs of images, the lowest first, where their order is known.
+    pub stacks: Vec<Vec<Digest>>,
+    /// What it was made for, where that is one image.
+    pub image: Option<Digest>,
+    /// It is an archive or a directory, and no list.
+    pub is_archive: bool,
+    /// An archive that is thin itself.
+    pub is_thin: bool,
+}
+
+impl Known {
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.held.binary_search(digest).is_ok()
+    }
+}
+
+impl Base {
+    /// May any layer be left out, and not only the lowest ones? For targets with a containerd
+    /// store.
+    pub fn any(mut self, any: bool) -> Self {
+        self.any = any;
+        self
+    }
+
+    /// What identifies the base: the digest of its manifest, if it is one image, and otherwise one
+    /// of all that it has.
+    pub fn digest(&self) -> Digest {
+        if let [known] = &self.sources[..]
+            && let Some(image) = known.image
+        {
+            return image;
+        }
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let held: BTreeSet<&Digest> = self.sources.iter().flat_map(|known| &known.held).collect();
+        for digest in held {
+            hasher.update(digest.as_bytes());
+        }
+        hasher.finish()
+    }
+
+    /// The archives and directories among them.
+    pub fn archives(&self) -> impl Iterator<Item = &Path> {
+        let archives = self.sources.iter().filter(|known| known.is_archive);
+        archives.map(|known| known.path.as_path())
+    }
+
+    /// Those that are thin archives themselves, and count for the layers that they hold.
+    pub fn thin(&self) -> impl Iterator<Item = &Path> {
+        let thin = self.sources.iter().filter(|known| known.is_thin);
+        thin.map(|known| known.path.as_path())
+    }
+
+    /// The layers of these images that may be left out: each only where all images that have it
+    /// allow it.
+    pub(super) fn left_out(&self, images: &[Image]) -> BTreeSet<Digest> {
+        let mut found: BTreeMap<Digest, bool> = BTreeMap::new();
+        for image in images {
+            let documents = std::iter::once(&image.manifest).chain(&image.documents);
+            for document in documents {
+                let Content::Manifest { config, layers } = document.content() else {
+                    continue;
+                };
+                let is_image = is_image_config(&config.media_type);
+                found.insert(config.digest, false);
+                self.judge(layers, &image.diff_ids, is_image, &mut found);
+            }
+        }
+        let found = found.into_iter().filter(|(_, left_out)| *left_out);
+        found.map(|(digest, _)| digest).collect()
+    }
+
+    fn judge(
+        &self,
+        layers: &[Descriptor],
+        diff_ids: &[Digest],
+        is_image: bool,
+        found: &mut BTreeMap<Digest, bool>,
+    ) {
+        let mut allowed = is_image;
+        for (number, layer) in layers.iter().enumerate() {
+            let below = diff_ids.get(..=number);
+            let here = is_image && self.lies_on(&layer.digest, below);
+            allowed = here && (allowed || self.any);
+            let every = found.entry(layer.digest).or_insert(true);
+            *every &= allowed;
+        }
+    }
+
+    /// Does the target have this layer, on top of the ones below it? Its diff ID is the last one
+    /// of these.
+    fn lies_on(&self, layer: &Digest, below: Option<&[Digest]>) -> bool {
+        let diff_id = below.and_then(|ids| ids.last());
+        let ordered = |known: &Known| {
+            known.stacks.is_empty()
+                || below.is_none_or(|ids| {
+                    let mut stacks = self.sources.iter().flat_map(|known| &known.stacks);
+                    stacks.any(|stack| stack.starts_with(ids))
+                })
+        };
+        self.sources.iter().any(|known| {
+            let held = known.holds(layer) || diff_id.is_some_and(|id| known.holds(id));
+            held && (self.any || ordered(known))
+        })
+    }
+}

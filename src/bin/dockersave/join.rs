@@ -1,0 +1,57 @@
+//! `--join`: a thin archive and its base made the full archive.
+
+use super::error::{Error, Result};
+use super::flags::Low;
+use super::options::{Target, check_join, progress};
+use super::output::TERMINAL;
+use super::progress::Progress;
+use super::pull::{Answer, make, open_stream};
+use super::signal::Signals;
+use super::{Running, interrupted, lock, query, watch};
+use dockersave::{Client, Pull, check_file};
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
+    let target = check_join(low, thin)?;
+    if target == Target::Stdout && std::io::stdout().is_terminal() {
+        return Err(Error::usage("--output -", TERMINAL));
+    }
+    if let Some(path) = target.path() {
+        check_file(path)?;
+    }
+    let running = Running::default();
+    let signals = watch(&running);
+    let mode = progress(low);
+    let shown = Arc::new(Mutex::new(Progress::new(mode)));
+    // No registry is asked, so it needs no certificates.
+    let client = Arc::new(Client::builder().insecure(true).build()?);
+    let _ = running.set(client.clone());
+    if signals.as_ref().and_then(Signals::received).is_some() {
+        client.cancel();
+    }
+    let mut stream = open_stream(&client, &target, low)?;
+    let joined = Pull::join(&client, thin, &low.base).map_err(Error::from);
+    let outcome = joined.and_then(|pull| {
+        let answer = Answer {
+            members: query::members(pull.plan().images()),
+            missing: None,
+            json: low.json,
+            mode,
+        };
+        let pull = pull
+            .jobs(low.jobs.unwrap_or(6))
+            .restart(low.restart)
+            .observer(|event| lock(&shown).event(event));
+        make(pull, &target, &mut stream, &shown, &answer)
+    });
+    lock(&shown).end();
+    match (outcome, signals.and_then(|signals| signals.received())) {
+        (Err(Error::Library(dockersave::Error::Interrupted(_))), Some(signal)) => {
+            interrupted(signal, target.path().map(Path::to_owned), mode);
+            Err(Error::Interrupted(signal))
+        }
+        (outcome, _) => outcome,
+    }
+}
