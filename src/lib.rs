@@ -38,7 +38,10 @@
 //! let path = "debian.tar";
 //! # */
 //! let name: Reference = debian.parse()?;
-//! let client = Client::builder().insecure(true).build()?;
+//! # /*
+//! let client = Client::builder().build()?;
+//! # */
+//! # let client = Client::builder().insecure(true).build()?;
 //! let image = client.repository(&name)?.image(None)?;
 //! let plan = Plan::new(&[image], &PlanOptions::default())?;
 //! println!("{} bytes in {} entries", plan.size(), plan.entries().len());
@@ -56,6 +59,23 @@
 //! Data flows one way: values ([`Reference`], [`Digest`], [`Platform`]), documents
 //! ([`Document`]), the registry ([`Client`], [`Repository`]), the plan ([`Plan`]), the pull
 //! ([`Pull`]). Every failure is an [`Error`].
+//!
+//! # How do I ...
+//!
+//! | | |
+//! |---|---|
+//! | pull to a file, a directory, a stream | [`Pull::to_file`], [`Pull::to_directory`], [`Pull::to_writer`] |
+//! | resume a pull | make the same pull to the same path again |
+//! | follow its progress | [`Pull::observer`], [`Event`] |
+//! | put several images into one archive | [`Plan::new`] with all of them |
+//! | choose a platform, or take all | [`Repository::image`], [`Repository::all_platforms`] |
+//! | store layers uncompressed, or compress the archive | [`Pull::inflate`], [`Pull::xz`] |
+//! | reuse an older archive | [`Pull::reuse`] |
+//! | list tags or platforms | [`Repository::tags`], [`Repository::platforms`] |
+//! | get a digest or a manifest | [`Repository::digest`], [`Repository::manifest`] |
+//! | give credentials, certificates, mirrors | [`ClientBuilder`] |
+//! | check an archive | [`verify()`], [`verify_reader`] |
+//! | decide by what went wrong | match on [`Error`] |
 
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -27,7 +27,7 @@ fn is_here(program: &str) -> bool {
     found.is_ok()
 }
 
-/// However a directory becomes a tar, it is sound, and is not held for this program's own.
+/// However a directory is made into a tar, it is sound, and is not mistaken for dockersave's own.
 #[test]
 fn a_tar_of_the_directory_is_sound_however_it_is_made() {
     let dir = Dir::new();
@@ -63,7 +63,7 @@ fn a_tar_of_the_directory_is_sound_however_it_is_made() {
     }
 }
 
-/// A docker-archive of one layer, each part under a name of its own.
+/// A docker-archive of one layer, each part under its own name.
 fn archive(config: &str, parts: &[(&str, &[u8])], item: &str) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let item = format!("[{item}]");
@@ -95,7 +95,7 @@ fn verified(dir: &Dir, bytes: &[u8], status: i32) -> Outcome {
     Run::new(dir, &["--verify", "x.tar"]).status(status)
 }
 
-/// pack and lifecycle name layers by a path's digest, or by the diff ID, behind a slash.
+/// pack and lifecycle name layers by a path's digest, or by the diff ID, after a slash.
 #[test]
 fn archives_of_buildpacks_are_sound() {
     let dir = Dir::new();
@@ -108,7 +108,7 @@ fn archives_of_buildpacks_are_sound() {
         let bytes = archive(&config(&[&layer]), &[(&name, &layer)], &item);
         verified(&dir, &bytes, 0);
     }
-    // What loaders look for they do not find behind one.
+    // Loaders do not find their files after a slash.
     let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["l"]}"#;
     let bytes = archive(
         &config(&[&layer]),
@@ -163,7 +163,7 @@ fn an_archive_has_one_budget_for_what_its_layers_inflate_to() {
     // The same in an archive that is compressed itself.
     dir.write("x.tar.gz", gzip(&bytes));
     Run::new(&dir, &["--verify", "x.tar.gz"]).status(8);
-    // Windows up to 8 MiB are inflated; what takes more needs to be told so.
+    // Windows up to 8 MiB are inflated; larger ones need a flag.
     let item = r#"{"Config":"c.json","RepoTags":["x:1"],"Layers":["a"]}"#;
     for (window, memory, status) in [
         (0x68, "8M", 0),
@@ -278,7 +278,7 @@ fn an_archive_that_is_not_there_yet_is_named() {
     Run::new(&dir, &["--verify", "y.tar"]).fails(1, "No such file");
 }
 
-/// What has come of an unfinished download is told, as far as it is true.
+/// The verified part of an unfinished download is reported.
 #[test]
 fn an_unfinished_archive_says_how_much_of_it_is_true() {
     let (registry, dir) = (Registry::start(), Dir::new());
@@ -325,7 +325,7 @@ fn an_unfinished_archive_says_how_much_of_it_is_true() {
     assert!(after < before && text.contains("1 of 3 blobs"), "{text}");
 }
 
-/// skopeo's `dir:` and containerd's content store serve; what serves nothing says so, and why.
+/// skopeo's `dir:` and containerd's content store can be reused; a source that cannot says why.
 #[test]
 fn a_source_that_serves_nothing_says_why() {
     let (registry, dir) = (Registry::start(), Dir::new());
@@ -390,7 +390,7 @@ fn a_source_that_serves_nothing_says_why() {
         .fails(1, "decompress it first: gzip -dk b.tar.gz");
 }
 
-/// What is in memory while a secret is does not end on the disk.
+/// Memory with a secret in it never ends up on the disk.
 #[test]
 fn there_are_no_core_files() {
     let dir = Dir::new();

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 const BASIC: &str = "Basic bWU6aHVudGVyMg==";
 
-/// A registry whose `/v2/` wants a Bearer token of its own `/token`; tokens are numbered.
+/// A registry whose `/v2/` requires a Bearer token from its own `/token`; tokens are numbered.
 struct Guarded {
     registry: Registry,
     tokens: Arc<AtomicU32>,
 }
 
-/// What the token endpoint answers for the token of this number.
+/// The token endpoint's response for this token.
 type Endpoint = fn(&Seen, u32) -> Reply;
 
 fn plain(_: &Seen, number: u32) -> Reply {
@@ -79,10 +79,9 @@ fn an_anonymous_token_is_asked_for_once() {
     assert_eq!(token.header("authorization"), None);
 }
 
-/// What a public pull needs on a warm DNS, with TLS and a token server: n + 2 requests, the one
-/// that was refused, and the token. Before the first layer that is, one after the other: a
-/// connection and its TLS, the challenge, a connection and its TLS, the token, the manifest, the
-/// config.
+/// The requests of a public pull with TLS and a token server: n + 2, the refused one, and the
+/// token. Before the first layer, in sequence: connection and TLS, challenge, connection and TLS,
+/// token, manifest, config.
 #[test]
 fn a_public_pull_with_a_token_takes_no_more_than_it_needs() {
     let (authority, dir) = (Authority::new(), Dir::new());
@@ -120,7 +119,7 @@ fn a_token_that_ends_between_layers_is_renewed_once() {
     let layer = Image::small(1).layers[2].digest.clone();
     registry.faults(Fault::new(&layer, Action::Reply(Reply::new(401, ""))).times(1));
     drop(used);
-    // The 401 carries no challenge: /v2/ is asked for it.
+    // The 401 has no challenge: it is requested from /v2/.
     let outcome = guarded.pull(&dir).args(&["--jobs", "1"]).outcome();
     assert!(outcome.status.success(), "{}", outcome.stderr);
     assert_eq!(registry.count(&layer), 2);
@@ -180,7 +179,7 @@ fn bearer_among_other_challenges() {
     ] {
         let (guarded, dir) = (guarded(challenge, plain, |token| token == "t1"), Dir::new());
         guarded.pull(&dir).archive();
-        // No scope was named: ours is asked for.
+        // No scope was named: ours is requested.
         assert_eq!(guarded.registry.count("scope=repository:r:pull"), 1);
     }
 }
@@ -399,7 +398,7 @@ fn a_repository_that_denies_itself_to_strangers() {
 
 #[test]
 fn wrong_credentials_are_sent_once() {
-    // Twice might lock somebody out.
+    // Twice might lock the account.
     let (registry, dir) = (Registry::start(), Dir::new());
     Image::small(1).push(&registry, "r", "latest");
     registry.route(|_| Some(Reply::unauthorized(r#"Basic realm="x""#)));
@@ -449,7 +448,7 @@ fn credentials_that_are_refused_are_named_by_their_source() {
 #[test]
 fn many_workers_renew_a_token_once() {
     let (guarded, dir) = (guarded(CHALLENGE, plain, |token| token != "t1"), Dir::new());
-    // The first token is refused at once; of all that follows, one renewal serves all workers.
+    // The first token is refused at once; after that, one renewal serves all workers.
     let begin = Instant::now();
     let outcome = guarded.pull(&dir).outcome();
     assert_eq!(
@@ -710,14 +709,14 @@ fn an_anonymous_token_request_follows_redirects() {
         let there = Registry::start_with(config, 0);
         there.route(|seen| Some(plain(seen, 1)));
         let (port, scheme) = (there.address.port(), if secure { "https" } else { "http" });
-        // Nothing is told, so that the name may be another, too.
+        // Nothing is sent, so any name is allowed.
         for host in ["127.0.0.1", "localhost"] {
             let registry = moved(move || format!("{scheme}://{host}:{port}/token"));
             Run::pull(&dir, &registry.name("r"))
                 .args(&["-o", "x.tar", "--restart"])
                 .env("SSL_CERT_FILE", &ca)
                 .archive();
-            // A password goes to https on the same host, and else nowhere.
+            // A password goes to https on the same host, and nowhere else.
             let before = there.seen().len();
             let run = Run::pull(&dir, &registry.name("r"))
                 .args(&[
@@ -795,7 +794,7 @@ fn a_realm_in_disguise_is_told_no_password() {
     }
 }
 
-/// A registry that is no address of this machine, whose realm's name leads here.
+/// A registry elsewhere whose realm's name resolves to this machine.
 #[test]
 fn a_realms_name_is_looked_at_once_it_is_resolved() {
     if !can_mount() {

@@ -16,7 +16,7 @@ fn bytes_read(child: &Child) -> Option<u64> {
     count.parse().ok()
 }
 
-/// Waits until it is so, or the process has ended.
+/// Waits until this holds, or the process has ended.
 fn wait(child: &mut Child, mut so: impl FnMut(&Child) -> bool) {
     while !so(child) && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_micros(200));
@@ -38,7 +38,7 @@ fn a_reused_file_that_changes_spoils_no_chunk_that_is_there() {
         .args(&["--jobs", "1", "--retries", "0"])
         .status(5);
     registry.behave();
-    // A directory that has the layer, until a part of it that is here already changes.
+    // A directory that has the layer, until a part that was already copied changes.
     let place = dir.write(
         &format!("old/{}", image.layers[0].path()),
         image.layers[0].data(),
@@ -55,7 +55,7 @@ fn a_reused_file_that_changes_spoils_no_chunk_that_is_there() {
     assert!(child.wait().unwrap().success());
     let bytes = std::fs::read(dir.join("r-latest.tar")).unwrap();
     let data = image.layers[0].data();
-    // It stands somewhere behind the documents, at a multiple of 512.
+    // It is somewhere after the documents, at a multiple of 512.
     let at = (0..bytes.len() - data.len())
         .step_by(512)
         .find(|at| bytes[*at..].starts_with(&data[..64]))

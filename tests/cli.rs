@@ -106,7 +106,7 @@ fn progress_in_every_form() {
     let (registry, dir, image) = small();
     let name = registry.name("ns/app:1.0");
     let told = |how: &str| {
-        // What is there already would be left as it is.
+        // An existing archive would be left as it is.
         let run = Run::pull(&dir, &name).args(&["--progress", how]);
         run.args(&["-o", how]).archive().outcome.stderr
     };
@@ -329,7 +329,7 @@ fn values_in_both_forms_and_short_flags() {
             .archive()
             .holds(&image, Some(&name));
     }
-    // What follows two hyphens is no flag.
+    // Nothing after two hyphens is a flag.
     Run::new(&dir, &["--insecure", "--", "--tags"]).fails(2, "");
     for args in [
         &["--jobs=0"][..],
@@ -371,7 +371,7 @@ fn a_second_interrupt_ends_at_once() {
     assert_eq!(dir.names(), ["r-latest.tar.partial"]);
 }
 
-/// Runs the program on a terminal of its own, with this typed into it; what the terminal showed.
+/// Runs the program on its own terminal with this input; returns what the terminal showed.
 pub fn on_a_terminal(dir: &Dir, command: &str, typed: &str) -> Option<String> {
     use std::io::Write;
     let binary = std::env::var("DOCKERSAVE_TEST_BINARY")
@@ -436,7 +436,7 @@ fn a_password_is_asked_for_unseen() {
 #[test]
 fn no_terminal_to_ask_on_is_told() {
     let dir = Dir::new();
-    // In a session of its own there is none, whoever runs the tests.
+    // In its own session there is no terminal.
     let outcome = Run::new(&dir, &["--ilogin", "debian"])
         .within("exec /usr/bin/setsid -w \"$@\"")
         .stdin("me\nhunter2\n")
@@ -572,7 +572,7 @@ fn the_calls_of_the_python_program_give_what_they_gave() {
             dir.names()
         );
     }
-    // What could not be pulled was not 0, and left no archive.
+    // A failed pull had a nonzero status and left no archive.
     for (image, args) in [
         ("ns/app:2", &[][..]),
         ("none", &["--no-tar"]),

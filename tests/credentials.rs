@@ -71,7 +71,7 @@ fn every_source_serves() {
     let dir = Dir::new();
     dir.write(".config/containers/auth.json", entry(&host));
     pull(&dir, &[], &[]);
-    // Another registry's credentials are nobody's business here.
+    // Another registry's credentials do not matter here.
     let dir = Dir::new();
     dir.write(".docker/config.json", entry("other.example"));
     Run::pull(&dir, &registry.name("ns/r")).fails(3, "refused");
@@ -197,7 +197,7 @@ fn files_that_cannot_be_used() {
     }
 }
 
-/// A registry that takes a token of its own endpoint.
+/// A registry that accepts a token from its own endpoint.
 fn with_tokens(endpoint: fn(&Seen) -> Reply) -> Registry {
     let registry = Registry::start();
     Image::small(1).push(&registry, "ns/r", "latest");

@@ -55,7 +55,7 @@ fn a_signal_that_was_ignored_stays_ignored() {
     }
 }
 
-/// Lets calls fail, where a process may be traced.
+/// Makes system calls fail, if processes may be traced.
 fn failing(error: &str) -> Option<String> {
     let script = format!(
         "exec strace -qq -f -o trace -e trace=fsync,fdatasync,syncfs -e inject=fsync,fdatasync,syncfs:error={error} \"$@\""
@@ -140,7 +140,7 @@ fn a_name_that_was_not_chosen_replaces_no_other_repository() {
             .arg("--dry-run")
             .fails(7, "co-l:1");
         assert!(registry.seen().is_empty());
-        // The same repository, and a name that was chosen.
+        // The same repository, and an explicit name.
         pull("co-l:1").args(more).status(0);
         match more {
             ["--no-tar"] => pull("co/l:1")
@@ -157,7 +157,7 @@ fn a_name_that_was_not_chosen_replaces_no_other_repository() {
         let path = dir.join(name);
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
     }
-    // What holds no image's name is replaced as ever.
+    // A file without an image name is replaced.
     dir.write("co-l-1.tar", "no archive");
     pull("co/l:1")
         .archive()

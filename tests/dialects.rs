@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Numbers that depend on the seed alone.
+/// Pseudorandom numbers from a seed.
 struct Random(Vec<u8>, usize);
 
 impl Random {
@@ -41,7 +41,7 @@ fn put(block: &mut [u8], at: usize, bytes: &[u8]) {
     block[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// A header block; `size` as it stands in it.
+/// A header block; `size` as written in it.
 fn head(random: &mut Random, name: &[u8], kind: u8, size: &[u8]) -> Vec<u8> {
     let mut block = vec![0; 512];
     put(&mut block, 0, &name[..name.len().min(100)]);
@@ -89,7 +89,7 @@ fn head(random: &mut Random, name: &[u8], kind: u8, size: &[u8]) -> Vec<u8> {
     summed(block, random.below(60) == 0)
 }
 
-/// With its checksum; that of signed bytes, as some old programs calculated it.
+/// With its checksum; optionally of signed bytes, as in some old programs.
 fn summed(mut block: Vec<u8>, signed: bool) -> Vec<u8> {
     put(&mut block, 148, b"        ");
     let sum: i64 = block
@@ -115,7 +115,7 @@ fn record(key: &str, value: &str) -> Vec<u8> {
     format!("{length}{rest}").into_bytes()
 }
 
-/// What may stand before an entry.
+/// What may precede an entry.
 fn before(random: &mut Random, name: &str, size: usize) -> Vec<u8> {
     let long = |random: &mut Random, kind: u8, text: &[u8]| {
         let size = format!("{:011o}\0", text.len());
@@ -150,7 +150,7 @@ fn before(random: &mut Random, name: &str, size: usize) -> Vec<u8> {
     }
 }
 
-/// An entry, or several in one for those who read its size in another way.
+/// An entry, or several in one for readers that interpret its size differently.
 fn entry(random: &mut Random, evil: &[u8]) -> Vec<u8> {
     let long = format!("long/{}", "n".repeat(110));
     let names = [
@@ -236,7 +236,7 @@ fn image(cmd: &str) -> Vec<Vec<u8>> {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// A name as those who unpack it have it.
+/// A name as it is unpacked.
 fn cleaned(name: &str) -> String {
     let parts = name.split('/').filter(|part| !matches!(*part, "" | "."));
     parts.collect::<Vec<_>>().join("/")

@@ -35,7 +35,7 @@ fn a_pull_over_tls() {
     let image = image();
     image.push(&registry, "r", "latest");
     let ca = dir.write("ca.pem", &authority.pem);
-    // Slow enough that its memory is seen, and broken once in the middle.
+    // Slow enough to measure its memory, and broken once in the middle.
     registry.pace(8_000_000);
     registry.fault(&image.layers[0].digest, Action::Reset(4_000_000));
     let archive = Run::new(&dir, &["--cacert", &ca, &registry.name("r")]).archive();
@@ -173,7 +173,7 @@ fn every_way_to_shake_hands() {
 
 #[test]
 fn a_layer_of_more_than_4_gib() {
-    // Minutes under emulation: .ci/run asks for it where a number of 32 bits would not do.
+    // Takes minutes under emulation: .ci/run enables it on a 32-bit target.
     if std::env::var_os("DOCKERSAVE_TEST_LARGE").is_none() {
         eprintln!("skipped: DOCKERSAVE_TEST_LARGE is not set");
         return;

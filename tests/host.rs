@@ -159,7 +159,7 @@ fn paged(pages: &[(&str, &str, &[&str])]) -> Registry {
 const FIRST: &str = "/v2/r/tags/list?n=1000";
 const SECOND: &str = "/v2/r/tags/list?next_page=gAAA%3D%3D&n=50";
 
-/// Lists all tags, one a line and as JSON.
+/// Lists all tags, one per line and as JSON.
 #[track_caller]
 fn lists(registry: &Registry, expected: &[&str]) {
     let dir = Dir::new();
@@ -348,7 +348,7 @@ fn a_page_of_any_size_is_read_as_it_comes() {
     ] {
         let (registry, dir) = (Registry::start(), Dir::new());
         registry.route(move |_| Some(reply.clone()));
-        // The first one breaks off, and what came of it is not listed again.
+        // The first one breaks off, and its tags are not listed again.
         registry.fault("/tags/", Action::Reset(1_000_000));
         let run = Run::pull(&dir, &registry.name("r")).arg("--tags");
         let outcome = run.status(0);
@@ -503,7 +503,7 @@ fn a_name_that_nobody_knows_is_one_line() {
         .fails(5, "registry.example");
         assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
     }
-    // Where the file is missing, that is the reason, and it is named.
+    // A missing file is named as the reason.
     let etc = Dir::new();
     etc.write("passwd", "");
     let outcome = Run::new(
@@ -654,7 +654,7 @@ fn a_proxy_wants_a_password_for_plain_http() {
         "{}",
         outcome.stderr
     );
-    // The registry's password is nothing to the proxy's question.
+    // The registry's password is not sent to the proxy.
     let before = proxy.heads().len();
     Run::pull(&dir, "nowhere.invalid/r")
         .args(&["-o", "z.tar", "--user", "me", "--password", "hunter2"])
@@ -731,7 +731,7 @@ fn hosts_that_need_no_proxy() {
         assert_eq!(proxy.heads().len() == before, direct, "no_proxy={no_proxy}");
         assert_eq!(status.success(), !direct, "no_proxy={no_proxy}");
     }
-    // What is on this machine is never asked for elsewhere.
+    // Hosts on this machine never go through a proxy.
     let before = proxy.heads().len();
     Run::pull(&Dir::new(), &registry.name("r"))
         .env("http_proxy", &url)
@@ -815,7 +815,7 @@ fn no_secret_is_printed_or_kept() {
         assert_eq!(seen.header("cookie"), None);
         assert_eq!(seen.header("referer"), None);
     }
-    // The password goes to the token endpoint alone, the token to the registry alone.
+    // The password goes only to the token endpoint, the token only to the registry.
     for seen in registry.seen() {
         let password = seen.header("authorization") == Some(BASIC);
         assert!(

@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-/// What a terminal would obey: CSI in 7 and in 8 bits, an operating system command, a bell, a
-/// delete, and a line of its own.
+/// Terminal controls: CSI in 7 and in 8 bits, an operating system command, a bell, a delete, and a
+/// line end.
 const EVIL: &str = "\u{1b}[2J\u{9b}31m\u{1b}]0;owned\u{7}\u{7f}\r\nroot#";
 
 /// The same in JSON.
@@ -155,7 +155,7 @@ fn ever_new_tags_without_end() {
 
 #[test]
 fn a_head_that_comes_a_byte_at_a_time() {
-    // Each byte is a sign of life, but a head has an end to its time.
+    // Each byte is a sign of life, but a header has a deadline.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -238,7 +238,7 @@ fn an_endless_manifest() {
 
 #[test]
 fn a_member_twice_is_refused() {
-    // Whichever counts here, another program may take the other one for the same digest.
+    // Whichever counts here, another program may use the other one for the same digest.
     let text = Image::small(72)
         .manifest()
         .replacen('{', r#"{"layers":[],"#, 1);
@@ -541,7 +541,7 @@ fn documents_that_are_read_in_two_ways_are_refused() {
     refused(&sized, OCI_MANIFEST, 1, r#"read as "size""#);
     let index = format!(r#"{{"manifests":[],"Manifests":[{}]}}"#, image.entry(""));
     refused(&index, OCI_INDEX, 1, "Manifests");
-    // Nobody reads these as anything else.
+    // Every program reads these alike.
     let annotations = r#""annotations":{"Layers":"a","layers":"b"},"x":{"Config":1,"config":2}"#;
     let (registry, dir) = (Registry::start(), Dir::new());
     image.push_untagged(&registry, "r");

@@ -136,7 +136,7 @@ fn a_mirror_that_fails_is_left_for_the_registry() {
 fn a_mirror_that_is_not_there_costs_a_moment() {
     let (registry, _, image) = pair();
     let dir = Dir::new();
-    // Nothing listens at port 1.
+    // Nothing listens on port 1.
     pull(&dir, &registry, "127.0.0.1:1")
         .limit(10)
         .archive()
@@ -268,8 +268,8 @@ fn an_address_that_is_none_is_told() {
     assert!(registry.seen().is_empty());
 }
 
-/// A mirror for many registries, as Spegel and Dragonfly are: it answers only whoever says by
-/// `?ns=HOST`, as containerd does, whose repository is meant.
+/// A mirror for many registries, like Spegel and Dragonfly: it answers only requests with
+/// `?ns=HOST`, as containerd sends them.
 fn for_many(registry: &Registry, status: u16) -> (Registry, Image) {
     let (mirror, image) = (Registry::start(), Image::small(1));
     image.push(&mirror, "ns/app", "1.0");
@@ -293,7 +293,7 @@ fn a_mirror_for_many_registries_is_told_which() {
                 .archive()
                 .holds(&image, Some(&registry.name("ns/app:1.0")));
             assert_eq!((registry.seen().len(), blobs(&registry)), (1, 0));
-            // It is asked once without, unless its address says what it wants.
+            // It is asked once without, unless its URL says so.
             assert_eq!(mirror.seen().len(), 2 + image.layers.len() + more);
         }
     }

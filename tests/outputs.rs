@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Sends standard output to a file.
 const TO_FILE: &str = "exec \"$@\" > out.tar";
 
-/// Numbers that look like chance and are not.
+/// Pseudorandom numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -522,7 +522,7 @@ fn a_new_tag_downloads_only_what_an_older_archive_has_not() {
         found.sort();
         assert_eq!(found, expected, "{more:?}");
     }
-    // The archive that is about to be replaced serves itself.
+    // The archive that is about to be replaced is reused.
     registry.forget();
     std::fs::rename(&archive.path, dir.join("r-new.tar")).unwrap();
     Run::pull(&dir, &registry.name("r:new"))
@@ -571,7 +571,7 @@ fn an_archive_to_be_reused_has_to_be_one() {
     Run::pull(&dir, &name)
         .args(&["--reuse", "x.tar"])
         .fails(1, "x.tar");
-    // What only stands in the way of the new one may be anything.
+    // A file that will be replaced may be anything.
     dir.write("r-latest.tar", "no archive at all");
     Run::pull(&dir, &name).archive();
 }
@@ -619,7 +619,7 @@ fn uncompressed_layers_are_what_the_config_calls_them() {
         assert_eq!(manifest.matches(".tar\"").count(), 4, "{manifest}");
         assert!(!manifest.contains("gzip"), "{manifest}");
         assert_eq!(dir.names(), ["r-latest.tar"]);
-        // The archive that is replaced serves itself here, too.
+        // The replaced archive is reused here, too.
         registry.forget();
         let again = Run::pull(&dir, &name).arg("--gunzip").archive();
         assert!(again.bytes == archive.bytes);
@@ -689,7 +689,7 @@ fn layers_that_inflate_to_something_else_are_refused() {
     }
 }
 
-/// So many zeros, compressed.
+/// Compressed zeros.
 fn bomb(length: u64) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -95,7 +95,7 @@ fn what_is_passed_over_is_said_with_verbose_and_where_it_was_wanted() {
         "{}",
         quiet.outcome.stderr
     );
-    // Whoever wants it is told what is wrong with it.
+    // If it is wanted, the error says what is wrong with it.
     let dir = Dir::new();
     Run::pull(&dir, &registry.name("r"))
         .args(&["--platform", "linux/s390x"])

@@ -288,7 +288,7 @@ fn a_partial_file_that_is_somebody_elses() {
     }
 }
 
-/// In a directory for all, such as /tmp, another user may have made what this user's pull wants.
+/// In a shared directory such as /tmp, another user may have created this user's output.
 #[test]
 fn an_unprivileged_user_in_a_directory_for_all() {
     if !is_root() {

@@ -19,7 +19,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What stands between backticks.
+/// The text between backticks.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -68,7 +68,7 @@ fn the_readme_is_short() {
     assert!(read("README.md").lines().count() <= 200);
 }
 
-/// Each answer names at most two files below `src`, and names in them behind each.
+/// Each answer names at most two files below `src`, each followed by names in it.
 #[test]
 fn the_ten_questions_are_answered_by_the_code() {
     let text = read("src/README.md");

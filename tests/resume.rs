@@ -275,7 +275,8 @@ fn send(child: &Child, signal: Signal) {
     rustix::process::kill_process(process, signal).unwrap();
 }
 
-/// A line of 16 kB/s a connection that is cut every second, by each of these signals in turn.
+/// A line of 16 kB/s per connection, with the program killed every second by each of these signals
+/// in turn.
 fn cut_again_and_again(signals: &[Signal], flags: &[&str]) {
     let (registry, dir) = (Registry::start(), Dir::new());
     let layers: Vec<Blob> = (0..3).map(|seed| Blob::layer(seed, 100_000)).collect();

@@ -4,7 +4,7 @@ use crate::cli::on_a_terminal;
 use crate::util::{Dir, Run};
 use std::process::Command;
 
-/// Is this program here? Says so where not.
+/// Whether this program is installed; prints a note if not.
 fn there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
@@ -25,7 +25,7 @@ fn place(shell: &str) -> Dir {
     dir
 }
 
-/// What stands on the command line after these keys, in a shell that shows it word by word.
+/// The command line after these keys, in a shell that shows it word by word.
 const KEYS: &[(&str, &str)] = &[
     ("--prog\tj\t", "--progress json"),
     ("--dry\t", "--dry-run"),
@@ -35,7 +35,7 @@ const KEYS: &[(&str, &str)] = &[
     ("--key files/m\t", "--key files/my key.pem"),
     ("-o files/c\t", "-o files/cert.pem"),
     ("--working-dir a\t", "--working-dir a dir"),
-    // Nothing is offered for a user, for an image, or behind two hyphens.
+    // Nothing is offered for a user, for an image, or after two hyphens.
     ("--user fi\t", "--user fi"),
     ("fi\t", "fi"),
     ("-- --dry\t", "-- --dry"),

@@ -260,7 +260,7 @@ fn a_missing_helper_leaves_the_file() {
     let host = registry.address.to_string();
     let config = format!(r#"{{"credsStore":"desktop","auths":{{"{host}":{RIGHT}}}}}"#);
     configured(&dir, &registry, &config).archive();
-    // A name that leads elsewhere is no name of a helper.
+    // A name with a path is not a helper's name.
     let open = public();
     let dir = Dir::new();
     let path = helper(&dir, "touch was-run");
@@ -440,7 +440,7 @@ fn one_bad_entry_does_not_spoil_a_file() {
         dir.write(".docker/config.json", config);
         Run::pull(&dir, &registry.name("r")).archive();
     }
-    // A null where our own credentials should be is said to whoever is refused.
+    // A null entry for this registry is mentioned if access is refused.
     let dir = Dir::new();
     dir.write(
         ".docker/config.json",

@@ -118,7 +118,7 @@ fn any_other_descriptor() {
         assert!(bytes == whole, "{script}");
         assert_eq!(std::fs::read(dir.join("path")).unwrap(), b"/dev/fd/3\n");
     }
-    // The same place as standard output: no path behind the archive.
+    // The same file as standard output: no path after the archive.
     Run::pull(&dir, &registry.name("r"))
         .args(&["-o", "/dev/fd/3", "-q"])
         .within("exec \"$@\" > out 3>&1")

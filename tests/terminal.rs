@@ -6,7 +6,7 @@ use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};
 use crate::util::Dir;
 
-/// What a terminal of some width makes of what is written to it.
+/// A terminal of some width.
 #[derive(Default)]
 struct Screen {
     width: usize,
@@ -19,7 +19,7 @@ struct Screen {
     up: usize,
     /// Sequences that a simple terminal does not know.
     strange: Vec<String>,
-    /// Every line that stood there at some time.
+    /// Every line that was ever shown.
     seen: Vec<String>,
 }
 
@@ -119,6 +119,8 @@ fn the_bar_fits_and_goes_on_terminals_of_every_width() {
     ] {
         let command =
             format!("stty cols {columns} rows {rows}; DOCKERSAVE --insecure --restart -o x {name}");
+        // An archive that is already there would not be pulled again.
+        let _ = std::fs::remove_file(dir.join("x"));
         let Some(shown) = on_a_terminal(&dir, &command, "") else {
             return;
         };
@@ -142,7 +144,7 @@ fn the_bar_fits_and_goes_on_terminals_of_every_width() {
             "{} {what}",
             screen.up
         );
-        // The bar is gone, and the path stands alone.
+        // The bar is gone, and only the path is left.
         assert_eq!(screen.text(), ["x"], "{what}");
     }
 }
@@ -201,6 +203,7 @@ fn a_dumb_terminal_gets_lines() {
         ("TERM=vt100", true),
     ] {
         let command = format!("{environment} DOCKERSAVE --insecure --restart {name}");
+        let _ = std::fs::remove_file(dir.join("ns-app-1.0.tar"));
         let Some(shown) = on_a_terminal(&dir, &command, "") else {
             return;
         };
@@ -212,7 +215,8 @@ fn a_dumb_terminal_gets_lines() {
         );
         assert!(shown.trim_end().ends_with("ns-app-1.0.tar"), "{shown:?}");
     }
-    // Whoever asks for a bar gets one.
+    let _ = std::fs::remove_file(dir.join("ns-app-1.0.tar"));
+    // An explicit --progress bar shows one.
     let command = format!("TERM=dumb DOCKERSAVE --insecure --restart --progress bar {name}");
     if let Some(shown) = on_a_terminal(&dir, &command, "") {
         assert!(shown.contains("\x1b[J"), "{shown:?}");
@@ -271,7 +275,7 @@ fn an_interrupt_leaves_nothing_of_the_bar() {
     };
     assert!(shown.contains("^C"), "{shown:?}");
     let text = Screen::show(200, &shown).text();
-    // What came of the layers is kept, little as it is.
-    let kept = "dockersave: interrupted; ns-app-1.0.tar.partial is kept: run the same command again to go on from there";
+    // The downloaded part of the layers is kept, however small.
+    let kept = "dockersave: interrupted; ns-app-1.0.tar.partial is kept: run the same command again to resume";
     assert_eq!(text, [kept], "{shown:?}");
 }

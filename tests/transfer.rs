@@ -443,7 +443,7 @@ fn cut_at_every_byte_of_a_small_exchange() {
             registry.fault(path, Action::Raw(whole[..cut].to_vec()));
             let outcome =
                 Run::new(&dir, &["--insecure", "--retries", "0", &registry.name("r")]).outcome();
-            // What came of the layer is kept.
+            // The downloaded part of the layer is kept.
             let kept = path == image.layers[0].digest && cut > whole.len() - b"tiny".len();
             // A layer's connection may have been a kept one: then the request is made again.
             match outcome.status.code() {
@@ -478,8 +478,8 @@ fn a_mixture_of_faults_comes_through_in_one_run() {
     );
 }
 
-/// As if written by somebody with a grudge: tokens that serve five requests, signed addresses that
-/// are good for one answer, and cuts, 429 and 503 in between.
+/// Everything at once: tokens for five requests, signed URLs for one response, and cuts, 429 and
+/// 503 in between.
 #[test]
 fn everything_at_once_comes_through_in_one_run() {
     let (registry, store) = (Registry::start(), Registry::start());

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A directory that goes when it is dropped.
+/// A directory that is removed when dropped.
 pub struct Dir(PathBuf);
 
 impl Dir {
@@ -56,12 +56,12 @@ impl Drop for Dir {
 /// What the tests use as password (also as it stands in Basic), signature and token.
 pub const SECRETS: [&str; 4] = ["hunter2", "bWU6aHVudGVyMg", "sesame", "t0ken"];
 
-/// What a run came to.
+/// The outcome of a run.
 pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
-    /// Peak resident memory in bytes, where it was seen.
+    /// Peak resident memory in bytes, if measured.
     pub peak: u64,
     pub time: Duration,
 }
@@ -107,7 +107,7 @@ pub fn default_signals() -> Vec<String> {
         .to_vec()
 }
 
-/// May this process have mounts of its own? Says so where not.
+/// Whether this process may have its own mounts; prints a note if not.
 pub fn can_mount() -> bool {
     let tried = Command::new("unshare")
         .args(["-m", "mount", "--bind", "/dev/null", "/etc/hosts"])
@@ -321,7 +321,7 @@ impl Outcome {
         count.split(',').next().unwrap().parse().unwrap()
     }
 
-    /// Nothing that a server could have put there moves a terminal.
+    /// Nothing from a server controls the terminal.
     #[track_caller]
     fn clean(&self) {
         let bad = self.stderr.chars().find(|c| c.is_control() && *c != '\n');
@@ -330,7 +330,7 @@ impl Outcome {
         self.keeps_secrets();
     }
 
-    /// None of the secrets that the tests use was printed, in no form.
+    /// None of the tests' secrets was printed in any form.
     #[track_caller]
     pub fn keeps_secrets(&self) -> &Self {
         for text in [&self.stdout, &self.stderr] {
@@ -340,7 +340,7 @@ impl Outcome {
         self
     }
 
-    /// No more memory than is promised, whatever the image.
+    /// No more memory than promised, whatever the image.
     #[track_caller]
     pub fn is_small(&self) -> &Self {
         assert!(self.peak <= 8 << 20, "{} bytes resident", self.peak);

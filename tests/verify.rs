@@ -8,7 +8,7 @@ use crate::util::{Dir, Run};
 use dockersave::{verify, verify_reader};
 use std::io::Read;
 
-/// An archive of this program with few bytes in it.
+/// A small archive made by dockersave.
 fn small(name: &str) -> Vec<u8> {
     pulled(&few_bytes(), &[name], &[])
 }
@@ -71,7 +71,7 @@ fn platforms(name: &str) -> Vec<u8> {
         .bytes
 }
 
-/// What is found wrong, or that it is no archive.
+/// The defects, or that it is not an archive.
 fn defects(bytes: &[u8]) -> Vec<String> {
     match verify_reader(&mut &bytes[..], "x.tar") {
         Err(error) => vec![error.to_string()],
@@ -82,7 +82,7 @@ fn defects(bytes: &[u8]) -> Vec<String> {
     }
 }
 
-/// Nothing is wrong with it, neither in a stream nor in a file; so many images.
+/// Nothing is wrong with it, in a stream and in a file, and it has this many images.
 #[track_caller]
 fn is_sound(bytes: &[u8], images: usize) {
     assert_eq!(defects(bytes), [""; 0]);
@@ -93,7 +93,7 @@ fn is_sound(bytes: &[u8], images: usize) {
     assert_eq!(findings.images, images);
 }
 
-/// Something is wrong with it, in a stream and in a file, and told with these words.
+/// Something is wrong with it, in a stream and in a file, and the message contains these words.
 #[track_caller]
 fn is_told(bytes: &[u8], words: &str) {
     let dir = Dir::new();
@@ -176,7 +176,7 @@ fn every_truncation_is_found() {
     }
 }
 
-/// The entries of an archive of this program, each with its header and padding, and the end.
+/// The entries of an archive made by dockersave, each with its header and padding, and the end.
 fn parts(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
     let mut parts = Vec::new();
     let mut at = 0;
@@ -639,7 +639,7 @@ fn compressed_layers_are_compared_with_their_diff_ids() {
         &layer(&[&packed[..], b"x"].concat(), &sha256(&tar)),
         "other data follows",
     );
-    // What asks for more memory than there is stays as it is, and that is said.
+    // A layer that needs too much memory is not inflated, and the output says so.
     let window = [&b"\x28\xb5\x2f\xfd\x00\x70\x01\x00\x00"[..], b"xx"].concat();
     let dir = Dir::new();
     dir.write("x.tar", layer(&window, &other));
@@ -676,7 +676,7 @@ fn links_within_the_archive_are_followed_once() {
         links.file("manifest.json", manifest).done()
     };
     is_sound(&tar(&[(tar::EntryType::Symlink, "link", "d/layer.tar")]), 1);
-    // skopeo takes a hard link for a file without bytes.
+    // skopeo reads a hard link as an empty file.
     is_told(
         &tar(&[(tar::EntryType::Link, "link", "d/layer.tar")]),
         "x:1: layer 1 is a hard link",
@@ -824,7 +824,7 @@ fn a_compressed_archive_is_inflated_on_the_way() {
             outcome.stdout
         );
     }
-    // What is not undone here is undone on the way.
+    // Unsupported compression is undone by a pipe.
     for (magic, with) in [
         (&b"\xfd7zXZ\0"[..], "xz"),
         (b"BZh91AY&SY", "bzip2"),
@@ -946,7 +946,7 @@ fn extended_headers_cannot_say_two_things() {
         )),
         1,
     );
-    // The first entry behind them is oci-layout.
+    // The first entry after them is oci-layout.
     is_told(
         &with(pax(b'x', b"14 path=../ab\n")),
         "leads out of the archive",
@@ -977,7 +977,7 @@ fn extended_headers_cannot_say_two_things() {
     for record in [
         // libarchive leaves the holes out.
         &b"22 SUN.holesdata= 0 1\n"[..],
-        // GNU tar passes over the blank, others make it part of the key.
+        // GNU tar skips the blank, others make it part of the key.
         b"15  path=manif\n",
         b"18 uid=4294967296\n",
     ] {
@@ -1135,7 +1135,7 @@ fn hostile_documents_are_bounded() {
     }
 }
 
-/// What Go reads as another image than others do, by another case or by two of a key.
+/// What Go reads as a different image than others do, because of a key's case or repetition.
 #[test]
 fn documents_that_are_read_in_two_ways_are_told() {
     let files = || {

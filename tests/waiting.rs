@@ -6,7 +6,7 @@ use crate::util::{Dir, Run};
 use std::net::TcpListener;
 use std::time::Duration;
 
-/// An address of this machine where nobody listens.
+/// An address of this machine where nothing listens.
 fn nobody() -> String {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap().to_string()

@@ -1,4 +1,4 @@
-//! What a pull would download, without a request and without a change to any file.
+//! Previews: what a pull would download, without requests and without changing files.
 
 use super::{Pull, reuse};
 use crate::archive::sink::file::claimed;
@@ -7,8 +7,8 @@ use crate::digest::Digest;
 use crate::error::Result;
 use std::path::{Path, PathBuf};
 
-/// What a pull would download. Journals and the names of blobs are taken at their word: the pull
-/// itself checks what it uses.
+/// What a pull would download. Journals and digests in names are believed: the pull itself checks
+/// what it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preview {
@@ -29,7 +29,7 @@ pub struct BlobPreview {
 }
 
 impl Preview {
-    /// The bytes that are here already.
+    /// The bytes that are already here.
     pub fn here(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.here).sum()
     }
@@ -45,7 +45,7 @@ impl Pull<'_> {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Input`] for an archive to be reused that cannot be.
+    /// [`crate::Error::Input`] for an archive that cannot be reused.
     pub fn preview_file(&self, path: &Path) -> Result<Preview> {
         self.preview(Some(path), Some(path))
     }

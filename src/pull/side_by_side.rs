@@ -1,4 +1,4 @@
-//! Layers inflated side by side, each to its place in an output whose plan is known.
+//! Parallel inflation of layers, each to its place in an output whose plan is known.
 
 use super::event::TICK;
 use super::inflate::{Inflate, Inflated, Stored, here};
@@ -18,17 +18,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 
-/// What is inflated, hashed and written at once, in bytes, and how many of these lie between the
-/// two threads that have a layer.
+/// The size of a piece that is inflated, hashed and written, and how many pieces are queued between
+/// a layer's two threads.
 const BUFFER: usize = 32 << 10;
 const QUEUE: usize = 8;
-/// How many layers are inflated at once at most: each takes memory.
+/// The most layers inflated at once: each takes memory.
 const MOST: usize = 4;
 
-/// The layers of an inflated plan, and those that they are made from.
+/// The layers of an inflated plan, and their sources.
 pub(super) struct Work<'w> {
     pub inflate: Inflate,
-    /// The plan as it was pulled, and the store in which its blobs are.
+    /// The pulled plan, and the store with its blobs.
     pub pulled: &'w Plan,
     pub store: &'w dyn Store,
     /// Layers of that plan that already exist uncompressed.
@@ -39,35 +39,35 @@ pub(super) struct Work<'w> {
     pub plan: &'w Plan,
 }
 
-/// Takes bytes of a blob and their place in it.
+/// Writes bytes of a blob at an offset.
 pub(super) type Write<'o> = dyn Fn(usize, &[u8], u64) -> Result<()> + Sync + 'o;
-/// Takes note of a blob that is complete.
+/// Called for each complete blob.
 pub(super) type Settle<'o> = dyn Fn(usize) -> Result<()> + Sync + 'o;
 
-/// Where layers go.
+/// The destination of layers.
 pub(super) struct Output<'o> {
     pub write: &'o Write<'o>,
     pub settle: &'o Settle<'o>,
 }
 
-/// What the threads share.
+/// The state shared by the threads.
 struct Shared<'s> {
     work: &'s Work<'s>,
     output: &'s Output<'s>,
-    /// The blobs, the largest first, and the next of them.
+    /// The blobs, largest first, and the index of the next one.
     order: Vec<usize>,
     next: AtomicUsize,
     written: Counter,
     stopped: AtomicBool,
     error: Mutex<Option<Error>>,
-    /// A zstd frame may take a window of some megabytes: only one at a time.
+    /// A zstd window may take several megabytes: only one at a time.
     window: Mutex<()>,
 }
 
 impl Work<'_> {
-    /// Inflates all layers, as many at once as there are processors.
+    /// Inflates all layers, one per processor at a time.
     ///
-    /// Fails where one does not have the size and the digest of its plan.
+    /// Fails if one does not have the size and digest of its plan.
     pub fn run(
         &self,
         output: &Output<'_>,
@@ -134,7 +134,7 @@ impl Shared<'_> {
         }
     }
 
-    /// The first failure counts; the others follow from it.
+    /// The first failure is reported; the others follow from it.
     fn fail(&self, error: Error) {
         let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(error);
@@ -161,7 +161,7 @@ impl Shared<'_> {
         let mut stored = Stored {
             store: work.store,
             plan: work.pulled,
-            // The digest of what comes out of it is checked.
+            // The digest of its output is checked.
             check: false,
         };
         target.inflate(|| work.inflate.open(work.pulled, origin, &mut stored))?;
@@ -169,7 +169,7 @@ impl Shared<'_> {
     }
 }
 
-/// One layer on its way to the output: hashed, counted and written.
+/// One layer: hashed, counted and written.
 struct Target<'t> {
     shared: &'t Shared<'t>,
     blob: usize,
@@ -201,7 +201,7 @@ impl<'t> Target<'t> {
                         buffer.resize(BUFFER, 0);
                         let read = inflated.read_plain(&mut buffer).map_err(unwrap)?;
                         buffer.truncate(read);
-                        // Nobody takes it where the other thread has failed.
+                        // There is no receiver if the other thread has failed.
                         if read == 0 || full.send(Ok(buffer)).is_err() {
                             return Ok(());
                         }
@@ -244,7 +244,7 @@ impl<'t> Target<'t> {
             return Err(Error::Interrupted(0));
         }
         let size = self.shared.work.plan.blobs()[self.blob].descriptor.size;
-        // What lies behind it is another layer's.
+        // The bytes after it belong to another layer.
         if bytes.len() as u64 > size - self.at {
             return Err(changed());
         }

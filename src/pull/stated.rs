@@ -1,17 +1,17 @@
-//! The size that a compressed layer says it has when it is inflated. It may be wrong: a gzip
-//! trailer counts modulo 4 GiB and for its last member alone (RFC 1952, 2.3.1), and a zstd frame
-//! for itself alone (RFC 8878, 3.1.1.1.4).
+//! The inflated size that a compressed layer states. It may be wrong: a gzip trailer counts modulo
+//! 4 GiB and only its last member (RFC 1952, 2.3.1), and a zstd frame only itself (RFC 8878,
+//! 3.1.1.1.4).
 
 use crate::archive::plan::Plan;
 use crate::archive::sink::Store;
 use crate::codec::inflate::format;
 
-/// The longest beginning of a zstd frame that its size stands in.
+/// The longest header of a zstd frame with a size.
 const HEADER: usize = 18;
-/// A gzip file's header and trailer take as much at least.
+/// The smallest size of a gzip header and trailer.
 const LEAST: u64 = 18;
 
-/// What a blob of a store says, if that can be true.
+/// The size stated by a blob of a store, if it is plausible.
 pub(super) fn size(store: &dyn Store, plan: &Plan, blob: usize) -> Option<u64> {
     let size = plan.blobs()[blob].descriptor.size;
     let mut header = [0; HEADER];
@@ -23,8 +23,8 @@ pub(super) fn size(store: &dyn Store, plan: &Plan, blob: usize) -> Option<u64> {
             let mut trailer = [0; 4];
             store.read_at(blob, &mut trailer, size - 4).ok()?;
             let stated = u64::from(u32::from_le_bytes(trailer));
-            // Deflate makes nothing larger by more than some bytes a block: less is the size of a
-            // last member, or counted modulo 4 GiB.
+            // Deflate expands data by only a few bytes per block: a smaller value is that of the
+            // last member, or modulo 4 GiB.
             (stated + stated / 1000 + 1024 >= size).then_some(stated)
         }
         Some("zstd") => frame_content_size(header),

@@ -1,8 +1,8 @@
 //! Unchanged outputs: an archive or directory that is already what was requested is left as it is,
 //! with its inode, time and bytes.
 //!
-//! It is when each of its bytes is that of the plan: headers and documents are compared, layers are
-//! hashed. A quick check compares the former and the sizes only.
+//! It is unchanged if each byte is that of the plan: headers and documents are compared, layers are
+//! hashed. A quick check compares only the former and the sizes.
 
 use super::teller::Teller;
 use super::{Observer, Pull, Report};
@@ -22,10 +22,10 @@ use std::path::Path;
 const BUFFER: usize = 128 << 10;
 
 impl Pull<'_> {
-    /// The report of a pull that has nothing to do, as `to_file` would do it; `place` is the file
-    /// that `path` leads to.
+    /// The report of a pull with nothing to do, for `to_file`; `place` is the file that `path`
+    /// leads to.
     pub(super) fn unchanged_file(&mut self, place: &Path, path: &Path) -> Result<Option<Report>> {
-        // What xz made of an archive is not undone here.
+        // An xz archive is not decompressed here.
         if self.xz || !place.is_file() {
             return Ok(None);
         }

@@ -235,7 +235,7 @@ fn interrupted(signal: i32, output: Option<PathBuf>, mode: Mode) {
     let partial = output.map(|path| partial_path(&path));
     let text = match partial.filter(|partial| partial.exists()) {
         Some(partial) => format!(
-            "interrupted; {} is kept: run the same command again to go on from there",
+            "interrupted; {} is kept: run the same command again to resume",
             partial.display()
         ),
         None => "interrupted".to_owned(),
