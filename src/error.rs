@@ -120,8 +120,8 @@ pub enum Error {
         /// What it is.
         what: String,
     },
-    /// The pull was ended from outside, by the signal of this number (0: by the caller).
-    Interrupted(i32),
+    /// A [`crate::CancelToken`] ended it. What had arrived is kept.
+    Cancelled,
 }
 
 impl Error {
@@ -140,7 +140,7 @@ impl Error {
             | Self::Input { .. }
             | Self::Unsupported { .. } => 1,
             Self::Thin { .. } => 9,
-            Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
+            Self::Cancelled => 130,
         }
     }
 
@@ -271,8 +271,7 @@ impl fmt::Display for Message<'_> {
                 write!(f, "{doing} {}: {}", path.display(), plain(source))
             }
             Error::Unsupported { what } => f.write_str(what),
-            Error::Interrupted(0) => f.write_str("stopped"),
-            Error::Interrupted(_) => f.write_str("interrupted"),
+            Error::Cancelled => f.write_str("cancelled"),
         }
     }
 }
@@ -434,7 +433,7 @@ mod tests {
             "writing x.tar: No space left on device; free some space and run it again: what arrived is kept"
         );
         assert_eq!(Error::usage("x", "y").status(), 2);
-        assert_eq!(Error::Interrupted(2).status(), 130);
+        assert_eq!(Error::Cancelled.status(), 130);
         let missing = Error::NotFound {
             what: "no tag x".into(),
             available: vec!["a".into(), "b".into()],

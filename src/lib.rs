@@ -54,7 +54,7 @@
 //! # Ok::<(), dockersave::Error>(())
 //! ```
 //!
-//! [`Client::cancel`] ends a pull from another thread; a later one resumes from there.
+//! A [`CancelToken`] ends a pull from another thread; a later one resumes from there.
 //!
 //! Data flows one way: values ([`Reference`], [`Digest`], [`Platform`]), documents
 //! ([`Document`]), the registry ([`Client`], [`Repository`]), the plan ([`Plan`]), the pull
@@ -106,6 +106,7 @@ mod time;
 pub use crate::archive::plan::{Entry, Format, Plan, PlanOptions};
 pub use crate::archive::sink::directory::check_target as check_directory;
 pub use crate::archive::sink::file::{check_target as check_file, partial_path};
+pub use crate::cancel::CancelToken;
 pub use archive::base::Base;
 pub use archive::defect::Defect;
 pub use archive::thin::Missing;

@@ -17,7 +17,7 @@ pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod url;
 
-use crate::cancel::Stop;
+use crate::cancel::{CancelToken, Sockets, Stop};
 use crate::error::{Error, Result};
 use connect::Resolver;
 use error::Failure;
@@ -27,7 +27,8 @@ use limit::Limit;
 use pending::{Pending, Wait};
 use proxy::{Proxies, Proxy};
 use std::net::{IpAddr, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use stream::{Socket, Stream, TlsStream};
 use tls::Trust;
@@ -129,18 +130,39 @@ impl<'a> Request<'a> {
 /// Chooses whom to trust at an origin.
 pub(crate) type TrustAt = Box<dyn Fn(&Origin) -> Result<Arc<Trust>> + Send + Sync>;
 
-/// Opens connections and keeps them for the next request to the same origin.
+/// Opens connections and keeps them for the next request to the same origin. Views of one agent
+/// share all but what cancels them.
 pub(crate) struct Agent {
+    shared: Arc<Shared>,
+    /// The connections in use through this view.
+    live: Arc<Sockets>,
+    cancel: CancelToken,
+}
+
+pub(crate) struct Shared {
     resolver: Resolver,
     trust: TrustAt,
     trusts: Mutex<Vec<(Origin, Arc<Trust>)>>,
     proxies: Proxies,
     timeouts: Timeouts,
     idle: Mutex<Vec<(Connection, Instant)>>,
-    live: Mutex<Vec<Weak<TcpStream>>>,
     limit: Option<Limit>,
     pub pending: Pending,
-    pub stop: Stop,
+}
+
+/// A view of its own: what hangs up on one of them leaves the others alone.
+impl Clone for Agent {
+    fn clone(&self) -> Self {
+        self.cancelled_by(&self.cancel)
+    }
+}
+
+impl Deref for Agent {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -148,25 +170,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Agent {
-    /// `trust` chooses whom to trust at an origin; called once for each, and only for TLS.
-    pub fn new(timeouts: Timeouts, proxies: Proxies, trust: TrustAt) -> Self {
+    /// `trust` chooses whom to trust at an origin; called once for each, and only for TLS. `rate`
+    /// limits the bytes per second of all connections together.
+    pub fn new(timeouts: Timeouts, proxies: Proxies, trust: TrustAt, rate: Option<u64>) -> Self {
+        let cancel = CancelToken::new();
         Self {
-            resolver: Resolver::default(),
-            trust,
-            trusts: Mutex::default(),
-            proxies,
-            timeouts,
-            idle: Mutex::default(),
-            live: Mutex::default(),
-            limit: None,
-            pending: Pending::default(),
-            stop: Stop::default(),
+            shared: Arc::new(Shared {
+                resolver: Resolver::default(),
+                trust,
+                trusts: Mutex::default(),
+                proxies,
+                timeouts,
+                idle: Mutex::default(),
+                limit: rate.map(Limit::new),
+                pending: Pending::default(),
+            }),
+            live: cancel.sockets(),
+            cancel,
         }
     }
 
-    /// Limits the bytes per second of all connections together.
-    pub fn limit_rate(&mut self, rate: u64) {
-        self.limit = Some(Limit::new(rate));
+    /// The same agent, cancelled by another token.
+    pub fn cancelled_by(&self, token: &CancelToken) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            live: token.sockets(),
+            cancel: token.clone(),
+        }
+    }
+
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    pub fn stop(&self) -> &Stop {
+        self.cancel.stop()
     }
 
     /// The deadline for a request, including all redirects and tokens.
@@ -179,21 +217,9 @@ impl Agent {
         self.limit.is_some()
     }
 
-    /// Ends every exchange in progress, and every later one.
-    pub fn abort(&self) {
-        self.stop.set();
-        self.hang_up();
-    }
-
-    /// Ends every exchange in progress.
+    /// Ends every exchange in progress through this view.
     pub fn hang_up(&self) {
-        lock(&self.idle).clear();
-        for socket in lock(&self.live)
-            .drain(..)
-            .filter_map(|socket| socket.upgrade())
-        {
-            stream::abort(&socket);
-        }
+        self.live.shut_down();
     }
 
     /// The addresses of an origin; none if a proxy resolves it.
@@ -239,8 +265,8 @@ impl Agent {
                 }
                 // The server closed a kept connection meanwhile: that does not count as an attempt
                 // (RFC 9112, section 9.3.1). Fresh connections do not loop.
-                Err(Failure::Closed { .. }) if reused && !self.stop.is_set() => {}
-                Err(_) if self.stop.is_set() => return Err(Error::Interrupted(0).into()),
+                Err(Failure::Closed { .. }) if reused && !self.stop().is_set() => {}
+                Err(_) if self.stop().is_set() => return Err(Error::Cancelled.into()),
                 Err(failure) => return Err(failure),
             }
         }
@@ -255,6 +281,7 @@ impl Agent {
         {
             let (mut connection, _) = idle.swap_remove(at);
             if connection.is_quiet() {
+                self.watch(connection.stream.socket().shared());
                 return Some(connection);
             }
         }
@@ -266,8 +293,8 @@ impl Agent {
         origin: &Origin,
         proxy: Option<&Proxy>,
     ) -> std::result::Result<Connection, Failure> {
-        if self.stop.is_set() {
-            return Err(Error::Interrupted(0).into());
+        if self.stop().is_set() {
+            return Err(Error::Cancelled.into());
         }
         let end = Instant::now() + self.timeouts.connect;
         let first_hop = proxy.map_or(origin, |proxy| &proxy.origin);
@@ -321,10 +348,12 @@ impl Agent {
         Ok(trust)
     }
 
+    /// The connection is in use now; a token that was cancelled meanwhile ends it at once.
     fn watch(&self, tcp: &Arc<TcpStream>) {
-        let mut live = lock(&self.live);
-        live.retain(|socket| socket.strong_count() > 0);
-        live.push(Arc::downgrade(tcp));
+        self.live.add(tcp);
+        if self.stop().is_set() {
+            self.hang_up();
+        }
     }
 }
 
@@ -451,7 +480,7 @@ impl<'a> Body<'a> {
             Err(failure) => {
                 self.connection = None;
                 return Err(match failure {
-                    _ if self.agent.stop.is_set() => Error::Interrupted(0).into(),
+                    _ if self.agent.stop().is_set() => Error::Cancelled.into(),
                     Failure::Timer { host, .. } if self.spent + begin.elapsed() >= window => {
                         Failure::Timer {
                             host,
@@ -472,8 +501,8 @@ impl<'a> Body<'a> {
         }
         if let Some(limit) = &self.agent.limit {
             let wait = limit.take(read as u64);
-            if !self.agent.stop.sleep(wait) {
-                return Err(Error::Interrupted(0).into());
+            if !self.agent.stop().sleep(wait) {
+                return Err(Error::Cancelled.into());
             }
         }
         self.give_back();
@@ -482,10 +511,12 @@ impl<'a> Body<'a> {
 
     fn give_back(&mut self) {
         if self.framing == Framing::Done
-            && let Some(connection) = self.connection.take()
+            && let Some(mut connection) = self.connection.take()
         {
             self.pending = None;
             if self.keep {
+                let socket = connection.stream.socket().shared();
+                self.agent.live.remove(socket);
                 lock(&self.agent.idle).push((connection, Instant::now()));
             }
         }

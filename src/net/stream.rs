@@ -8,7 +8,7 @@ use super::tls;
 use rustls::client::UnbufferedClientConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -321,9 +321,4 @@ impl TlsStream {
         }
         Ok(())
     }
-}
-
-/// Ends all waits on this socket, from another thread.
-pub(crate) fn abort(tcp: &TcpStream) {
-    let _ = tcp.shutdown(Shutdown::Both);
 }

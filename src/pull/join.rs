@@ -22,7 +22,7 @@ impl<'c> Pull<'c> {
     /// [`Error::Input`] and [`Error::Malformed`] for what cannot be read, [`Error::Mismatch`] for a
     /// full archive that is not the one the thin archive names, [`Error::Thin`] where a layer is in
     /// neither.
-    pub fn join(client: &'c Client, thin: &Path, bases: &[PathBuf]) -> Result<Self> {
+    pub fn join(client: &Client, thin: &Path, bases: &[PathBuf]) -> Result<Self> {
         let existing = Existing::open(thin)?;
         let name = thin.display().to_string();
         let documents = OfThin {
@@ -50,7 +50,7 @@ impl<'c> Pull<'c> {
 
     /// Is every blob in one of the archives, as far as names tell? Asked before anything is written.
     fn check_joined(&self) -> Result<()> {
-        let existing = reuse::open(&self.reuse, None, self.client)?;
+        let existing = reuse::open(&self.reuse, None, &self.client)?;
         let blobs = self.plan.blobs().iter();
         let missing = blobs.filter(|blob| {
             blob.descriptor.size > 0 && reuse::candidates(&existing, blob).next().is_none()

@@ -29,17 +29,19 @@ pub use preview::{BlobPreview, Preview};
 pub use reuse::names as image_names;
 
 use crate::archive::plan::Plan;
+use crate::cancel::CancelToken;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::registry::Client;
 use inflate::Inflate;
 use std::path::{Path, PathBuf};
 
-type Observer<'c> = Box<dyn FnMut(&Event) + 'c>;
+type Observer<'c> = Box<dyn FnMut(&Event) + Send + 'c>;
 
-/// A pull, configured and then started.
+/// A pull, configured and then started. It can be sent to another thread, and borrows only what its
+/// observer borrows.
 pub struct Pull<'c> {
-    client: &'c Client,
+    client: Client,
     plan: Plan,
     jobs: usize,
     restart: bool,
@@ -76,9 +78,9 @@ pub struct Report {
 
 impl<'c> Pull<'c> {
     /// A pull of a plan's images through a client.
-    pub fn new(client: &'c Client, plan: Plan) -> Self {
+    pub fn new(client: &Client, plan: Plan) -> Self {
         Self {
-            client,
+            client: client.clone(),
             jobs: 6.min(most_jobs(&plan)),
             plan,
             restart: false,
@@ -92,6 +94,12 @@ impl<'c> Pull<'c> {
             joined: None,
             observer: None,
         }
+    }
+
+    /// Lets this token end the pull; a later one goes on with what has arrived.
+    pub fn cancelled_by(mut self, token: &CancelToken) -> Self {
+        self.client = self.client.cancelled_by(token);
+        self
     }
 
     /// The most connections at once (default 6).
@@ -156,7 +164,7 @@ impl<'c> Pull<'c> {
     }
 
     /// Sets a callback for events, called on the thread that calls the pull.
-    pub fn observer(mut self, observer: impl FnMut(&Event) + 'c) -> Self {
+    pub fn observer(mut self, observer: impl FnMut(&Event) + Send + 'c) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
@@ -175,7 +183,7 @@ impl<'c> Pull<'c> {
     /// [`crate::Error::Output`] for the disk, [`crate::Error::Network`] and
     /// [`crate::Error::Refused`] for the registry, [`crate::Error::Mismatch`] for wrong content,
     /// [`crate::Error::Input`] for an archive to be reused that cannot be,
-    /// [`crate::Error::Interrupted`] after [`Client::cancel`].
+    /// [`crate::Error::Cancelled`] where a token ended it.
     pub fn to_file(self, path: &Path) -> Result<Report> {
         to_file::to_file(self.prepared()?, path)
     }

@@ -175,7 +175,7 @@ impl<'p> Ahead<'p> {
         }
         loop {
             if self.client.is_cancelled() {
-                return Err(Error::Interrupted(0));
+                return Err(Error::Cancelled);
             }
             if let Some(slot) = state.slots.front_mut() {
                 if let Some(part) = slot.parts.pop_front() {

@@ -88,7 +88,7 @@ impl Pull<'_> {
         };
         let bases = self.plan.bases().map(Path::to_owned);
         let lenders: Vec<PathBuf> = self.reuse.iter().cloned().chain(bases).collect();
-        let existing = reuse::open(&lenders, replaced, self.client)?;
+        let existing = reuse::open(&lenders, replaced, &self.client)?;
         let reused = reuse::claims(&existing, plan, self.inflate.is_some());
         let blobs = blobs.iter().zip(claimed).zip(reused);
         let blobs = blobs.map(|((blob, claimed), reused)| BlobPreview {

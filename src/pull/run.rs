@@ -59,7 +59,7 @@ impl Shared<'_> {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     if self.client.is_cancelled() {
-                        self.fail(Error::Interrupted(0));
+                        self.fail(Error::Cancelled);
                     }
                     // With a rate limit, the rate says nothing about the line.
                     if !self.client.agent().is_limited() && self.queue.give_up_slow() > 0 {

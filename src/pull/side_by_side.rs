@@ -112,7 +112,7 @@ impl Work<'_> {
                 teller.passed(written - told);
                 told = written;
                 if is_cancelled() {
-                    shared.fail(Error::Interrupted(0));
+                    shared.fail(Error::Cancelled);
                 }
             }
             teller.passed(shared.written.get() - told);
@@ -241,7 +241,7 @@ impl<'t> Target<'t> {
 
     fn take(&mut self, bytes: &[u8]) -> Result<()> {
         if self.shared.stopped.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted(0));
+            return Err(Error::Cancelled);
         }
         let size = self.shared.work.plan.blobs()[self.blob].descriptor.size;
         // The bytes after it belong to another layer.

@@ -68,7 +68,7 @@ pub(super) struct Shared<'p> {
 
 impl<'p> Shared<'p> {
     pub fn new(pull: &'p Pull<'_>, opened: Opened, events: Sender<Option<Event>>) -> Self {
-        let (client, plan, jobs) = (pull.client, &pull.plan, pull.jobs);
+        let (client, plan, jobs) = (&pull.client, &pull.plan, pull.jobs);
         let Opened {
             store,
             claims,

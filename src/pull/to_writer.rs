@@ -19,7 +19,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Report> {
-    let existing = reuse::open(&pull.reuse, None, pull.client)?;
+    let existing = reuse::open(&pull.reuse, None, &pull.client)?;
     let mut observer = pull.observer.take().unwrap_or_else(|| Box::new(|_| {}));
     let here = Here {
         blobs: reuse::blobs(&existing, &pull.plan),
@@ -106,12 +106,12 @@ impl Pull<'_> {
         let wanted = wanted.iter().filter(|_| self.joined.is_none());
         for number in wanted.filter(|number| here.is_missing(**number)) {
             distant.push(Wanted {
-                repository: Repository::of_image(self.client, self.plan.image(*number))?,
+                repository: Repository::of_image(&self.client, self.plan.image(*number))?,
                 descriptor: &self.plan.blobs()[*number].descriptor,
             });
         }
         let readers = self.jobs.min(distant.len()).clamp(1, READERS);
-        let ahead = Ahead::new(self.client, distant, readers, teller.downloaded);
+        let ahead = Ahead::new(&self.client, distant, readers, teller.downloaded);
         std::thread::scope(|scope| {
             for number in 0..readers {
                 let builder = std::thread::Builder::new()

@@ -263,7 +263,7 @@ fn read(
     let mut buffer = vec![0; BUFFER.min(left as usize)];
     while left > 0 {
         if pull.client.is_cancelled() {
-            return Err(Error::Interrupted(0));
+            return Err(Error::Cancelled);
         }
         let length = left.min(BUFFER as u64) as usize;
         file.read_exact_at(&mut buffer[..length], at)

@@ -6,7 +6,7 @@ use super::auth::tokens::Tokens;
 use super::Repository;
 use super::mirror::{self, Mirror};
 use crate::budget::Room;
-use crate::cancel::Stop;
+use crate::cancel::{CancelToken, Stop};
 use crate::error::{Error, Result};
 use crate::net::clock;
 use crate::net::error::Failure;
@@ -184,12 +184,8 @@ impl ClientBuilder {
             Trust::new(&options).map(Arc::new)
         };
         let timeouts = Timeouts::from_idle(self.timeout);
-        let mut agent = Agent::new(timeouts, proxies, Box::new(trust));
-        if let Some(rate) = self.rate {
-            agent.limit_rate(rate);
-        }
-        Ok(Client {
-            agent,
+        let agent = Agent::new(timeouts, proxies, Box::new(trust), self.rate);
+        let shared = Shared {
             registries,
             insecure: self.insecure,
             believes_clock: !self.insecure && clock_given.is_none(),
@@ -202,6 +198,10 @@ impl ClientBuilder {
             room: Room::default(),
             log: self.log,
             notice: self.notice,
+        };
+        Ok(Client {
+            shared: Arc::new(shared),
+            agent,
         })
     }
 }
@@ -227,9 +227,15 @@ impl fmt::Display for Warning {
     }
 }
 
-/// A client for registries. It can be shared between threads; cancelling a pull cancels the client.
+/// A client for registries. Clones share connections, credentials and tokens; it can be used by
+/// several threads at once.
+#[derive(Clone)]
 pub struct Client {
+    shared: Arc<Shared>,
     agent: Agent,
+}
+
+struct Shared {
     /// The origins named by references.
     registries: Arc<Mutex<HashSet<Origin>>>,
     insecure: bool,
@@ -239,7 +245,7 @@ pub struct Client {
     mirror_tags: bool,
     credentials: Credentials,
     retries: u32,
-    pub(super) tokens: Tokens,
+    tokens: Tokens,
     /// Blobs that arrived in an unsupported encoding, and its name.
     codings: Mutex<HashMap<crate::Digest, String>>,
     room: Room,
@@ -266,7 +272,7 @@ impl Client {
 
     /// What the user of this client should know before it is used.
     pub fn warnings(&self) -> Vec<Warning> {
-        let behind = self.believes_clock && clock::is_behind();
+        let behind = self.shared.believes_clock && clock::is_behind();
         behind.then_some(Warning::ClockBehind).into_iter().collect()
     }
 
@@ -279,9 +285,13 @@ impl Client {
         Repository::new(self, reference)
     }
 
-    /// Cancels everything in progress on this client, from another thread; it cannot be used again.
-    pub fn cancel(&self) {
-        self.agent.abort();
+    /// The same client for operations that this token cancels: requests through its repositories,
+    /// and pulls. The client itself stays usable.
+    pub fn cancelled_by(&self, token: &CancelToken) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            agent: self.agent.cancelled_by(token),
+        }
     }
 
     /// What is being waited for, such as `an answer from HOST`, and for how long already; for those
@@ -290,9 +300,9 @@ impl Client {
         self.agent.pending.longest()
     }
 
-    /// Whether it was cancelled.
+    /// Whether the token of this client was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.agent.stop.is_set()
+        self.agent.cancel().is_cancelled()
     }
 
     pub(crate) fn agent(&self) -> &Agent {
@@ -301,39 +311,54 @@ impl Client {
 
     /// The budget that is left for documents.
     pub(super) fn room(&self) -> &Room {
-        &self.room
+        &self.shared.room
+    }
+
+    /// What was last accepted, by origin and scope.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.shared.tokens
     }
 
     pub(crate) fn insecure(&self) -> bool {
-        self.insecure
+        self.shared.insecure
     }
 
     pub(crate) fn credentials(&self) -> &Credentials {
-        &self.credentials
+        &self.shared.credentials
     }
 
     /// The mirrors to ask for something; a tag has no digest.
     pub(super) fn mirrors(&self, digest: Option<&crate::Digest>) -> impl Iterator<Item = &Mirror> {
-        let none = digest.is_none() && !self.mirror_tags;
-        let mirrors = self.mirrors.iter().filter(move |_| !none);
+        let none = digest.is_none() && !self.shared.mirror_tags;
+        let mirrors = self.shared.mirrors.iter().filter(move |_| !none);
         let digest = digest.copied();
         mirrors.filter(move |mirror| mirror.may_have(digest.as_ref()))
     }
 
     /// Whether there are mirrors that may not resolve tags.
     pub(super) fn asks_mirrors_for_digests_alone(&self) -> bool {
-        !self.mirror_tags && self.mirrors.iter().any(|mirror| mirror.may_have(None))
+        !self.shared.mirror_tags
+            && self
+                .shared
+                .mirrors
+                .iter()
+                .any(|mirror| mirror.may_have(None))
     }
 
     /// Stops using mirrors; returns whether there were any left.
     pub(crate) fn leave_mirrors(&self) -> bool {
-        let left = self.mirrors.iter().filter(|mirror| mirror.leave()).count();
+        let left = self
+            .shared
+            .mirrors
+            .iter()
+            .filter(|mirror| mirror.leave())
+            .count();
         left > 0
     }
 
     /// A mirror's response broke off.
     pub(crate) fn strike_mirrors(&self) {
-        self.mirrors.iter().for_each(Mirror::strike);
+        self.shared.mirrors.iter().for_each(Mirror::strike);
     }
 
     /// Handles a mirror's failure; fails only if everything was cancelled.
@@ -344,7 +369,7 @@ impl Client {
         failure: &Failure,
     ) -> std::result::Result<(), Failure> {
         if self.is_cancelled() {
-            return Err(Failure::Final(Error::Interrupted(0)));
+            return Err(Failure::Final(Error::Cancelled));
         }
         self.note(&mirror::told(mirror, failure));
         mirror.refused(digest, failure);
@@ -353,7 +378,8 @@ impl Client {
 
     /// Registers the origin of a reference's registry.
     pub(super) fn know(&self, origin: &Origin) {
-        self.registries
+        self.shared
+            .registries
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(origin.clone());
@@ -361,13 +387,21 @@ impl Client {
 
     /// Records that a blob arrived in an unsupported encoding.
     pub(super) fn note_coding(&self, digest: &crate::Digest, name: &str) {
-        let mut codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codings = self
+            .shared
+            .codings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         codings.insert(*digest, name.to_owned());
     }
 
     /// The error for a blob that does not match, if its encoding is the reason.
     pub(crate) fn blame_coding(&self, digest: &crate::Digest, error: Error) -> Error {
-        let codings = self.codings.lock().unwrap_or_else(PoisonError::into_inner);
+        let codings = self
+            .shared
+            .codings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match codings.get(digest) {
             Some(name) => super::content_encoding::unasked(&format!("layer {digest}"), name),
             None => error,
@@ -375,11 +409,11 @@ impl Client {
     }
 
     pub(crate) fn budget(&self) -> Budget {
-        Budget::new(self.retries)
+        Budget::new(self.shared.retries)
     }
 
     pub(crate) fn note(&self, line: &str) {
-        if let Some(log) = &self.log {
+        if let Some(log) = &self.shared.log {
             log(&crate::error::line(line));
         }
     }
@@ -391,7 +425,7 @@ impl Client {
         range: Option<(u64, u64)>,
         response: &Response<'_>,
     ) {
-        if self.log.is_some() {
+        if self.shared.log.is_some() {
             let range = range
                 .map(|(first, last)| format!(" [{first}-{last}]"))
                 .unwrap_or_default();
@@ -417,7 +451,7 @@ impl Client {
     /// Waits before the attempt after a failure; `false` if it was stopped meanwhile.
     pub(crate) fn sleep(&self, stop: &Stop, wait: Duration, failure: &Failure) -> bool {
         let line = format!("{failure}; retrying in {:.1} s", wait.as_secs_f64());
-        match &self.notice {
+        match &self.shared.notice {
             Some(notice) if wait > Duration::from_secs(1) => notice(&crate::error::line(&line)),
             _ => self.note(&line),
         }
@@ -430,10 +464,10 @@ impl Client {
         let Some(wait) = budget.next(&failure) else {
             return Err(failure.into_error(doing, budget.attempts()));
         };
-        if self.sleep(&self.agent.stop, wait, &failure) {
+        if self.sleep(self.agent.stop(), wait, &failure) {
             Ok(())
         } else {
-            Err(Error::Interrupted(0))
+            Err(Error::Cancelled)
         }
     }
 

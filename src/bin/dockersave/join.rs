@@ -6,9 +6,8 @@ use super::options::{Target, check_join, progress};
 use super::output::TERMINAL;
 use super::progress::Progress;
 use super::pull::{Answer, make, open_stream};
-use super::signal::Signals;
-use super::{Running, interrupted, lock, query, watch};
-use dockersave::{Client, Pull, check_file};
+use super::{interrupted, lock, query, watch};
+use dockersave::{CancelToken, Client, Pull, check_file};
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,16 +20,13 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
     if let Some(path) = target.path() {
         check_file(path)?;
     }
-    let running = Running::default();
-    let signals = watch(&running);
+    let cancel = CancelToken::new();
+    let signals = watch(&cancel);
     let mode = progress(low);
     let shown = Arc::new(Mutex::new(Progress::new(mode)));
     // No registry is asked, so it needs no certificates.
-    let client = Arc::new(Client::builder().insecure(true).build()?);
-    let _ = running.set(client.clone());
-    if signals.as_ref().and_then(Signals::received).is_some() {
-        client.cancel();
-    }
+    let client = Client::builder().insecure(true).build()?;
+    let client = client.cancelled_by(&cancel);
     let mut stream = open_stream(&client, &target, low)?;
     let joined = Pull::join(&client, thin, &low.base).map_err(Error::from);
     let outcome = joined.and_then(|pull| {
@@ -48,7 +44,7 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
     });
     lock(&shown).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
-        (Err(Error::Library(dockersave::Error::Interrupted(_))), Some(signal)) => {
+        (Err(Error::Library(dockersave::Error::Cancelled)), Some(signal)) => {
             interrupted(signal, target.path().map(Path::to_owned), mode);
             Err(Error::Interrupted(signal))
         }

@@ -27,7 +27,7 @@ mod signal;
 mod verify;
 
 use dockersave::text::{line, lines, without_secrets};
-use dockersave::{Client, Warning, partial_path};
+use dockersave::{CancelToken, Client, Warning, partial_path};
 use error::{Error, Result, STANDARD_OUTPUT};
 use flags::{Help, Low, Mode};
 use options::Options;
@@ -37,7 +37,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 fn main() -> ExitCode {
@@ -81,24 +81,19 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
         *mode = options::progress(&low);
         return join::run(thin, &low);
     }
-    let running = Running::default();
-    let signals = watch(&running);
+    let cancel = CancelToken::new();
+    let signals = watch(&cancel);
     let mut options = Options::from_low(low)?;
     *mode = options.progress;
     let progress: Shown = Arc::new(Mutex::new(Progress::new(options.progress)));
-    let client = Arc::new(client(&options, &progress)?);
-    let _ = running.set(client.clone());
-    if signals.as_ref().and_then(Signals::received).is_some() {
-        // It came before there was anything to end.
-        client.cancel();
-    }
+    let client = client(&options, &progress)?.cancelled_by(&cancel);
     let outcome = match options.low.query {
         Some(query) => query::answer(query, &client, &mut options, &progress),
         None => pull::pull(&client, &mut options, &progress),
     };
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
-        (Err(Error::Library(dockersave::Error::Interrupted(_))), Some(signal)) => {
+        (Err(Error::Library(dockersave::Error::Cancelled)), Some(signal)) => {
             let partial = options.partial().filter(|_| options.low.query.is_none());
             interrupted(signal, partial, options.progress);
             Err(Error::Interrupted(signal))
@@ -178,17 +173,14 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     Ok(client)
 }
 
-/// What a signal has to end, once there is something.
-type Running = Arc<OnceLock<Arc<Client>>>;
-
-fn watch(running: &Running) -> Option<Signals> {
-    let running = running.clone();
+fn watch(cancel: &CancelToken) -> Option<Signals> {
+    let cancel = cancel.clone();
     // Without signals, an interrupt ends the process as ever: the partial file bears that.
     Signals::watch(move |signal| {
         if prompt::restore() {
             signal::die_by(signal);
-        } else if let Some(client) = running.get() {
-            client.cancel();
+        } else {
+            cancel.cancel();
         }
     })
     .ok()

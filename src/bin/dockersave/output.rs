@@ -85,7 +85,7 @@ impl Stream {
                     match special_file(special) {
                         Err(error) if is_unread(&error, special) && Instant::now() < end => {
                             if client.is_cancelled() {
-                                return Err(dockersave::Error::Interrupted(0).into());
+                                return Err(dockersave::Error::Cancelled.into());
                             }
                             std::thread::sleep(Duration::from_millis(20));
                         }

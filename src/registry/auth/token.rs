@@ -20,7 +20,7 @@ impl Client {
         origin: &Origin,
         scope: &str,
     ) -> Option<(Authorization, u64)> {
-        self.tokens.current(origin, scope)
+        self.tokens().current(origin, scope)
     }
 
     /// Answers a challenge. Of several threads that were refused with the same token, one renews it
@@ -34,7 +34,7 @@ impl Client {
         used: Option<u64>,
     ) -> Attempt<(Authorization, u64)> {
         let origin = challenger.origin;
-        self.tokens.renew(origin, scope, used, || {
+        self.tokens().renew(origin, scope, used, || {
             if let Some(found) = &credential {
                 self.note(&format!("credentials for {origin} from {}", found.source));
             }

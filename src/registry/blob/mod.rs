@@ -188,7 +188,7 @@ impl<'a> Tries<'a> {
     /// no next one. `mirrored`: a mirror failed, and the registry is still left.
     pub fn again(&mut self, failure: Failure, mirrored: bool) -> Result<bool> {
         if self.client.is_cancelled() {
-            return Err(Error::Interrupted(0));
+            return Err(Error::Cancelled);
         }
         if self.stop.is_set() {
             return Ok(false);
@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
             };
             let mirrored = self.open.take().is_some_and(|open| open.mirrored);
             if !self.tries.again(failure, mirrored)? {
-                return Err(Error::Interrupted(0));
+                return Err(Error::Cancelled);
             }
         }
     }

@@ -82,9 +82,7 @@ impl Repository<'_> {
             {
                 Err(Failure::Status(failure))
             }
-            Err(Failure::Final(Error::Interrupted(signal))) => {
-                Err(Failure::Final(Error::Interrupted(signal)))
-            }
+            Err(Failure::Final(Error::Cancelled)) => Err(Failure::Final(Error::Cancelled)),
             Err(_) => Ok(None),
         })
     }
