@@ -1,9 +1,10 @@
-//! The error type: every failure, its message, and its exit status.
+//! The error type: every failure and its message.
 //!
 //! A message says what failed, on what, and what to do about it. Text from outside is an
 //! [`UntrustedText`] or passes [`printable`], and every message passes [`line()`] as a whole, so
 //! that no server writes control characters to a terminal.
 
+use crate::hint::Hint;
 use crate::secret::{LONG, is_hidden, redact, redact_all};
 use std::fmt;
 use std::io;
@@ -12,18 +13,22 @@ use std::path::{Path, PathBuf};
 /// The result of calls to this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call failed. [`Error::status`] is the program's exit status for it.
+/// Why a call failed. Match on it to tell failures apart.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The caller's input is invalid: a reference, a platform, a flag. Status 2.
+    /// The caller's input is invalid: a reference, a platform, a flag.
+    #[non_exhaustive]
     Usage {
         /// The invalid input.
         what: String,
         /// Why it is invalid, and what would be valid.
         why: String,
+        /// What may help.
+        hint: Option<Hint>,
     },
-    /// The registry refused the credentials, or requires some. Status 3.
+    /// The registry refused the credentials, or requires some.
+    #[non_exhaustive]
     Refused {
         /// The registry.
         host: String,
@@ -31,16 +36,22 @@ pub enum Error {
         status: u16,
         /// Its message, and where the credentials came from.
         detail: String,
+        /// What may help.
+        hint: Option<Hint>,
     },
-    /// There is no such repository, tag, digest or platform. Status 4.
+    /// There is no such repository, tag, digest or platform.
+    #[non_exhaustive]
     NotFound {
         /// What was requested.
         what: String,
         /// What exists instead, if known.
         available: Vec<String>,
+        /// What may help.
+        hint: Option<Hint>,
     },
     /// The network or the registry failed until the retries were used up. What arrived is kept: the
-    /// same call resumes from there. Status 5.
+    /// same call resumes from there.
+    #[non_exhaustive]
     Network {
         /// The host.
         host: String,
@@ -51,7 +62,8 @@ pub enum Error {
         /// Why the last attempt failed.
         why: String,
     },
-    /// Content does not match its descriptor: wrong digest or wrong size. Status 6.
+    /// Content does not match its descriptor: wrong digest or wrong size.
+    #[non_exhaustive]
     Mismatch {
         /// The document or blob.
         blob: String,
@@ -60,14 +72,15 @@ pub enum Error {
         /// What was found.
         found: String,
     },
-    /// No signature that was asked for covers what is there. Status 6.
+    /// No signature that was asked for covers what is there.
+    #[non_exhaustive]
     Unsigned {
         /// The image, or the archive.
         what: String,
         /// By whose key, what was found instead, and why it does not count.
         why: String,
     },
-    /// An archive is thin, and a layer that it lacks is in no base that was named. Status 9.
+    /// An archive is thin, and a layer that it lacks is in no base that was named.
     Thin {
         /// The archive.
         archive: String,
@@ -76,7 +89,7 @@ pub enum Error {
         /// What they have together, in bytes.
         size: u64,
     },
-    /// The disk or the output failed: full, read-only, closed. Status 7.
+    /// The disk or the output failed: full, read-only, closed.
     Output {
         /// The file, directory or stream.
         path: PathBuf,
@@ -85,28 +98,34 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The TLS peer could not be trusted or understood. Status 1.
+    /// The TLS peer could not be trusted or understood.
+    #[non_exhaustive]
     Tls {
         /// The host.
         host: String,
         /// What is wrong and what to do about it.
         why: String,
+        /// What may help.
+        hint: Option<Hint>,
     },
-    /// A document is not what it claims to be. Status 1.
+    /// A document is not what it claims to be.
+    #[non_exhaustive]
     Malformed {
         /// The document.
         document: String,
         /// What is wrong with it.
         why: String,
+        /// What may help.
+        hint: Option<Hint>,
     },
-    /// Something from outside exceeds a limit. Status 1.
+    /// Something from outside exceeds a limit.
     TooLarge {
         /// What.
         what: String,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// An input file (credentials, certificates, an archive) could not be read. Status 1.
+    /// An input file (credentials, certificates, an archive) could not be read.
     Input {
         /// The file.
         path: PathBuf,
@@ -115,32 +134,50 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// It is valid, but cannot be made into an archive. Status 1.
+    /// It is valid, but cannot be made into an archive.
+    #[non_exhaustive]
     Unsupported {
         /// What it is.
         what: String,
+        /// What may help.
+        hint: Option<Hint>,
     },
     /// A [`crate::CancelToken`] ended it. What had arrived is kept.
     Cancelled,
 }
 
 impl Error {
-    /// The exit status of the command line for this failure.
-    pub fn status(&self) -> u8 {
+    /// What may help, where something is known that may.
+    pub fn hint(&self) -> Option<&Hint> {
         match self {
-            Self::Usage { .. } => 2,
-            Self::Refused { .. } => 3,
-            Self::NotFound { .. } => 4,
-            Self::Network { .. } => 5,
-            Self::Mismatch { .. } | Self::Unsigned { .. } => 6,
-            Self::Output { .. } => 7,
-            Self::Tls { .. }
-            | Self::Malformed { .. }
-            | Self::TooLarge { .. }
-            | Self::Input { .. }
-            | Self::Unsupported { .. } => 1,
-            Self::Thin { .. } => 9,
-            Self::Cancelled => 130,
+            Self::Usage { hint, .. }
+            | Self::Refused { hint, .. }
+            | Self::NotFound { hint, .. }
+            | Self::Tls { hint, .. }
+            | Self::Malformed { hint, .. }
+            | Self::Unsupported { hint, .. } => hint.as_ref(),
+            Self::Thin { .. } => Some(&Hint::Base),
+            Self::Output { source, .. } if is_forbidden(source) => Some(&Hint::OtherPath),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn with_hint(mut self, new: Hint) -> Self {
+        if let Self::Usage { hint, .. }
+        | Self::NotFound { hint, .. }
+        | Self::Malformed { hint, .. }
+        | Self::Unsupported { hint, .. } = &mut self
+        {
+            *hint = Some(new);
+        }
+        self
+    }
+
+    pub(crate) fn not_found(what: impl Into<String>, available: Vec<String>) -> Self {
+        Self::NotFound {
+            what: what.into(),
+            available,
+            hint: None,
         }
     }
 
@@ -148,6 +185,7 @@ impl Error {
         Self::Usage {
             what: what.into(),
             why: why.into(),
+            hint: None,
         }
     }
 
@@ -155,6 +193,7 @@ impl Error {
         Self::Malformed {
             document: document.into(),
             why: why.into(),
+            hint: None,
         }
     }
 
@@ -175,7 +214,10 @@ impl Error {
     }
 
     pub(crate) fn unsupported(what: impl Into<String>) -> Self {
-        Self::Unsupported { what: what.into() }
+        Self::Unsupported {
+            what: what.into(),
+            hint: None,
+        }
     }
 }
 
@@ -192,12 +234,13 @@ struct Message<'e>(&'e Error);
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Error::Usage { what, why } => write!(f, "{}: {why}", printable(what, 300)),
+            Error::Usage { what, why, .. } => write!(f, "{}: {why}", printable(what, 300)),
             Error::Unsigned { what, why } => write!(f, "{what} {why}"),
             Error::Refused {
                 host,
                 status,
                 detail,
+                ..
             } => {
                 write!(f, "{host} refused: HTTP {status}")?;
                 if detail.is_empty() {
@@ -206,7 +249,9 @@ impl fmt::Display for Message<'_> {
                     write!(f, ", {detail}")
                 }
             }
-            Error::NotFound { what, available } => {
+            Error::NotFound {
+                what, available, ..
+            } => {
                 f.write_str(what)?;
                 match available.len() {
                     0 => Ok(()),
@@ -255,11 +300,11 @@ impl fmt::Display for Message<'_> {
                 size,
             } => write!(
                 f,
-                "{archive}: is thin, and needs {} of {size} bytes that no base here has; name one that has them with --base",
+                "{archive}: is thin, and needs {} of {size} bytes that no base here has; name one that has them",
                 count(*layers, "layer")
             ),
-            Error::Tls { host, why } => write!(f, "{host}: {why}"),
-            Error::Malformed { document, why } => write!(f, "{document}: {why}"),
+            Error::Tls { host, why, .. } => write!(f, "{host}: {why}"),
+            Error::Malformed { document, why, .. } => write!(f, "{document}: {why}"),
             Error::TooLarge { what, limit } => {
                 write!(f, "{what} is larger than the limit of {limit} bytes")
             }
@@ -270,7 +315,7 @@ impl fmt::Display for Message<'_> {
             } => {
                 write!(f, "{doing} {}: {}", path.display(), plain(source))
             }
-            Error::Unsupported { what } => f.write_str(what),
+            Error::Unsupported { what, .. } => f.write_str(what),
             Error::Cancelled => f.write_str("cancelled"),
         }
     }
@@ -305,12 +350,17 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::FileTooLarge => {
             "this file system (vfat?) or a limit (ulimit -f) does not allow files of that size"
         }
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "choose another path with --output or --working-dir"
-        }
+        _ if is_forbidden(error) => "choose another path",
         io::ErrorKind::NotFound => "the directory must exist",
         _ => "",
     }
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    )
 }
 
 fn list(items: &[String]) -> String {
@@ -421,26 +471,17 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_has_its_status() {
+    fn failures_say_what_to_do() {
         let full = Error::output(
             Path::new("x.tar"),
             "writing",
             io::Error::from_raw_os_error(28),
         );
-        assert_eq!(full.status(), 7);
         assert_eq!(
             full.to_string(),
             "writing x.tar: No space left on device; free some space and run it again: what arrived is kept"
         );
-        assert_eq!(Error::usage("x", "y").status(), 2);
-        assert_eq!(Error::Cancelled.status(), 130);
-        let missing = Error::NotFound {
-            what: "no tag x".into(),
-            available: vec!["a".into(), "b".into()],
-        };
-        assert_eq!(
-            (missing.status(), missing.to_string().as_str()),
-            (4, "no tag x; available: a, b")
-        );
+        let missing = Error::not_found("no tag x", vec!["a".into(), "b".into()]);
+        assert_eq!(missing.to_string(), "no tag x; available: a, b");
     }
 }

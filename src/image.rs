@@ -3,6 +3,7 @@
 use crate::budget::Lease;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::hint::Hint;
 use crate::manifest::{
     Content, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, IndexEntry, OCI_INDEX,
     OCI_MANIFEST,
@@ -131,10 +132,10 @@ impl Image {
         let mut found = Found::default();
         found.gather(&reference, &index, 1, fetch)?;
         let Some(config) = found.blobs.first().cloned() else {
-            return Err(Error::NotFound {
-                what: format!("the index of {reference} names no image"),
-                available: Vec::new(),
-            });
+            return Err(Error::not_found(
+                format!("the index of {reference} names no image"),
+                Vec::new(),
+            ));
         };
         Ok(Self {
             reference,
@@ -172,10 +173,10 @@ impl Found {
             return Ok(());
         };
         if let Some(one) = index.passed_over().first() {
-            return Err(Error::malformed(
-                format!("the index of {reference}"),
-                format!("{}; choose an image with --platform", one.why),
-            ));
+            return Err(
+                Error::malformed(format!("the index of {reference}"), one.why.clone())
+                    .with_hint(Hint::Platform),
+            );
         }
         for entry in entries {
             let digest = &entry.descriptor.digest;

@@ -91,6 +91,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hint;
 mod image;
 mod json;
 mod manifest;
@@ -116,6 +117,7 @@ pub use archive::verify::{
 };
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, Result};
+pub use hint::Hint;
 pub use image::Image;
 pub use manifest::{Content, Descriptor, Document, IndexEntry};
 pub use platform::Platform;

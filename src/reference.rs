@@ -5,6 +5,7 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::hint::Hint;
 use std::fmt;
 use std::str::FromStr;
 
@@ -139,7 +140,11 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self> {
         parse(text).map_err(|why| {
             let shown = crate::secret::without_user(text);
-            Error::usage(format!("image {shown:?}"), why)
+            let error = Error::usage(format!("image {shown:?}"), why);
+            match shown == text {
+                true => error,
+                false => error.with_hint(Hint::Credentials),
+            }
         })
     }
 }
@@ -152,9 +157,7 @@ fn parse(text: &str) -> std::result::Result<Reference, String> {
         return Err("is longer than an image name can be".into());
     }
     if crate::secret::without_user(text) != text {
-        return Err(
-            "an image name has no user or password in it; use --user and --password-stdin".into(),
-        );
+        return Err("an image name has no user or password in it".into());
     }
     if text.contains("://") {
         return Err(

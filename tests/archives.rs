@@ -368,7 +368,7 @@ fn a_source_that_serves_nothing_says_why() {
     for (source, why) in [
         ("empty", "it holds no blobs"),
         ("other.tar", "none of its files is a blob"),
-        ("saved.tar", "which only --gunzip can use"),
+        ("saved.tar", "which only a pull that gunzips layers can use"),
     ] {
         for output in ["y.tar", "-"] {
             let outcome = Run::pull(&dir, &registry.name("r:1"))

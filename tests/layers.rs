@@ -10,12 +10,13 @@ const LIBRARY: &str = "src";
 const PROGRAM: &str = "src/bin/dockersave";
 
 /// Values: each may import those before it.
-const VALUES: [&str; 16] = [
+const VALUES: [&str; 17] = [
     "cancel",
     "counter",
     "time",
     "files",
     "secret",
+    "hint",
     "error",
     "budget",
     "digest",
@@ -65,6 +66,20 @@ fn modules_import_only_from_the_layers_below_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Messages of the library name no flags: the program adds what its user can do.
+#[test]
+fn no_message_of_the_library_names_a_flag() {
+    for module in modules(LIBRARY) {
+        for line in module.code.lines() {
+            let flag = line.split("--").skip(1).any(|rest| {
+                let word = rest.bytes().take_while(u8::is_ascii_lowercase);
+                word.count() > 1
+            });
+            assert!(!flag, "{}: {}", module.path.join("::"), line.trim());
+        }
+    }
 }
 
 fn may_import(own: &str, other: &str) -> bool {

@@ -3,7 +3,7 @@
 use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};
 use crate::util::Dir;
-use dockersave::{CancelToken, Client, Error, Event, Plan, PlanOptions, Pull, Reference};
+use dockersave::{CancelToken, Client, Error, Event, Hint, Plan, PlanOptions, Pull, Reference};
 use std::time::Duration;
 
 #[test]
@@ -113,10 +113,11 @@ fn failures_can_be_told_apart() {
     let registry = Registry::start();
     let client = Client::builder().insecure(true).retries(0).build().unwrap();
     let missing: Reference = registry.name("no/such").parse().unwrap();
-    assert!(matches!(
-        client.repository(&missing).unwrap().image(None),
-        Err(Error::NotFound { .. })
-    ));
+    let error = client.repository(&missing).unwrap().image(None);
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    // What may help is a value; its words are the program's.
+    assert!(matches!(error.hint(), Some(Hint::Tags(name)) if name.ends_with("no/such")));
     assert!(matches!(
         "Debian".parse::<Reference>(),
         Err(Error::Usage { .. })

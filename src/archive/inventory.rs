@@ -7,6 +7,7 @@ use super::source::{Existing, Holder, Stack, open};
 use super::thin::Missing;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::hint::Hint;
 use crate::json::{self, Loose, LooseTexts};
 use miniserde::Deserialize;
 use std::os::unix::fs::FileExt;
@@ -78,8 +79,9 @@ impl Known {
     fn of_archive(path: &Path) -> Result<Self> {
         let archive = Existing::open(path)?;
         if archive.is_damaged() {
-            let why = "is damaged or cut off, so that nobody knows what its target has; --verify says where";
-            return Err(Error::malformed(path.display().to_string(), why));
+            let why = "is damaged or cut off, so that nobody knows what its target has";
+            let error = Error::malformed(path.display().to_string(), why);
+            return Err(error.with_hint(Hint::Verify));
         }
         let mut known = Self {
             held: archive.digests(),

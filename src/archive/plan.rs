@@ -282,7 +282,7 @@ impl Plan {
             let size = image.manifest.bytes().len() as u64;
             left = left.checked_sub(size).ok_or_else(|| Error::TooLarge {
                 what: format!(
-                    "with --gunzip, the manifest of {}, alone or together with those of the other images,",
+                    "to be inflated, the manifest of {}, alone or together with those of the other images,",
                     image.reference
                 ),
                 limit: INFLATABLE,

@@ -2,6 +2,7 @@
 
 use super::url::{Origin, Url};
 use crate::error::{Error, printable};
+use crate::hint::Hint;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,7 +23,11 @@ pub(crate) enum Failure {
         refused: bool,
     },
     /// The peer is not trusted, or does not speak TLS.
-    Tls { host: String, why: String },
+    Tls {
+        host: String,
+        why: String,
+        hint: Option<Hint>,
+    },
     /// A timeout.
     Timer {
         host: String,
@@ -57,6 +62,7 @@ pub(crate) struct StatusFailure {
     pub redirected: bool,
     /// The source of the credentials that were sent.
     pub credentials: Option<String>,
+    pub hint: Option<Hint>,
 }
 
 impl StatusFailure {
@@ -110,7 +116,7 @@ impl fmt::Display for Failure {
             Self::Connect { origin, why, .. } => {
                 write!(f, "cannot connect to {}: {why}", origin.host_and_port())
             }
-            Self::Tls { host, why } => write!(f, "{host}: {why}"),
+            Self::Tls { host, why, .. } => write!(f, "{host}: {why}"),
             Self::Timer {
                 host,
                 what,
@@ -138,7 +144,7 @@ impl Failure {
         let why = self.to_string();
         match self {
             Self::Final(error) => error,
-            Self::Tls { host, why } => Error::Tls { host, why },
+            Self::Tls { host, why, hint } => Error::Tls { host, why, hint },
             Self::Resolve { host, .. }
             | Self::Timer { host, .. }
             | Self::Closed { host, .. }
@@ -186,21 +192,24 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
                     detail.push_str(part);
                 }
             }
+            let mut hint = failure.hint;
             match (failure.status, &failure.credentials) {
+                _ if hint.is_some() => {}
                 (407, _) => detail.push_str(
                     "; the proxy requires a user and password: http://USER:PASSWORD@PROXY",
                 ),
                 (_, Some(_)) => {}
-                _ => detail.push_str(if detail.is_empty() {
-                    "it requires credentials, or there is no such repository: see --user"
-                } else {
-                    "; it requires credentials, or there is no such repository: see --user"
-                }),
+                _ => {
+                    hint = Some(Hint::Credentials);
+                    detail.push_str(if detail.is_empty() { "" } else { "; " });
+                    detail.push_str("it requires credentials, or there is no such repository");
+                }
             }
             Error::Refused {
                 host,
                 status: failure.status,
                 detail,
+                hint,
             }
         }
         200..=299
@@ -213,16 +222,13 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
                 host,
                 status: failure.status,
                 detail: format!("{}: {}", failure.codes.join(", "), failure.message),
+                hint: None,
             }
         }
-        404 => Error::NotFound {
-            what: format!("{doing}: {why}"),
-            available: Vec::new(),
-        },
-        _ if failure.codes.iter().any(|code| unknown(code)) => Error::NotFound {
-            what: format!("{doing}: {why}"),
-            available: Vec::new(),
-        },
+        404 => Error::not_found(format!("{doing}: {why}"), Vec::new()),
+        _ if failure.codes.iter().any(|code| unknown(code)) => {
+            Error::not_found(format!("{doing}: {why}"), Vec::new())
+        }
         200..=299 => Error::malformed(doing, why),
         _ => Error::Network {
             host,

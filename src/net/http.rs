@@ -4,6 +4,7 @@
 use super::error::Failure;
 use super::stream::Stream;
 use super::url::Origin;
+use crate::hint::Hint;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -197,7 +198,8 @@ impl Connection {
         match held {
             [0x15, 3, ..] => Failure::Tls {
                 host: self.host(),
-                why: "speaks TLS on this port, not plain HTTP: run without --insecure".into(),
+                why: "speaks TLS on this port, not plain HTTP".into(),
+                hint: Some(Hint::Https),
             },
             [0, 0, _, 4, ..] => {
                 self.protocol("speaks only HTTP/2 on this port, which is not supported")

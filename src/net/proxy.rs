@@ -256,6 +256,7 @@ impl Proxy {
             quota_used: false,
             redirected: false,
             credentials: None,
+            hint: None,
         })))
     }
 }

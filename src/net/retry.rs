@@ -161,6 +161,7 @@ mod tests {
             quota_used: false,
             redirected,
             credentials: None,
+            hint: None,
         }))
     }
 

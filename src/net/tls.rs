@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::error::Failure;
 use super::url::Origin;
 use crate::error::{Error, Result, printable};
+use crate::hint::Hint;
 use rustls::InconsistentKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{UnbufferedClientConnection, WebPkiServerVerifier};
@@ -180,6 +181,7 @@ impl Trust {
         let wrong = |why: String| Failure::Tls {
             host: host.to_owned(),
             why,
+            hint: None,
         };
         let config = self
             .config
@@ -245,6 +247,7 @@ impl Trust {
             Some(error) => Failure::Tls {
                 host,
                 why: self.sentence(error),
+                hint: hint(error),
             },
             None if error.kind() == io::ErrorKind::TimedOut => Failure::Timer {
                 host,
@@ -277,11 +280,11 @@ impl Trust {
             }
             C::NotValidYet => "its certificate is not valid yet: is this system's clock right?".into(),
             C::NotValidYetContext { not_before, .. } => format!(
-                "its certificate is valid from {} on, but {}: set the clock, or give the date with --date",
+                "its certificate is valid from {} on, but {}: set the clock, or give the date",
                 date(*not_before), self.clock.told()
             ),
             C::UnknownIssuer => format!(
-                "its certificate is not signed by any of the {} trusted roots; give the registry's own CA with --cacert",
+                "its certificate is not signed by any of the {} trusted roots; give the registry's own CA",
                 webpki_roots::TLS_SERVER_ROOTS.len() + self.own.len()
             ),
             C::NotValidForName => "its certificate is for another name".into(),
@@ -292,7 +295,7 @@ impl Trust {
                 format!("its certificate is for another name: {}", printable(&presented.join(", "), 200))
             }
             other if is_ca_as_leaf(other) => {
-                "its certificate is a CA certificate (CA:TRUE), as openssl req -x509 makes them; give it with --cacert to trust it".into()
+                "its certificate is a CA certificate (CA:TRUE), as openssl req -x509 makes them; to trust it, give it".into()
             }
             other => format!("its certificate is not accepted: {}", printable(&format!("{other:?}"), 120)),
         }
@@ -309,6 +312,7 @@ pub(crate) fn broken(host: String, error: &io::Error) -> Failure {
         Some(alert @ rustls::Error::AlertReceived(_)) => Failure::Tls {
             host,
             why: sentence(alert),
+            hint: hint(alert),
         },
         _ => Failure::Protocol {
             host,
@@ -317,23 +321,52 @@ pub(crate) fn broken(host: String, error: &io::Error) -> Failure {
     }
 }
 
+/// What may help; [`sentence`] and [`Trust::certificate`] say what is wrong.
+fn hint(error: &rustls::Error) -> Option<Hint> {
+    use rustls::{AlertDescription as A, CertificateError as C, Error as E};
+    Some(match error {
+        E::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
+            Hint::VerificationTime
+        }
+        E::InvalidCertificate(C::UnknownIssuer) => Hint::RootCertificates,
+        E::InvalidCertificate(problem) if is_ca_as_leaf(problem) => Hint::RootCertificates,
+        E::InvalidMessage(_) => Hint::PlainHttp,
+        E::AlertReceived(
+            A::CertificateRequired
+            | A::BadCertificate
+            | A::UnknownCA
+            | A::CertificateUnknown
+            | A::AccessDenied,
+        ) => Hint::Identity,
+        _ => return None,
+    })
+}
+
 fn sentence(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
-            E::InvalidMessage(_) => "does not speak TLS on this port; if the registry is meant to be plain HTTP, use --insecure".into(),
-            E::AlertReceived(alert) => match format!("{alert:?}").as_str() {
-                "CertificateRequired" | "BadCertificate" | "UnknownCA" | "CertificateUnknown" | "AccessDenied" => {
-                    format!("requires a client certificate that it trusts (TLS alert {alert:?}): see --cert and --key")
-                }
-                "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
-                    format!("does not offer TLS 1.2 or 1.3 with current ciphers (TLS alert {alert:?})")
-                }
-                "NoApplicationProtocol" => "does not speak HTTP/1.1 (TLS alert NoApplicationProtocol)".into(),
-                other => format!("ended the TLS handshake with alert {other}"),
-            },
-            E::PeerIncompatible(why) => format!("offers no TLS version or cipher supported here ({why:?})"),
-            other => printable(&other.to_string(), 200),
+        E::InvalidMessage(_) => "does not speak TLS on this port".into(),
+        E::AlertReceived(alert) => match format!("{alert:?}").as_str() {
+            "CertificateRequired"
+            | "BadCertificate"
+            | "UnknownCA"
+            | "CertificateUnknown"
+            | "AccessDenied" => {
+                format!("requires a client certificate that it trusts (TLS alert {alert:?})")
+            }
+            "HandshakeFailure" | "ProtocolVersion" | "InsufficientSecurity" => {
+                format!("does not offer TLS 1.2 or 1.3 with current ciphers (TLS alert {alert:?})")
+            }
+            "NoApplicationProtocol" => {
+                "does not speak HTTP/1.1 (TLS alert NoApplicationProtocol)".into()
+            }
+            other => format!("ended the TLS handshake with alert {other}"),
+        },
+        E::PeerIncompatible(why) => {
+            format!("offers no TLS version or cipher supported here ({why:?})")
         }
+        other => printable(&other.to_string(), 200),
+    }
 }
 
 /// Wraps rustls's errors in `io::Error`.

@@ -8,6 +8,7 @@ use crate::archive::source::Place;
 use crate::codec::inflate::{self, Defect, Limits};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::hint::Hint;
 use std::io::{self, BufRead, BufReader, Read};
 
 /// The largest read, in bytes.
@@ -300,8 +301,8 @@ fn named(error: io::Error, name: &str) -> io::Error {
         return error;
     };
     let hint = match defect {
-        Defect::TooMuch(_) => "; raise the limit with --inflate-limit",
-        _ => "; without --gunzip the layer is stored as it is",
+        Defect::TooMuch(_) => Hint::InflateLimit,
+        _ => Hint::NoInflate,
     };
-    io::Error::other(Error::malformed(name, format!("{defect}{hint}")))
+    io::Error::other(Error::malformed(name, defect.to_string()).with_hint(hint))
 }

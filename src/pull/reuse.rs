@@ -53,7 +53,7 @@ pub(super) fn useless(
         let mut layers = (0..plan.blobs().len()).filter_map(|blob| plan.diff_id(blob));
         let why = match layers.any(|id| serves(&id, None)) {
             true if inflated => return None,
-            true => "its layers are uncompressed, which only --gunzip can use",
+            true => "its layers are uncompressed, which only a pull that gunzips layers can use",
             false if one.is_empty() => {
                 "it holds no blobs where an archive or image directory has them"
             }

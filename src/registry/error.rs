@@ -29,6 +29,7 @@ pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) 
         quota_used: limits.used_up,
         redirected,
         credentials: None,
+        hint: None,
     }
 }
 
@@ -186,6 +187,7 @@ pub(crate) fn disguised(
         quota_used: false,
         redirected: false,
         credentials: None,
+        hint: None,
     })
 }
 

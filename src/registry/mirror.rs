@@ -41,7 +41,10 @@ impl Mirror {
             (false, false) => "https://",
         };
         if text.contains('@') {
-            return Err("a mirror URL has no user or password; use --authfile".into());
+            return Err(
+                "a mirror URL has no user or password; credentials are looked up by its host"
+                    .into(),
+            );
         }
         let mut base = Url::parse(&format!("{scheme}{text}"))?;
         if base.target.contains(['?', '#']) {

@@ -26,6 +26,7 @@ pub use tags::Tags;
 
 use crate::budget;
 use crate::error::{Error, Result};
+use crate::hint::Hint;
 use crate::image::Image;
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Kinds, MANIFEST_LIMIT, OCI_INDEX,
@@ -209,17 +210,14 @@ impl<'a> Repository<'a> {
         };
         let document = match self.fetch_document(wanted) {
             // The index may embed what the registry lacks.
-            Err(Error::NotFound { what, available }) => match index.embedded(&descriptor.digest) {
+            Err(error @ Error::NotFound { .. }) => match index.embedded(&descriptor.digest) {
                 Some(bytes) => {
                     let media_type = Some(descriptor.media_type.clone());
                     self.held(wanted.read(bytes, media_type)?, wanted.what)?
                 }
                 None => {
-                    let name = self.reference.to_string();
-                    let what = format!(
-                        "{what}; dockersave --platforms {name} lists the images of its index"
-                    );
-                    return Err(Error::NotFound { what, available });
+                    let hint = Hint::Platforms(self.reference.to_string());
+                    return Err(error.with_hint(hint));
                 }
             },
             other => other?,
@@ -342,16 +340,15 @@ impl<'a> Repository<'a> {
         let (before, detail) = detail.rsplit_once(" answered ").unwrap_or_default();
         let host = before.rsplit(' ').next().unwrap_or_default();
         let own = target == self.reference.target();
-        let hint = match self.reference.tag() {
-            Some(_) if own && self.reference.digest().is_none() => format!(
-                "; dockersave --tags {} lists the tags",
-                self.reference.familiar()
-            ),
-            _ => String::new(),
-        };
-        Error::NotFound {
-            what: format!("there is no {what} ({host} answered {detail}){hint}"),
-            available: Vec::new(),
+        let error = Error::not_found(
+            format!("there is no {what} ({host} answered {detail})"),
+            Vec::new(),
+        );
+        match self.reference.tag() {
+            Some(_) if own && self.reference.digest().is_none() => {
+                error.with_hint(Hint::Tags(self.reference.familiar()))
+            }
+            _ => error,
         }
     }
 

@@ -130,10 +130,10 @@ impl Repository<'_> {
             return Err(Failure::Status(Box::new(failure)));
         }
         if !is_index {
-            return Err(Failure::Final(Error::NotFound {
-                what: format!("{}: the answer is no index", list.what),
-                available: Vec::new(),
-            }));
+            return Err(Failure::Final(Error::not_found(
+                format!("{}: the answer is no index", list.what),
+                Vec::new(),
+            )));
         }
         list.take(&bytes)?;
         Ok(next.transpose()?)

@@ -6,6 +6,7 @@
 use super::auth::challenge::{self, Authorization, Challenge, Plan};
 use super::{Ask, Repository, error};
 use crate::error::Error;
+use crate::hint::Hint;
 use crate::net::error::{Failure, StatusFailure};
 use crate::net::url::Url;
 use crate::net::{Request, Response};
@@ -183,22 +184,22 @@ impl<'e, 'a> Exchange<'e, 'a> {
 
     /// A failure behind a redirect to HTTPS would not have happened without --insecure.
     pub fn explain(&self, mut failure: Failure) -> Failure {
-        const HINT: &str = "run again without --insecure";
         match &mut failure {
             _ if !self.upgraded => failure,
             Failure::Status(status) if matches!(status.status, 401 | 403) => {
                 let comma = if status.message.is_empty() { "" } else { "; " };
-                let message = format!("{comma}it redirects to HTTPS: {HINT}");
-                status.message.push_str(&message);
+                status.message.push_str(comma);
+                status.message.push_str("it redirects to HTTPS");
+                status.hint = Some(Hint::Https);
                 status.redirected = false;
                 failure
             }
             Failure::Status(_) | Failure::Final(_) => failure,
             _ => {
                 let from = self.seen.first().unwrap_or(&self.url);
-                let why = format!("leads to HTTPS ({failure}): {HINT}");
+                let why = format!("leads to HTTPS ({failure})");
                 let what = format!("the redirect from {}", from.origin);
-                Failure::Final(Error::malformed(what, why))
+                Failure::Final(Error::malformed(what, why).with_hint(Hint::Https))
             }
         }
     }

@@ -207,10 +207,9 @@ impl Repository<'_> {
     fn wanted_bytes(&self, digest: &Digest) -> Result<Arc<Vec<u8>>> {
         let what = format!("manifest {digest} of {}", self.reference.name());
         let found = self.bytes_of(&digest.to_string(), Some(digest), &what, MANIFEST)?;
-        found.map(Arc::new).ok_or_else(|| Error::NotFound {
-            what: format!("there is no {what}"),
-            available: Vec::new(),
-        })
+        found
+            .map(Arc::new)
+            .ok_or_else(|| Error::not_found(format!("there is no {what}"), Vec::new()))
     }
 }
 

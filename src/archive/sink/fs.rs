@@ -143,7 +143,7 @@ pub(super) fn open_locked(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Resul
         // File systems without locks are no reason to refuse.
         let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if lock == Err(rustix::io::Errno::WOULDBLOCK) {
-            let why = "another dockersave is writing it; wait for it, or choose another --output";
+            let why = "another dockersave is writing it; wait for it, or choose another path";
             return failed("locking", why);
         }
         // Between opening and locking the other process may have finished and renamed it.

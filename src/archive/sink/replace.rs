@@ -68,7 +68,7 @@ fn find(directory: &Handle, name: &Path, trust: Trust) -> io::Result<Option<Hand
 fn foreign(directory: &Handle, name: &Path) -> io::Error {
     let name = shown(directory, name);
     io::Error::other(format!(
-        "it holds {name}, which is not part of an image; move it away, or choose another --layers-dir"
+        "it holds {name}, which is not part of an image; move it away, or choose another directory"
     ))
 }
 

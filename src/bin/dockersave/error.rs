@@ -1,6 +1,6 @@
 //! The program's errors: those of the library, and a few of its own.
 
-use dockersave::text;
+use dockersave::{Hint, text};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -12,6 +12,10 @@ pub(super) type Result<T> = std::result::Result<T, Error>;
 pub(super) enum Error {
     /// An error of the library.
     Library(dockersave::Error),
+    /// The command line is invalid: what of it, and why.
+    Usage(String, String),
+    /// It is valid, but cannot be done.
+    Unsupported(String),
     /// A checked archive has defects, which were listed one by one.
     Unsound {
         archive: String,
@@ -19,6 +23,8 @@ pub(super) enum Error {
         /// Whether dockersave wrote it, so that a pull can repair it.
         ours: bool,
     },
+    /// A checked archive has no defect, but not the signatures that were asked for.
+    Unsigned { archive: String, why: String },
     /// A checked archive has no defect, but some of it could not be checked.
     Uninflated { archive: String, layers: usize },
     /// Ended by the signal of this number.
@@ -29,18 +35,17 @@ impl Error {
     /// The exit status for this failure.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Library(error) => error.status(),
-            Self::Unsound { .. } => 6,
+            Self::Library(error) => status(error),
+            Self::Usage(..) => 2,
+            Self::Unsupported(_) => 1,
+            Self::Unsound { .. } | Self::Unsigned { .. } => 6,
             Self::Uninflated { .. } => 8,
             Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
         }
     }
 
     pub fn usage(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Library(dockersave::Error::Usage {
-            what: what.into(),
-            why: why.into(),
-        })
+        Self::Usage(what.into(), why.into())
     }
 
     pub fn output(path: &Path, doing: &str, source: impl Into<io::Error>) -> Self {
@@ -60,8 +65,53 @@ impl Error {
     }
 
     pub fn unsupported(what: impl Into<String>) -> Self {
-        Self::Library(dockersave::Error::Unsupported { what: what.into() })
+        Self::Unsupported(what.into())
     }
+}
+
+/// The exit status for what the library says; the help lists them.
+fn status(error: &dockersave::Error) -> u8 {
+    use dockersave::Error as E;
+    match error {
+        E::Usage { .. } => 2,
+        E::Refused { .. } => 3,
+        E::NotFound { .. } => 4,
+        E::Network { .. } => 5,
+        E::Mismatch { .. } | E::Unsigned { .. } => 6,
+        E::Output { .. } => 7,
+        E::Thin { .. } => 9,
+        _ => 1,
+    }
+}
+
+/// How a hint of the library is followed on the command line, to be put behind its message.
+fn advice(error: &dockersave::Error, hint: &Hint) -> String {
+    let text = match hint {
+        Hint::Credentials if matches!(error, dockersave::Error::Usage { .. }) => {
+            "; use --user and --password-stdin"
+        }
+        Hint::Credentials => ": see --user",
+        Hint::RootCertificates => " with --cacert",
+        Hint::Identity => ": see --cert and --key",
+        Hint::VerificationTime => " with --date",
+        Hint::PlainHttp => "; if the registry is meant to be plain HTTP, use --insecure",
+        Hint::Https => ": run without --insecure",
+        Hint::Platform => "; choose an image with --platform",
+        Hint::Tags(name) => return format!("; dockersave --tags {name} lists the tags"),
+        Hint::Platforms(name) => {
+            return format!("; dockersave --platforms {name} lists the images of its index");
+        }
+        Hint::InflateLimit => "; raise the limit with --inflate-limit",
+        Hint::NoInflate => "; without --gunzip the layer is stored as it is",
+        Hint::Base => " with --base",
+        Hint::Verify => "; --verify says where",
+        Hint::OtherPath => " with --output or --working-dir",
+        Hint::Decompress(with) => {
+            return format!("; decompress it on the way: {with} -dc FILE | dockersave --verify -");
+        }
+        _ => "",
+    };
+    text.to_owned()
 }
 
 impl From<dockersave::Error> for Error {
@@ -74,7 +124,12 @@ impl From<dockersave::Error> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = match self {
-            Self::Library(error) => return error.fmt(f),
+            Self::Library(error) => match error.hint() {
+                Some(hint) => format!("{error}{}", advice(error, hint)),
+                None => return error.fmt(f),
+            },
+            Self::Usage(what, why) => format!("{}: {why}", text::printable(what, 300)),
+            Self::Unsupported(what) => what.clone(),
             Self::Unsound {
                 archive,
                 defects,
@@ -86,6 +141,7 @@ impl fmt::Display for Error {
                 };
                 format!("{archive} has {}; {advice}", count(*defects, "defect"))
             }
+            Self::Unsigned { archive, why } => format!("{archive} {why}"),
             Self::Uninflated { archive, layers } => {
                 let were = if *layers == 1 { "was" } else { "were" };
                 format!(
@@ -120,10 +176,38 @@ pub(super) fn count(number: usize, what: &str) -> String {
 mod tests {
     use super::*;
 
+    fn disk_full() -> io::Error {
+        io::Error::from_raw_os_error(28)
+    }
+
+    #[test]
+    fn hints_become_flags() {
+        let error = "user:secret@host/app"
+            .parse::<dockersave::Reference>()
+            .unwrap_err();
+        assert!(!error.to_string().contains("--"), "{error}");
+        assert!(
+            Error::from(error)
+                .to_string()
+                .ends_with("; use --user and --password-stdin")
+        );
+        let denied = Error::output(Path::new("x"), "writing", io::ErrorKind::PermissionDenied);
+        assert!(
+            denied
+                .to_string()
+                .ends_with("choose another path with --output or --working-dir"),
+            "{denied}"
+        );
+    }
+
     #[test]
     fn every_failure_has_its_status() {
         assert_eq!(Error::usage("x", "y").status(), 2);
         assert_eq!(Error::Interrupted(2).status(), 130);
+        assert_eq!(
+            Error::output(Path::new("x"), "writing", disk_full()).status(),
+            7
+        );
         let damaged = |ours| Error::Unsound {
             archive: "x\n.tar".into(),
             defects: 2,

@@ -75,8 +75,8 @@ pub(super) fn keys(low: &Low) -> Result<Vec<PublicKey>> {
 }
 
 fn unsigned(findings: &Findings, archive: String) -> Error {
-    Error::Library(dockersave::Error::Unsigned {
-        what: archive,
+    Error::Unsigned {
+        archive,
         why: match &findings.unsigned[..] {
             [one] => format!("is sound, but not signed: {one}"),
             more => format!(
@@ -84,7 +84,7 @@ fn unsigned(findings: &Findings, archive: String) -> Error {
                 count(more.len(), "image")
             ),
         },
-    })
+    }
 }
 
 /// A missing archive may be one that is not finished yet.

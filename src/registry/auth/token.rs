@@ -5,6 +5,7 @@ use super::challenge::{self, Authorization, Plan};
 use super::credentials::{Credential, Found};
 use super::realm::{Challenger, is_loopback, literal};
 use crate::error::Error;
+use crate::hint::Hint;
 use crate::net::error::Failure;
 use crate::net::url::{Origin, Url};
 use crate::net::{Request, Response};
@@ -49,7 +50,8 @@ impl Client {
                 (Plan::Basic, _) => Err(Failure::Final(Error::Refused {
                     host: origin.to_string(),
                     status: 401,
-                    detail: "it requires a user and password: see --user".into(),
+                    detail: "it requires a user and password".into(),
+                    hint: Some(Hint::Credentials),
                 })),
                 (
                     Plan::Bearer {

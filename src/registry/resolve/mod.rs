@@ -157,10 +157,10 @@ impl Repository<'_> {
             Some(error) if available.is_empty() => return Err(error),
             _ => available.dedup(),
         }
-        Err(Error::NotFound {
-            what: format!("{} has no image for {wanted}", self.reference),
+        Err(Error::not_found(
+            format!("{} has no image for {wanted}", self.reference),
             available,
-        })
+        ))
     }
 
     /// The manifests of an index and of those nested in it, in order.
@@ -258,9 +258,9 @@ impl Repository<'_> {
         };
         let what = format!("the config of {}", self.reference);
         let bytes = match self.small_blob(&config, CONFIG_LIMIT, &what) {
-            Err(Error::NotFound { what, available }) => document
-                .embedded(&config.digest)
-                .ok_or(Error::NotFound { what, available })?,
+            Err(error @ Error::NotFound { .. }) => {
+                document.embedded(&config.digest).ok_or(error)?
+            }
             other => other?,
         };
         document.hold(self.client.room().take(config.size, 0, &what)?);
@@ -283,10 +283,10 @@ impl Repository<'_> {
         match &image.platform {
             Some(platform) if wanted.rank(platform).is_some() => {}
             Some(platform) if asked => {
-                return Err(Error::NotFound {
-                    what: format!("{} has no image for {wanted}", self.reference),
-                    available: vec![platform.to_string()],
-                });
+                return Err(Error::not_found(
+                    format!("{} has no image for {wanted}", self.reference),
+                    vec![platform.to_string()],
+                ));
             }
             Some(platform) => image.warnings.push(format!(
                 "{} is an image for {platform} only; this machine is {wanted}",
