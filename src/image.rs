@@ -23,6 +23,8 @@ const BYTES: usize = 2 << 20;
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(crate) reference: Reference,
+    /// The name that it has in an archive instead.
+    pub(crate) alias: Option<Reference>,
     /// The manifest; for several platforms, the index.
     pub(crate) manifest: Document,
     /// The manifests and indexes that the index leads to.
@@ -74,6 +76,17 @@ impl Image {
     /// The reference it was requested by.
     pub fn reference(&self) -> &Reference {
         &self.reference
+    }
+
+    /// The same image with another name in the archive, as `docker tag` would give it.
+    pub fn named(mut self, name: Reference) -> Self {
+        self.alias = Some(name);
+        self
+    }
+
+    /// The name that it has in an archive.
+    pub fn name(&self) -> &Reference {
+        self.alias.as_ref().unwrap_or(&self.reference)
     }
 
     /// Its manifest; for several platforms, the index.
@@ -139,6 +152,7 @@ impl Image {
         };
         Ok(Self {
             reference,
+            alias: None,
             manifest: index,
             documents: found.documents,
             config,

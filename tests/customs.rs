@@ -162,11 +162,15 @@ fn a_name_that_was_not_chosen_replaces_no_other_repository() {
     pull("co/l:1")
         .archive()
         .holds(&two, Some(&registry.name("co/l:1")));
-    // One of several.
-    pull("co-l:1")
-        .arg(&registry.name("co/l:1"))
-        .fails(7, "co/l:1");
-    pull("co/l:1").arg(&registry.name("co-l:1")).status(0);
+    // Two that would have the same name are refused before anybody is asked.
+    for (one, other) in [("co-l:1", "co/l:1"), ("co/l:1", "co-l:1")] {
+        registry.forget();
+        let other = registry.name(other);
+        pull(one)
+            .arg(&other)
+            .fails(2, "would both be written to co-l-1.tar");
+        assert!(registry.seen().is_empty());
+    }
     pull("co/l:1").status(0);
 }
 

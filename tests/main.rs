@@ -35,6 +35,12 @@ mod mirrors;
 mod output;
 // File, stream and directory: the same content.
 mod outputs;
+// Archives that are already what is requested.
+mod unchanged;
+// Several images, and other names in the archive.
+mod several;
+// Hosts and users named one by one, and what is typed in other tools.
+mod named;
 // Planted files and links.
 mod planted;
 // Signals, fsync and default names.

@@ -173,7 +173,8 @@ fn many_images_in_one_run() {
         }
         let names: Vec<String> = names.iter().map(|name| registry.name(name)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        for command in [&["--dry-run"][..], &["-o", "x.tar"], &["-o", "-"]] {
+        let dry = &["--dry-run", "-o", "x.tar"][..];
+        for command in [dry, &["-o", "x.tar"], &["-o", "-"]] {
             let dir = Dir::new();
             let outcome = Run::new(&dir, &["-q", "--insecure", "--retries", "0"])
                 .args(&names)
@@ -184,5 +185,12 @@ fn many_images_in_one_run() {
             assert_eq!(outcome.status.success(), fits, "{}", outcome.stderr);
             assert!(fits || outcome.stderr.contains("of this run"));
         }
+        // In an archive each they need not be in memory together.
+        let dir = Dir::new();
+        let run = Run::new(&dir, &["-q", "--insecure", "--retries", "0"]);
+        let outcome = run.args(&names).outcome();
+        judge(&outcome, &["an archive each"]);
+        assert!(outcome.status.success(), "{}", outcome.stderr);
+        assert_eq!(dir.names().len(), names.len());
     }
 }

@@ -29,6 +29,9 @@ fn pulled(image: &Image, names: &[&str], flags: &[&str]) -> Vec<u8> {
         }
         run = run.arg(&registry.name(&name.replace("DIGEST", &image.digest())));
     }
+    if names.len() > 1 {
+        run = run.args(&["-o", "all.tar"]);
+    }
     run.archive().bytes
 }
 

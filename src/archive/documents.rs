@@ -157,7 +157,7 @@ pub(super) fn missing(image: &Image, left_out: &BTreeSet<Digest>) -> Vec<Missing
     found
 }
 
-/// Each manifest once, with all references to it in their order.
+/// Each manifest once, with all its names in their order.
 pub(super) fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
     let mut found: Vec<(&Image, Vec<&Reference>)> = Vec::new();
     for image in images {
@@ -165,9 +165,9 @@ pub(super) fn distinct(images: &[Image]) -> Vec<(&Image, Vec<&Reference>)> {
             .iter_mut()
             .find(|(known, _)| known.manifest.digest() == image.manifest.digest())
         {
-            Some((_, references)) if references.contains(&&image.reference) => {}
-            Some((_, references)) => references.push(&image.reference),
-            None => found.push((image, vec![&image.reference])),
+            Some((_, references)) if references.contains(&image.name()) => {}
+            Some((_, references)) => references.push(image.name()),
+            None => found.push((image, vec![image.name()])),
         }
     }
     found

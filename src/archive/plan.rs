@@ -536,6 +536,7 @@ pub(crate) mod tests {
         };
         Image {
             reference: name.parse().unwrap(),
+            alias: None,
             manifest,
             config,
             config_bytes: Some(config_bytes.into()),

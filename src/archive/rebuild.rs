@@ -83,6 +83,7 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
                 take(&mut reader.room, known.layers.len() * LAYER)?;
                 Image {
                     reference,
+                    alias: None,
                     ..known.clone()
                 }
             }
@@ -146,6 +147,7 @@ impl Reader<'_> {
         };
         Ok(Image {
             reference,
+            alias: None,
             manifest,
             documents: Vec::new(),
             diff_ids: ids,

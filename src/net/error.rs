@@ -60,7 +60,7 @@ pub(crate) struct StatusFailure {
     pub quota_used: bool,
     /// The response came from a redirect's target, not from the registry.
     pub redirected: bool,
-    /// The source of the credentials that were sent.
+    /// What it means for the credentials that were sent, if any were.
     pub credentials: Option<String>,
     pub hint: Option<Hint>,
 }
@@ -183,12 +183,10 @@ fn status_error(failure: StatusFailure, doing: &str, attempts: u32, why: String)
         },
         401 | 403 | 407 => {
             let mut detail = failure.codes.join(", ");
-            for part in [
-                &failure.message,
-                failure.credentials.as_ref().unwrap_or(&String::new()),
-            ] {
+            let credentials = failure.credentials.as_deref().unwrap_or_default();
+            for (between, part) in [(": ", &*failure.message), ("; ", credentials)] {
                 if !part.is_empty() {
-                    detail.push_str(if detail.is_empty() { "" } else { ": " });
+                    detail.push_str(if detail.is_empty() { "" } else { between });
                     detail.push_str(part);
                 }
             }

@@ -59,7 +59,7 @@ pub enum Event {
     Note(String),
     /// The conversion of the downloaded layers begins.
     Stage {
-        /// What is done: `inflating`, `compressing`, `writing`.
+        /// What is done: `inflating`, `compressing`, `writing`, `checking`, `hashing`.
         doing: &'static str,
         /// Bytes of blobs to process; [`Event::Progress`] counts them from zero.
         total: u64,

@@ -50,7 +50,7 @@ impl<'c> Pull<'c> {
 
     /// Is every blob in one of the archives, as far as names tell? Asked before anything is written.
     fn check_joined(&self) -> Result<()> {
-        let existing = reuse::open(&self.reuse, None, &self.client)?;
+        let existing = reuse::open(&self.reuse, &self.lenders, None, &self.client)?;
         let blobs = self.plan.blobs().iter();
         let missing = blobs.filter(|blob| {
             blob.descriptor.size > 0 && reuse::candidates(&existing, blob).next().is_none()

@@ -49,6 +49,7 @@ pub struct Pull<'c> {
     xz: bool,
     beside: Option<PathBuf>,
     reuse: Vec<PathBuf>,
+    lenders: Vec<PathBuf>,
     quick_check: bool,
     sha256: bool,
     /// How many of them were named to be reused: those are told if they serve nothing.
@@ -88,6 +89,7 @@ impl<'c> Pull<'c> {
             xz: false,
             beside: None,
             reuse: Vec::new(),
+            lenders: Vec::new(),
             quick_check: false,
             sha256: false,
             named: 0,
@@ -108,7 +110,7 @@ impl<'c> Pull<'c> {
         self
     }
 
-    /// Discards what an earlier run left.
+    /// Discards what an earlier run left, and writes an existing archive again.
     pub fn restart(mut self, restart: bool) -> Self {
         self.restart = restart;
         self
@@ -150,7 +152,14 @@ impl<'c> Pull<'c> {
         self
     }
 
-    /// Takes an archive that is there for unchanged by its size, its headers and its documents,
+    /// Also reuses blobs of these archives, such as those made a moment ago; one that cannot be
+    /// used is not an error. Only the last eight are opened.
+    pub fn lenders(mut self, paths: &[PathBuf]) -> Self {
+        self.lenders = paths[paths.len().saturating_sub(8)..].to_owned();
+        self
+    }
+
+    /// Compares only size, headers and documents of an existing archive to see if it is unchanged,
     /// without hashing its layers.
     pub fn quick_check(mut self, quick: bool) -> Self {
         self.quick_check = quick;

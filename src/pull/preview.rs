@@ -2,7 +2,7 @@
 
 use super::{Pull, reuse};
 use crate::archive::sink::file::claimed;
-use crate::archive::sink::fs::with_suffix;
+use crate::archive::sink::fs::{resolve, with_suffix};
 use crate::digest::Digest;
 use crate::error::Result;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 pub struct Preview {
     /// The blobs, in the order of the plan's entries that are downloaded.
     pub blobs: Vec<BlobPreview>,
+    /// The manifests, indexes and configs, which a pull has to ask for in any case.
+    pub documents: Vec<BlobPreview>,
+    /// The archive or directory is already what is asked for: see [`crate::Report::unchanged`].
+    pub unchanged: bool,
 }
 
 /// A blob of a [`Preview`].
@@ -29,14 +33,24 @@ pub struct BlobPreview {
 }
 
 impl Preview {
+    /// The document that has this path in the archive.
+    pub fn document(&self, path: &str) -> Option<&BlobPreview> {
+        let mut documents = self.documents.iter();
+        documents.find(|one| one.digest.path() == path)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &BlobPreview> {
+        self.blobs.iter().chain(&self.documents)
+    }
+
     /// The bytes that are already here.
     pub fn here(&self) -> u64 {
-        self.blobs.iter().map(|blob| blob.here).sum()
+        self.all().map(|blob| blob.here).sum()
     }
 
     /// The bytes that would be downloaded.
     pub fn download(&self) -> u64 {
-        self.blobs.iter().map(|blob| blob.size - blob.here).sum()
+        self.all().map(|blob| blob.size - blob.here).sum()
     }
 }
 
@@ -46,8 +60,10 @@ impl Pull<'_> {
     /// # Errors
     ///
     /// [`crate::Error::Input`] for an archive that cannot be reused.
-    pub fn preview_file(&self, path: &Path) -> Result<Preview> {
-        self.preview(Some(path), Some(path))
+    pub fn preview_file(&mut self, path: &Path) -> Result<Preview> {
+        let place = resolve(path).unwrap_or_else(|_| path.to_owned());
+        let unchanged = self.unchanged_file(&place, path)?.is_some();
+        self.preview(Some(path), Some(path), unchanged)
     }
 
     /// What [`Pull::to_directory`] would download for this path.
@@ -55,10 +71,11 @@ impl Pull<'_> {
     /// # Errors
     ///
     /// As [`Pull::preview_file`].
-    pub fn preview_directory(&self, path: &Path) -> Result<Preview> {
+    pub fn preview_directory(&mut self, path: &Path) -> Result<Preview> {
+        let unchanged = self.unchanged_directory(path)?.is_some();
         match self.inflate {
-            Some(_) => self.preview(Some(&with_suffix(path, ".tar")), Some(path)),
-            None => self.preview(Some(path), Some(path)),
+            Some(_) => self.preview(Some(&with_suffix(path, ".tar")), Some(path), unchanged),
+            None => self.preview(Some(path), Some(path), unchanged),
         }
     }
 
@@ -68,10 +85,15 @@ impl Pull<'_> {
     ///
     /// As [`Pull::preview_file`].
     pub fn preview_writer(&self) -> Result<Preview> {
-        self.preview(None, None)
+        self.preview(None, None, false)
     }
 
-    fn preview(&self, grows: Option<&Path>, replaced: Option<&Path>) -> Result<Preview> {
+    fn preview(
+        &self,
+        grows: Option<&Path>,
+        replaced: Option<&Path>,
+        unchanged: bool,
+    ) -> Result<Preview> {
         let whole;
         let plan = match self.inflate {
             // All layers are measured, also those that are left out.
@@ -87,21 +109,32 @@ impl Pull<'_> {
             _ => vec![0; blobs.len()],
         };
         let bases = self.plan.bases().map(Path::to_owned);
-        let lenders: Vec<PathBuf> = self.reuse.iter().cloned().chain(bases).collect();
-        let existing = reuse::open(&lenders, replaced, &self.client)?;
+        let named: Vec<PathBuf> = self.reuse.iter().cloned().chain(bases).collect();
+        let existing = reuse::open(&named, &self.lenders, replaced, &self.client)?;
         let reused = reuse::claims(&existing, plan, self.inflate.is_some());
         let blobs = blobs.iter().zip(claimed).zip(reused);
         let blobs = blobs.map(|((blob, claimed), reused)| BlobPreview {
             digest: blob.descriptor.digest,
             size: blob.descriptor.size,
-            here: if reused {
+            here: if reused || unchanged {
                 blob.descriptor.size
             } else {
                 claimed
             },
         });
+        let documents = plan.entries().iter();
+        let documents = documents.filter(|entry| !entry.is_downloaded());
+        let documents = documents.filter_map(|entry| {
+            let digest = entry.path().strip_prefix("blobs/")?.replacen('/', ":", 1);
+            let (digest, size) = (digest.parse().ok()?, entry.size());
+            let there = existing.iter().any(|one| one.names(&digest, size));
+            let here = if there || unchanged { size } else { 0 };
+            Some(BlobPreview { digest, size, here })
+        });
         Ok(Preview {
+            documents: documents.collect(),
             blobs: blobs.collect(),
+            unchanged,
         })
     }
 }

@@ -7,10 +7,11 @@ use crate::error::Result;
 use crate::registry::Client;
 use std::path::{Path, PathBuf};
 
-/// The archives that a pull may reuse. One that was named must be usable; the one about to be
-/// replaced may be anything.
+/// The archives that a pull may reuse. One that was named must be usable; lenders and the one about
+/// to be replaced may be anything.
 pub(super) fn open(
     named: &[PathBuf],
+    lenders: &[PathBuf],
     replaced: Option<&Path>,
     client: &Client,
 ) -> Result<Vec<Existing>> {
@@ -18,8 +19,8 @@ pub(super) fn open(
     for path in named {
         found.push(Existing::open(path)?);
     }
-    let replaced = replaced.filter(|path| path.exists());
-    if let Some(path) = replaced {
+    let others = lenders.iter().map(PathBuf::as_path).chain(replaced);
+    for path in others.filter(|path| path.exists()) {
         match Existing::open(path) {
             Ok(existing) => found.push(existing),
             Err(error) => client.note(&format!("not reusing the existing archive: {error}")),

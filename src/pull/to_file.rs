@@ -95,7 +95,7 @@ impl Pull<'_> {
     ) -> Result<Report> {
         let mut observer = self.observer.take().unwrap_or_else(|| Box::new(|_| {}));
         let (sender, receiver) = channel();
-        let existing = reuse::open(&self.reuse, Some(path), &self.client);
+        let existing = reuse::open(&self.reuse, &self.lenders, Some(path), &self.client);
         let shared = Shared::new(&self, opened, sender);
         let outcome = existing.and_then(|existing| {
             observer(&Event::Started {

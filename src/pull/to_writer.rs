@@ -19,7 +19,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Report> {
-    let existing = reuse::open(&pull.reuse, None, &pull.client)?;
+    let existing = reuse::open(&pull.reuse, &pull.lenders, None, &pull.client)?;
     let mut observer = pull.observer.take().unwrap_or_else(|| Box::new(|_| {}));
     let here = Here {
         blobs: reuse::blobs(&existing, &pull.plan),

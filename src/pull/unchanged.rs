@@ -4,6 +4,7 @@
 //! It is unchanged if each byte is that of the plan: headers and documents are compared, layers are
 //! hashed. A quick check compares only the former and the sizes.
 
+use super::event::Event;
 use super::teller::Teller;
 use super::{Observer, Pull, Report};
 use crate::archive::plan::{Part, Plan, Source};
@@ -22,11 +23,10 @@ use std::path::Path;
 const BUFFER: usize = 128 << 10;
 
 impl Pull<'_> {
-    /// The report of a pull with nothing to do, for `to_file`; `place` is the file that `path`
-    /// leads to.
+    /// The report of a `to_file` that has nothing to do; `place` is `path` with links resolved.
     pub(super) fn unchanged_file(&mut self, place: &Path, path: &Path) -> Result<Option<Report>> {
-        // An xz archive is not decompressed here.
-        if self.xz || !place.is_file() {
+        // xz is not decompressed here.
+        if self.xz || self.restart || !place.is_file() {
             return Ok(None);
         }
         self.observe(|pull, teller| {
@@ -53,7 +53,7 @@ impl Pull<'_> {
 
     /// The same for `to_directory`.
     pub(super) fn unchanged_directory(&mut self, path: &Path) -> Result<Option<Report>> {
-        if !path.is_dir() {
+        if self.restart || !path.is_dir() {
             return Ok(None);
         }
         self.observe(|pull, teller| {
@@ -83,6 +83,10 @@ impl Pull<'_> {
     fn final_plan(&self, path: &Path) -> Option<Cow<'_, Plan>> {
         if self.inflate.is_none() {
             return Some(Cow::Borrowed(&self.plan));
+        }
+        // Layers that are left out are measured, too, and are not there.
+        if self.plan.bases().next().is_some() {
+            return None;
         }
         let existing = Existing::open(path).ok()?;
         let layers = (0..self.plan.blobs().len()).map(|blob| {
@@ -219,12 +223,32 @@ impl Look<'_, '_, '_> {
         }
     }
 
+    /// Sends the events of a pull that finds everything here.
     fn report(&self, path: &Path, sha256: Option<Digest>) -> Report {
+        let (plan, total) = (&self.pull.plan, self.pull.plan.download_size());
+        let layers = plan.blobs().len();
+        self.teller.tell(&Event::Started { total, layers });
+        for (layer, blob) in plan.blobs().iter().enumerate() {
+            let (digest, size) = (blob.descriptor.digest, blob.descriptor.size);
+            self.teller.tell(&Event::Layer {
+                layer,
+                digest,
+                size,
+                kept: size,
+            });
+        }
+        self.teller.tell(&Event::Progress {
+            done: total,
+            total,
+            downloaded: 0,
+            active: Vec::new(),
+        });
+        self.teller.tell(&Event::Finishing);
         Report {
             path: path.to_owned(),
             size: self.plan.size(),
             downloaded: 0,
-            kept: self.pull.plan.download_size(),
+            kept: total,
             unchanged: true,
             sha256,
         }

@@ -15,7 +15,7 @@ use crate::net::retry::Budget;
 use crate::net::tls::{Trust, TrustOptions};
 use crate::net::url::{Origin, Url};
 use crate::net::{Agent, Response, Timeouts};
-use crate::reference::Reference;
+use crate::reference::{Reference, is_hub};
 use crate::secret::without_user;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -30,6 +30,7 @@ type Log = Arc<dyn Fn(&str) + Send + Sync>;
 /// The proxy variables of the environment are respected.
 pub struct ClientBuilder {
     insecure: bool,
+    insecure_hosts: Vec<String>,
     trust: TrustOptions,
     retries: u32,
     timeout: Duration,
@@ -42,20 +43,37 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Registries speak plain HTTP.
+    /// Registries that references or mirrors name speak plain HTTP; Docker Hub never does.
     pub fn insecure(mut self, insecure: bool) -> Self {
         self.insecure = insecure;
         self
     }
 
+    /// Uses plain HTTP for the registry or mirror of this name, `HOST[:PORT]`, but never for Docker
+    /// Hub. Can be called repeatedly.
+    pub fn insecure_host(mut self, host: &str) -> Self {
+        self.insecure_hosts.push(host.to_ascii_lowercase());
+        self
+    }
+
     /// Sets user and password for the registry of the first reference that the client is given; no
     /// other registry gets them. `source` is where they came from, for messages.
-    pub fn credentials(mut self, user: &str, password: &str, source: &str) -> Self {
-        let credential = Credential::password(user, password);
-        self.credentials.given = Some(Found {
-            credential,
+    pub fn credentials(self, user: &str, password: &str, source: &str) -> Self {
+        self.given(None, user, password, source)
+    }
+
+    /// Sets user and password for the registry or mirror of this name, `HOST[:PORT]`; no other gets
+    /// them. Can be called repeatedly.
+    pub fn credentials_for(self, host: &str, user: &str, password: &str, source: &str) -> Self {
+        self.given(Some(host.to_owned()), user, password, source)
+    }
+
+    fn given(mut self, host: Option<String>, user: &str, password: &str, source: &str) -> Self {
+        let found = Found {
+            credential: Credential::password(user, password),
             source: source.to_owned(),
-        });
+        };
+        self.credentials.given.push((host, found));
         self
     }
 
@@ -153,11 +171,16 @@ impl ClientBuilder {
         let proxies = Proxies::from_environment(&|name| std::env::var(name).ok())?;
         // The files named in options are read now, so that errors appear at once.
         Trust::new(&self.trust)?;
+        let insecure = Insecure {
+            all: self.insecure,
+            hosts: self.insecure_hosts,
+        };
         let mirrors: Vec<Mirror> = self
             .mirrors
             .iter()
             .map(|address| {
-                Mirror::parse(address, self.insecure)
+                let host = address.split(['/', '?']).next().unwrap_or_default();
+                Mirror::parse(address, insecure.holds(host))
                     .map_err(|why| Error::usage(format!("mirror {}", without_user(address)), why))
             })
             .collect::<Result<_>>()?;
@@ -187,8 +210,8 @@ impl ClientBuilder {
         let agent = Agent::new(timeouts, proxies, Box::new(trust), self.rate);
         let shared = Shared {
             registries,
-            insecure: self.insecure,
-            believes_clock: !self.insecure && clock_given.is_none(),
+            believes_clock: !insecure.all && clock_given.is_none(),
+            insecure,
             mirrors,
             mirror_tags: self.mirror_tags,
             credentials: self.credentials,
@@ -203,6 +226,19 @@ impl ClientBuilder {
             shared: Arc::new(shared),
             agent,
         })
+    }
+}
+
+/// The hosts that speak plain HTTP.
+struct Insecure {
+    all: bool,
+    hosts: Vec<String>,
+}
+
+impl Insecure {
+    fn holds(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        !is_hub(&host) && (self.all || self.hosts.contains(&host))
     }
 }
 
@@ -238,7 +274,7 @@ pub struct Client {
 struct Shared {
     /// The origins named by references.
     registries: Arc<Mutex<HashSet<Origin>>>,
-    insecure: bool,
+    insecure: Insecure,
     /// Whether certificates are checked against the system clock.
     believes_clock: bool,
     mirrors: Vec<Mirror>,
@@ -258,6 +294,7 @@ impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             insecure: false,
+            insecure_hosts: Vec::new(),
             trust: TrustOptions::default(),
             retries: 5,
             timeout: Duration::from_secs(30),
@@ -294,8 +331,8 @@ impl Client {
         }
     }
 
-    /// What is being waited for, such as `an answer from HOST`, and for how long already; for those
-    /// who show it.
+    /// What the client is waiting for, such as `an answer from HOST`, and for how long, for progress
+    /// displays.
     pub fn pending(&self) -> Option<(String, Duration)> {
         self.agent.pending.longest()
     }
@@ -319,8 +356,9 @@ impl Client {
         &self.shared.tokens
     }
 
-    pub(crate) fn insecure(&self) -> bool {
-        self.shared.insecure
+    /// Whether this registry speaks plain HTTP.
+    pub(crate) fn is_insecure(&self, host: &str) -> bool {
+        self.shared.insecure.holds(host)
     }
 
     pub(crate) fn credentials(&self) -> &Credentials {

@@ -73,7 +73,7 @@ const MANIFEST_TYPES: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_
 impl<'a> Repository<'a> {
     pub(crate) fn new(client: &'a Client, reference: &Reference) -> Result<Self> {
         let base = Url::of(
-            !client.insecure(),
+            !client.is_insecure(reference.domain()),
             &reference.registry(),
             &format!("/v2/{}", reference.path()),
         )

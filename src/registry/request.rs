@@ -151,7 +151,7 @@ impl<'e, 'a> Exchange<'e, 'a> {
             .own
             .as_ref()
             .filter(|_| !redirected)
-            .and_then(|(own, _)| own.source.clone());
+            .and_then(|(own, _)| Some(own.whose.as_ref()?.refused(status, own.issued)));
         let failure = Failure::Status(Box::new(failure));
         if !self.with_credentials {
             return Err(failure);

@@ -4,6 +4,7 @@ use dockersave::{Hint, text};
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
@@ -27,6 +28,12 @@ pub(super) enum Error {
     Unsigned { archive: String, why: String },
     /// A checked archive has no defect, but some of it could not be checked.
     Uninflated { archive: String, layers: usize },
+    /// Some of several archives failed; each failure was printed.
+    Several {
+        failed: usize,
+        of: usize,
+        status: u8,
+    },
     /// Ended by the signal of this number.
     Interrupted(i32),
 }
@@ -40,7 +47,19 @@ impl Error {
             Self::Unsupported(_) => 1,
             Self::Unsound { .. } | Self::Unsigned { .. } => 6,
             Self::Uninflated { .. } => 8,
+            Self::Several { status, .. } => *status,
             Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
+        }
+    }
+
+    /// Does it end what is left of several images, too?
+    pub fn ends_all(&self) -> bool {
+        match self {
+            Self::Library(dockersave::Error::Cancelled) | Self::Interrupted(_) => true,
+            Self::Library(dockersave::Error::Output { path, .. }) => {
+                path == Path::new(STANDARD_OUTPUT)
+            }
+            _ => false,
         }
     }
 
@@ -84,8 +103,12 @@ fn status(error: &dockersave::Error) -> u8 {
     }
 }
 
+/// The flags that a suggested command repeats, as typed.
+pub(super) static AGAIN: OnceLock<String> = OnceLock::new();
+
 /// How a hint of the library is followed on the command line, to be put behind its message.
 fn advice(error: &dockersave::Error, hint: &Hint) -> String {
+    let again = AGAIN.get().map_or("", String::as_str);
     let text = match hint {
         Hint::Credentials if matches!(error, dockersave::Error::Usage { .. }) => {
             "; use --user and --password-stdin"
@@ -97,9 +120,9 @@ fn advice(error: &dockersave::Error, hint: &Hint) -> String {
         Hint::PlainHttp => "; if the registry is meant to be plain HTTP, use --insecure",
         Hint::Https => ": run without --insecure",
         Hint::Platform => "; choose an image with --platform",
-        Hint::Tags(name) => return format!("; dockersave --tags {name} lists the tags"),
+        Hint::Tags(name) => return format!("; dockersave{again} --tags {name} lists the tags"),
         Hint::Platforms(name) => {
-            return format!("; dockersave --platforms {name} lists the images of its index");
+            return format!("; dockersave{again} --platforms {name} lists the images of its index");
         }
         Hint::InflateLimit => "; raise the limit with --inflate-limit",
         Hint::NoInflate => "; without --gunzip the layer is stored as it is",
@@ -149,10 +172,19 @@ impl fmt::Display for Error {
                     count(*layers, "layer")
                 )
             }
+            Self::Several { failed, of, .. } => format!("{failed} of {of} archives failed"),
             Self::Interrupted(_) => return f.write_str("interrupted"),
         };
         f.write_str(&text::line(&line))
     }
+}
+
+/// The exit status for several failures: wrong content and disk failures first, network failures
+/// last, because a retry may help.
+pub(super) fn gravest(statuses: &[u8]) -> u8 {
+    let order = [6, 7, 1, 2, 3, 4, 5];
+    let found = order.into_iter().find(|status| statuses.contains(status));
+    found.or(statuses.first().copied()).unwrap_or(1)
 }
 
 /// The name of an output without a path.
@@ -208,6 +240,16 @@ mod tests {
             Error::output(Path::new("x"), "writing", disk_full()).status(),
             7
         );
+        assert_eq!(
+            [gravest(&[5, 4]), gravest(&[5, 6, 7]), gravest(&[5])],
+            [4, 6, 5]
+        );
+        let several = Error::Several {
+            failed: 1,
+            of: 3,
+            status: 4,
+        };
+        assert_eq!(several.to_string(), "1 of 3 archives failed");
         let damaged = |ours| Error::Unsound {
             archive: "x\n.tar".into(),
             defects: 2,

@@ -3,7 +3,7 @@
 //! A flag is a row; `update` puts its value into [`Low`]. The parser prefixes messages with the
 //! flag's name.
 
-use dockersave::{Format, Platform};
+use dockersave::{Format, Platform, Reference};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -11,12 +11,14 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Low {
     pub images: Vec<String>,
-    pub user: Option<String>,
+    /// Each with its registry, if one was given.
+    pub users: Vec<(Option<String>, String)>,
     pub password: Option<String>,
     pub password_stdin: bool,
     pub ilogin: bool,
     pub authfile: Option<PathBuf>,
     pub insecure: bool,
+    pub insecure_hosts: Vec<String>,
     pub cacert: Vec<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -29,6 +31,8 @@ pub(super) struct Low {
     pub working_dir: Option<PathBuf>,
     pub tarname: Option<PathBuf>,
     pub output: Option<PathBuf>,
+    pub names: Vec<Reference>,
+    pub quick_check: bool,
     pub platform: Option<Platform>,
     pub all_platforms: bool,
     pub format: Option<Format>,
@@ -57,6 +61,9 @@ pub(super) struct Low {
     pub verify: Option<PathBuf>,
     pub join: Option<PathBuf>,
     pub help: Option<Help>,
+    /// The flags for credentials and trust as typed, without any password, for messages that
+    /// suggest another command.
+    pub again: String,
 }
 
 /// How progress is shown.
@@ -213,7 +220,17 @@ pub(super) enum Offer {
     Choices(&'static [&'static str]),
 }
 
+/// The groups whose flags a suggested command repeats.
+pub(super) const AGAIN: [usize; 2] = [2, 3];
+
 impl Flag {
+    /// Its value as the help shows it.
+    pub fn shown_value(&self) -> String {
+        let blank = if self.is_optional() { "" } else { " " };
+        self.value
+            .map_or(String::new(), |value| format!("{blank}{value}"))
+    }
+
     /// A value's name determines its type.
     pub fn offer(&self) -> Offer {
         match self.value {
@@ -226,13 +243,63 @@ impl Flag {
 
     /// Is its value one that may be left out, and stands behind an equals sign?
     pub fn is_optional(&self) -> bool {
-        self.value.is_some_and(|value| value.starts_with('['))
+        self.value.is_some_and(|value| value.starts_with("[="))
     }
 
     /// Whether it may be given more than once, each time with another value.
     pub fn repeats(&self) -> bool {
         self.more.contains("May be given more than once.")
     }
+}
+
+/// The registry in a text such as `localhost:5000`, if it is one.
+pub(super) fn host(text: &str) -> Option<String> {
+    let name: Reference = format!("{text}/x").parse().ok()?;
+    // A text that is not a host would be part of a path at Docker Hub.
+    let hub = text.contains('.') && name.path() == "library/x";
+    (hub || name.path() == "x").then(|| name.domain().to_ascii_lowercase())
+}
+
+/// `NAME`, or `HOST=NAME`.
+fn user(low: &mut Low, text: String) -> Result<(), String> {
+    let split = text.split_once('=');
+    let (host, name) = match split.and_then(|(before, name)| Some((host(before)?, name))) {
+        Some((host, name)) => (Some(host), name.to_owned()),
+        None => (None, text),
+    };
+    if name.is_empty() {
+        return Err("needs a name".to_owned());
+    }
+    if low.users.iter().any(|(known, _)| *known == host) {
+        return Err(match host {
+            Some(host) => format!("{host} already has a user"),
+            None => "was already given; use --user HOST=NAME for several".to_owned(),
+        });
+    }
+    low.users.push((host, name));
+    Ok(())
+}
+
+fn insecure(low: &mut Low, text: &str) -> Result<(), String> {
+    match host(text) {
+        _ if text.is_empty() => low.insecure = true,
+        Some(host) if host == "docker.io" || host == "registry-1.docker.io" => {
+            return Err("Docker Hub speaks HTTPS only".to_owned());
+        }
+        Some(host) => low.insecure_hosts.push(host),
+        None => return Err(format!("{text:?} is not a registry such as localhost:5000")),
+    }
+    Ok(())
+}
+
+/// An image's name in the archive.
+fn name(low: &mut Low, text: &str) -> Result<(), String> {
+    let name: Reference = text.parse().map_err(|e: dockersave::Error| e.to_string())?;
+    if name.digest().is_some() {
+        return Err("a name in an archive has a tag, not a digest".to_owned());
+    }
+    low.names.push(name);
+    Ok(())
 }
 
 fn query(low: &mut Low, query: Query) -> Result<(), String> {
@@ -276,12 +343,15 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("keep-referrers" None, Some("[=TYPE]"), 0, "also put SBOMs and other referrers into the archive",
         "Only those of this artifact type, or all. They become blobs of the archive without an entry in index.json, because some loaders take one entry only.",
         |low, value| { low.keep_referrers = Some(value.text()?); Ok(()) }),
-    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Replaces --working-dir and --tarname. Standard output gets the same archive, in order and without disk: dockersave debian -o - | docker load. Descriptors (/dev/stdout, /dev/fd/3), FIFOs, sockets and devices are written to in the same way, not replaced; a FIFO must get a reader within --timeout.",
+    flag!("output" Some('o'), Some("PATH"), 1, "the archive's path; - is standard output", "Replaces --working-dir and --tarname. Several images go into this one archive; DIR/ instead means archives with default names in DIR. Standard output gets the same archive, in order and without disk: dockersave debian -o - | docker load. Descriptors (/dev/stdout, /dev/fd/3), FIFOs, sockets and devices are written to in the same way, not replaced; a FIFO must get a reader within --timeout.",
         |low, value| { low.output = Some(value.path()?); Ok(()) }),
     flag!("working-dir" None, Some("DIR"), 1, "where the archive goes (default: here)", "",
         |low, value| { low.working_dir = Some(value.path()?); Ok(()) }),
     flag!("tarname" None, Some("NAME"), 1, "the archive's file name (default: library-debian-latest.tar for debian)", "",
         |low, value| { low.tarname = Some(value.path()?); Ok(()) }),
+    flag!("as" None, Some("NAME"), 1, "the image's name in the archive, as for docker tag",
+        "May be given more than once. With several images, give one for each, in order. The default file name follows NAME, too.",
+        |low, value| name(low, &value.text()?)),
     flag!("no-tar" None, None, 1, "leave a directory instead of an archive", "The directory is an OCI layout with a manifest.json: skopeo copy oci:DIR takes it, and docker load takes a tar of it.",
         |low, _| { low.no_tar = true; Ok(()) }),
     flag!("no-rm" None, None, 1, "leave a directory beside the archive", "",
@@ -306,22 +376,28 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, value| { low.base.push(value.path()?); Ok(()) }),
     flag!("base-any" None, None, 1, "with --base: leave out any layer, not only the lowest", "For a target whose store is containerd's, which finds each layer by its digest.",
         |low, _| { low.base_any = true; Ok(()) }),
-    flag!("restart" None, None, 1, "discard a partial download", "",
+    flag!("quick-check" None, None, 1, "check an existing archive without hashing its layers",
+        "An existing archive that is already what is requested is left unchanged, with its time. Its size, headers and documents are compared and, without this flag, its layers are hashed.",
+        |low, _| { low.quick_check = true; Ok(()) }),
+    flag!("restart" None, None, 1, "discard a partial download",
+        "An existing archive is written again even if it would not change.",
         |low, _| { low.restart = true; Ok(()) }),
-    flag!("user" None, Some("USER"), 2, "user name at the registry", "",
-        |low, value| { low.user = Some(value.text()?); Ok(()) }),
+    flag!("user" None, Some("[HOST=]NAME"), 2, "user name at the registry",
+        "May be given more than once. HOST is the registry or mirror that NAME is for, such as ghcr.io; without HOST, the command line must name only one. Text before = that is not a host is part of NAME.",
+        |low, value| user(low, value.text()?)),
     flag!("password" None, Some("PASSWORD"), 2, "password of --user",
         "Every user of this machine can see it in the process list: --password-stdin and --ilogin are safer.",
         |low, value| { low.password = Some(value.text()?); Ok(()) }),
-    flag!("password-stdin" None, None, 2, "read the password of --user from standard input", "",
+    flag!("password-stdin" None, None, 2, "read the password of --user from standard input", "One line for each --user, in order.",
         |low, _| { low.password_stdin = true; Ok(()) }),
-    flag!("ilogin" None, None, 2, "ask for user and password on the terminal", "",
+    flag!("ilogin" None, None, 2, "ask for user and password on the terminal", "With --user, only for the password of each.",
         |low, _| { low.ilogin = true; Ok(()) }),
     flag!("authfile" None, Some("FILE"), 2, "look for credentials in this file only",
         "Default: DOCKERSAVE_USER and DOCKERSAVE_PASSWORD, $DOCKER_AUTH_CONFIG, $REGISTRY_AUTH_FILE, Docker's config.json, containers' auth.json, and the helpers named in them.",
         |low, value| { low.authfile = Some(value.path()?); Ok(()) }),
-    flag!("insecure" None, None, 3, "the registry speaks plain HTTP", "",
-        |low, _| { low.insecure = true; Ok(()) }),
+    flag!("insecure" None, Some("[=HOST]"), 3, "the registry speaks plain HTTP",
+            "May be given more than once. With =HOST, such as --insecure=localhost:5000, this is only for that registry or mirror; otherwise for all on the command line. It never applies to Docker Hub. The insecure registries in Docker's daemon.json and in registries.conf are settings of other programs and are not used.",
+            |low, value| insecure(low, &value.text()?)),
     flag!("cacert" None, Some("FILE"), 3, "also trust the certificates in FILE (PEM)", "May be given more than once.",
         |low, value| { low.cacert.push(value.path()?); Ok(()) }),
     flag!("cert" None, Some("FILE"), 3, "client certificate (PEM), to go with --key", "",
@@ -350,7 +426,8 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, value| { low.limit_rate = Some(value.bytes()?); Ok(()) }),
     flag!("jobs" Some('j'), Some("N"), 4, "maximum number of connections (default 6)", "",
         |low, value| { low.jobs = Some(value.number(1, 64)? as usize); Ok(()) }),
-    flag!("retries" None, Some("N"), 4, "retries without progress in between (default 5)", "",
+    flag!("retries" None, Some("N"), 4, "retries without progress in between (default 5)",
+        "A host that refuses the first connection is tried only once more, after half a second.",
         |low, value| { low.retries = Some(value.number(0, 1000)? as u32); Ok(()) }),
     flag!("timeout" None, Some("SECONDS"), 4, "how long a connection may be idle (default 30)",
         "Four times this for the first byte of a response, eight times for all redirects together, twice this for a connection that only trickles (less than 64 bytes per second, 512 for a document).",
@@ -379,7 +456,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("verbose" Some('v'), None, 5, "print each step and request, never a secret", "",
         |low, _| { low.verbose = true; Ok(()) }),
     flag!("json" None, None, 5, "print JSON on standard output",
-        "For a pull, one object instead of the path: path, size, downloaded, kept and images.",
+        "For a pull, one object instead of the path; for several archives, an array of them.",
         |low, _| { low.json = true; Ok(()) }),
     flag!("metadata" None, None, 6, "print the image's manifest",
         "As the registry serves it: for a multi-platform image, the index. With --platform, that platform's manifest.",
@@ -396,7 +473,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Those of the manifest or index that the tag names; with --platform, of that platform's manifest. --json includes their annotations.",
         |low, _| query(low, Query::Referrers)),
     flag!("dry-run" None, None, 6, "print what would be downloaded and what is already here",
-        "One line per entry of the archive: known, here, partly or download; its size; its path. Nothing is written, and a partial file's claims are checked only when the pull resumes.",
+        "One line per entry of the archive: known, here, partly or download; its size; its path. Manifests and configs are counted. Nothing is written, and a partial file's claims are checked only when the pull resumes.",
         |low, _| query(low, Query::DryRun)),
     flag!("verify" None, Some("ARCHIVE"), 6, "check an existing archive of any tool",
         "Hashes every byte that a digest covers, and compares the tar, index.json, manifest.json, manifests and configs with each other. Prints a line for each defect, with status 6; the status is 8 if nothing is wrong but some layers were not inflated. - reads an archive from standard input. An archive compressed with gzip or zstd is inflated on the way. A directory with an image is accepted, too. For a thin archive (see --base) the status is 9, unless --base names one that has the layers it lacks.",

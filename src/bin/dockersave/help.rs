@@ -11,8 +11,8 @@ pub(super) const WHAT: &str =
 
 /// What to know besides the flags, one paragraph each.
 pub(super) const NOTES: &[&str] = &[
-    "IMAGE is a name as Docker takes it: debian, debian:12, ghcr.io/o/r:t, host:5000/r@sha256:... Standard output carries the archive's path or what was asked for; progress and messages go to standard error, without colours. A bar is drawn only on a terminal, and not if TERM is dumb.",
-    "To resume an interrupted download, run the same command again.",
+    "IMAGE is a name as Docker takes it: debian, debian:12, ghcr.io/o/r:t, host:5000/r@sha256:... Each image goes into an archive of its own, or all go into the one named by --output or --tarname. If one of several archives fails, the others are still made, and the exit status is the first of 6, 7, 1, 2, 3, 4, 5 that occurred. Standard output carries the archive's path or what was asked for; progress and messages go to standard error, without colours. A bar is drawn only on a terminal, and not if TERM is dumb.",
+    "To resume an interrupted download, run the same command again. An archive that is already what is requested is left unchanged, with its time.",
 ];
 
 /// Example command lines without the program's name, and their purpose.
@@ -22,7 +22,12 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "ghcr.io/owner/app:1.2 -o app.tar",
         "choose the archive's path",
     ),
+    (
+        "ghcr.io/o/app:1 --as lan:5000/app:1",
+        "another name in the archive",
+    ),
     ("--arch arm64 alpine:3.20", "for another machine"),
+    ("debian alpine", "two archives"),
     ("debian alpine -o both.tar", "each layer once"),
     ("debian -o - | docker load", "without disk"),
     (
@@ -64,13 +69,7 @@ fn head(flag: &Flag) -> String {
     let short = flag
         .short
         .map_or("    ".to_owned(), |short| format!("-{short}, "));
-    let value = flag
-        .value
-        .map_or(String::new(), |value| match flag.is_optional() {
-            true => value.to_owned(),
-            false => format!(" {value}"),
-        });
-    format!("  {short}--{}{value}", flag.long)
+    format!("  {short}--{}{}", flag.long, flag.shown_value())
 }
 
 pub(super) fn text(long: bool) -> String {

@@ -2,11 +2,12 @@
 
 use super::error::{Error, Result};
 use super::flags::Low;
-use super::options::{Target, check_join, progress};
+use super::options::{check_join, progress};
 use super::output::TERMINAL;
+use super::place::Target;
 use super::progress::Progress;
 use super::pull::{Answer, make, open_stream};
-use super::{interrupted, lock, query, watch};
+use super::{interrupted, lock, print_json, query, watch};
 use dockersave::{CancelToken, Client, Pull, check_file};
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
     // No registry is asked, so it needs no certificates.
     let client = Client::builder().insecure(true).build()?;
     let client = client.cancelled_by(&cancel);
-    let mut stream = open_stream(&client, &target, low)?;
+    let mut stream = open_stream(&client, &target, low, &shown)?;
     let joined = Pull::join(&client, thin, &low.base).map_err(Error::from);
     let outcome = joined.and_then(|pull| {
         let answer = Answer {
@@ -40,7 +41,8 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
             .jobs(low.jobs.unwrap_or(6))
             .restart(low.restart)
             .observer(|event| lock(&shown).event(event));
-        make(pull, &target, &mut stream, &shown, &answer)
+        let object = make(pull, &target, &mut stream, &shown, &answer)?;
+        object.map_or(Ok(()), |object| print_json(&(object + "\n")))
     });
     lock(&shown).end();
     match (outcome, signals.and_then(|signals| signals.received())) {

@@ -12,11 +12,14 @@ mod flags;
 mod help;
 mod join;
 mod json;
+mod login;
 mod man;
 mod manual;
+mod names;
 mod options;
 mod output;
 mod parse;
+mod place;
 mod progress;
 mod prompt;
 mod pull;
@@ -31,7 +34,7 @@ use dockersave::{CancelToken, Client, Warning, partial_path};
 use error::{Error, Result, STANDARD_OUTPUT};
 use flags::{Help, Low, Mode};
 use options::Options;
-use progress::Progress;
+use progress::{Level, Progress};
 use signal::Signals;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
@@ -70,6 +73,7 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
             Help::Man => man::page(),
         });
     }
+    let _ = error::AGAIN.set(low.again.clone());
     if low.progress == Some(Mode::Json) {
         *mode = Mode::Json;
     }
@@ -83,18 +87,24 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     }
     let cancel = CancelToken::new();
     let signals = watch(&cancel);
-    let mut options = Options::from_low(low)?;
+    let options = Options::from_low(low)?;
     *mode = options.progress;
     let progress: Shown = Arc::new(Mutex::new(Progress::new(options.progress)));
+    for note in &options.notes {
+        lock(&progress).note(Level::Info, note);
+    }
     let client = client(&options, &progress)?.cancelled_by(&cancel);
+    watch_waits(&client, &progress);
     let outcome = match options.low.query {
-        Some(query) => query::answer(query, &client, &mut options, &progress),
-        None => pull::pull(&client, &mut options, &progress),
+        Some(query) => query::answer(query, &client, &options, &progress),
+        None => pull::pull(&client, &options, &progress),
     };
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
         (Err(Error::Library(dockersave::Error::Cancelled)), Some(signal)) => {
-            let partial = options.partial().filter(|_| options.low.query.is_none());
+            let pulls = options.low.query.is_none();
+            let mut partials = options.partials().filter(|_| pulls);
+            let partial = partials.find(|path| partial_path(path).exists());
             interrupted(signal, partial, options.progress);
             Err(Error::Interrupted(signal))
         }
@@ -124,9 +134,13 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     let mut builder = Client::builder()
         .insecure(low.insecure)
         .skip_verify(low.skip_verify);
+    for host in &low.insecure_hosts {
+        builder = builder.insecure_host(host);
+    }
     // First: from here on no message has the password in it.
-    if let Some(login) = &options.credentials {
-        builder = builder.credentials(&login.user, &login.password, login.source);
+    for login in &options.logins {
+        let (user, password) = (&login.user, &login.password);
+        builder = builder.credentials_for(&login.host, user, password, login.source);
     }
     for path in &low.cacert {
         builder = builder.trust_file(path);
@@ -139,7 +153,8 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     }
     if low.password.is_some() {
         lock(progress).note(
-            "dockersave: warning: other users of this machine can see --password; use --password-stdin",
+            Level::Warning,
+            "other users of this machine can see --password; use --password-stdin",
         );
     }
     if let Some(path) = &low.authfile {
@@ -160,17 +175,33 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     }
     if low.verbose {
         let progress = progress.clone();
-        builder = builder.log(move |line| lock(&progress).note(line));
+        builder = builder.log(move |line| lock(&progress).note(Level::Debug, line));
     }
+    let shown = progress.clone();
+    builder = builder.notice(move |line| lock(&shown).note(Level::Info, line));
     let client = builder.build()?;
     for warning in client.warnings() {
         let advice = match warning {
             Warning::ClockBehind => "; --date says what day it is",
             _ => "",
         };
-        lock(progress).note(&format!("dockersave: warning: {warning}{advice}"));
+        lock(progress).note(Level::Warning, &format!("{warning}{advice}"));
     }
     Ok(client)
+}
+
+/// Reports waits of more than a second.
+fn watch_waits(client: &Client, progress: &Shown) {
+    let (client, progress) = (client.clone(), progress.clone());
+    let watch = move || {
+        loop {
+            lock(&progress).watch(client.pending());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let builder = std::thread::Builder::new().name("waits".into());
+    // Without it, only nothing is reported.
+    let _ = builder.stack_size(128 << 10).spawn(watch);
 }
 
 fn watch(cancel: &CancelToken) -> Option<Signals> {

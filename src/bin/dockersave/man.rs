@@ -108,22 +108,31 @@ fn option(out: &mut String, flag: &Flag) {
     let short = flag
         .short
         .map_or(String::new(), |short| format!("\\fB\\-{short}\\fR, "));
-    let value = flag.value.map_or(String::new(), |value| {
-        let blank = if flag.is_optional() { "" } else { " " };
-        format!("{blank}\\fI{}\\fR", roff(value))
-    });
+    let value = match flag.value {
+        None => String::new(),
+        // A choice is typed as it stands here.
+        _ if !flag.choices.is_empty() => format!(" \\fB{}\\fR", roff(&flag.choices.join("|"))),
+        Some(value) if flag.is_optional() => format!("\\fI{}\\fR", roff(value)),
+        Some(value) => format!(" \\fI{}\\fR", roff(value)),
+    };
     let _ = writeln!(
         out,
         ".TP\n{short}\\fB\\-\\-{}\\fR{value}\n{}.",
         roff(flag.long),
-        filled(&sentence(flag.line))
+        filled(&sentence(flag))
     );
     if !flag.more.is_empty() {
         let _ = writeln!(out, "{}", filled(flag.more));
     }
 }
 
-fn sentence(line: &str) -> String {
+/// A sentence begins with a capital letter, but a value as it is typed.
+fn sentence(flag: &Flag) -> String {
+    let line = flag.line;
+    let first = line.split([':', ' ']).next().unwrap_or_default();
+    if flag.choices.contains(&first) {
+        return line.to_owned();
+    }
     let mut chars = line.chars();
     chars.next().map_or(String::new(), |first| {
         first.to_ascii_uppercase().to_string() + chars.as_str()
@@ -193,6 +202,14 @@ mod tests {
             filled(&format!("{} .d", "x".repeat(78))),
             format!("{}\n\\&.d", "x".repeat(78))
         );
+    }
+
+    #[test]
+    fn values_are_written_as_they_are_typed() {
+        let page = page();
+        assert!(page.contains("\ndocker: for all loaders"), "{page}");
+        assert!(page.contains("\\fB\\-\\-format\\fR \\fBdocker|oci\\fR"));
+        assert!(page.contains("\\fB\\-\\-insecure\\fR\\fI[=HOST]\\fR"));
     }
 
     #[test]

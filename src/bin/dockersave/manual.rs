@@ -86,7 +86,7 @@ const LIMITS: &[Part] = &[Text(
 
 const CREDENTIALS: &[Part] = &[
     Text(
-        "Credentials are looked up when a registry asks for them. The first source with a match wins: --user with --password-stdin, --ilogin or --password, for one registry only (refused with images of two); DOCKERSAVE_USER and DOCKERSAVE_PASSWORD, for the registry in DOCKERSAVE_REGISTRY or else the first image's; --authfile (then no other file); $DOCKER_AUTH_CONFIG; $REGISTRY_AUTH_FILE; $DOCKER_CONFIG/config.json or ~/.docker/config.json; $XDG_RUNTIME_DIR/containers/auth.json; $XDG_CONFIG_HOME/containers/auth.json. Files are read as Docker reads them: keys in any case, and null or wrongly typed entries are skipped. Helpers (credHelpers, credsStore) have 20 seconds. A broken file or a missing helper never fails a public pull; if the registry refuses access, the message names it. --verbose says where a credential came from, never what it is.",
+        "Credentials are looked up when a registry asks for them. The first source with a match wins: --user with --password-stdin, --ilogin or --password, for the registry in --user HOST=NAME, or else the only one; DOCKERSAVE_USER and DOCKERSAVE_PASSWORD, for the registry in DOCKERSAVE_REGISTRY or else the first image's; --authfile (then no other file); $DOCKER_AUTH_CONFIG; $REGISTRY_AUTH_FILE; $DOCKER_CONFIG/config.json or ~/.docker/config.json; $XDG_RUNTIME_DIR/containers/auth.json; $XDG_CONFIG_HOME/containers/auth.json. Files are read as Docker reads them: keys in any case, and null or wrongly typed entries are skipped. Helpers (credHelpers, credsStore) have 20 seconds. A broken file or a missing helper never fails a public pull; if the registry refuses access, the message names it. --verbose says where a credential came from, never what it is.",
     ),
     Text(
         "Passwords, tokens and whatever precedes an @ in an address are left out of every message, even if a server or a helper echoes them. A secret of fewer than four characters cannot be distinguished from ordinary words; dockersave's own words are searched for secrets of eight or more. Control, invisible and direction-changing characters from outside are shown as ?, and escaped in JSON; --metadata gives a file or a pipe the registry's own bytes.",
@@ -118,15 +118,15 @@ const JSON: &[Part] = &[
     ),
     Item(
         "pull",
-        "path, size, images, downloaded (bytes from the network), kept (bytes that were here).",
+        "path, size, images, sha256 (of the archive; null for a directory), unchanged (true if it was left as it was), downloaded (bytes from the network), kept (bytes that were here). Several archives give an array; an archive that failed has reference, status and error instead.",
     ),
     Item(
         "--dry-run",
-        "path, size (null with --gunzip and --xz), images, download (bytes to download), here (bytes already here), layers.",
+        "path, size (null with --gunzip and --xz), images, unchanged (true if a pull would leave it as it is), download (bytes to download), here (bytes already here), layers.",
     ),
     Item(
         "images",
-        "reference, digest, platform (null if the config names none).",
+        "reference, name (in the archive, or null), digest, platform (null if the config names none).",
     ),
     Item("layers", "digest, size, here."),
     Item(
@@ -152,7 +152,7 @@ const JSON: &[Part] = &[
 
 const EVENTS: &[Part] = &[
     Text(
-        "--progress json prints one object per line on standard error, with event as its first member. done or failed is the last one. A usage error is printed as plain text.",
+        "--progress json prints one object per line on standard error, with event as its first member. done or failed is the last one; of several archives each has one, and a final failed follows if any failed. A usage error is printed as plain text.",
     ),
     Item("started", "total, layers. Bytes and number of all layers."),
     Item(
@@ -165,11 +165,11 @@ const EVENTS: &[Part] = &[
     ),
     Item(
         "note",
-        "text. What a person should know; with --verbose each request.",
+        "level (debug, info or warning), text. What a person should know; with --verbose each request, as debug.",
     ),
     Item(
         "stage",
-        "doing, total. The archive is converted (inflating, compressing, writing); progress counts from zero again.",
+        "doing, total. The archive is converted (inflating, compressing, writing) or read (checking, hashing); progress counts from zero again.",
     ),
     Item(
         "finishing",
@@ -177,7 +177,7 @@ const EVENTS: &[Part] = &[
     ),
     Item(
         "done",
-        "path, size, downloaded, kept. The archive has its name.",
+        "path, size, unchanged, downloaded, kept. The archive has its name.",
     ),
     Item(
         "failed",

@@ -1,87 +1,59 @@
 //! [`Low`] → [`Options`]: checks combinations, reads the environment, prompts for passwords. After
 //! this nothing about the command line can fail.
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, count};
 use super::flags::{Low, Mode, Query};
-use super::output::{Outlet, with_suffix};
-use super::prompt;
-use dockersave::{Base, Format, Plan, Platform, Reference, same_registry};
+use super::login::{Login, logins};
+use super::names;
+use super::output::Outlet;
+use super::place::{Goal, Target, Wanted, goals, target};
+use dockersave::{Base, Format, Platform, Reference};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 pub(super) struct Options {
-    pub references: Vec<Reference>,
-    pub credentials: Option<Login>,
-    pub target: Target,
+    /// The archives to make, in order; at least one.
+    pub goals: Vec<Goal>,
+    pub logins: Vec<Login>,
     /// What the target has already.
     pub base: Option<Base>,
     pub platform: Option<Platform>,
     pub progress: Mode,
     pub low: Low,
-}
-
-/// Where the image goes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// An archive, and a directory beside it.
-    File(PathBuf, Option<PathBuf>),
-    Directory(PathBuf),
-    /// Not a regular file; with the given path.
-    Stream(Outlet, PathBuf),
-    Stdout,
-}
-
-impl Target {
-    /// The output, beside which a partial one grows.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::File(path, _) | Self::Directory(path) => Some(path),
-            Self::Stream(..) | Self::Stdout => None,
-        }
-    }
-
-    /// Whether the archive is written in order, without a partial file.
-    pub fn is_stream(&self) -> bool {
-        self.path().is_none()
-    }
+    /// Notes about how images were typed.
+    pub notes: Vec<String>,
 }
 
 impl Options {
-    /// The path beside which the partial output grows: the archive or directory, or the file that
-    /// layers are pulled to before they are inflated into a directory.
-    pub fn partial(&self) -> Option<PathBuf> {
-        match &self.target {
-            Target::Directory(path) if self.low.gunzip => Some(with_suffix(path, ".tar")),
-            target => target.path().map(Path::to_owned),
-        }
+    /// The image of a query.
+    pub fn reference(&self) -> &Reference {
+        &self.goals[0].images[0].reference
     }
-}
 
-pub(super) struct Login {
-    pub user: String,
-    pub password: String,
-    pub source: &'static str,
-}
-
-impl Options {
-    pub fn from_low(low: Low) -> Result<Self> {
+    pub fn from_low(mut low: Low) -> Result<Self> {
         let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
-        if low.images.is_empty() {
-            return wrong(
-                "IMAGE",
-                "an image name is required, such as debian; see --help",
-            );
-        }
-        let references: Vec<Reference> = low
-            .images
-            .iter()
-            .map(|name| name.parse())
-            .collect::<dockersave::Result<_>>()?;
+        let (references, notes) = names::references(&low)?;
         if low.output.is_some() && (low.tarname.is_some() || low.working_dir.is_some()) {
             return wrong(
                 "--output",
                 "is the whole path; omit --tarname and --working-dir",
             );
+        }
+        // A directory for archives with default names.
+        let slash = |path: &PathBuf| path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if low.output.as_ref().is_some_and(slash) {
+            low.working_dir = low.output.take();
+        }
+        if !low.names.is_empty() && low.names.len() != references.len() {
+            let why = format!(
+                "names {}, but there are {}: give one for each, in order",
+                count(low.names.len(), "image"),
+                references.len()
+            );
+            return wrong("--as", &why);
+        }
+        if !low.names.is_empty() && low.query.is_some_and(|query| query != Query::DryRun) {
+            return wrong("--as", "is a name in an archive, and a query makes none");
         }
         if low.query.is_some_and(|query| query != Query::DryRun) && references.len() > 1 {
             return wrong("IMAGE", "only one image can be queried at a time");
@@ -101,7 +73,17 @@ impl Options {
         if low.insecure && (low.skip_verify || !low.cacert.is_empty() || low.cert.is_some()) {
             return wrong(
                 "--insecure",
-                "means plain HTTP, which has no certificates; omit --cacert, --cert and --tls-skip-verify",
+                "means plain HTTP, which has no certificates; omit --cacert, --cert and --tls-skip-verify, or name the registry with --insecure=HOST",
+            );
+        }
+        let plain = |address: &String| !address.contains("://");
+        if low.insecure
+            && references.iter().all(|one| one.domain() == "docker.io")
+            && !low.mirrors.iter().any(plain)
+        {
+            return wrong(
+                "--insecure",
+                "has no registry to apply to: Docker Hub speaks HTTPS only; omit it",
             );
         }
         if low.mirror_tags && low.mirrors.is_empty() {
@@ -116,34 +98,24 @@ impl Options {
                 "are those of one manifest; leave --all-platforms out",
             );
         }
-        let plain = target(&low, &references[0], None);
+        let mut aliases = low.names.iter().cloned();
+        let wanted = references.iter().map(|reference| Wanted {
+            reference: reference.clone(),
+            name: aliases.next(),
+        });
+        let wanted: Vec<Wanted> = wanted.collect();
+        let plain = target(&low, wanted[0].name(), None);
         refuse_contradictions(&low, &plain)?;
         let base = match low.base.is_empty() {
             true => None,
             false => Some(Base::open(&low.base)?.any(low.base_any)),
         };
-        let target = match &base {
-            Some(_) => target(&low, &references[0], base.as_ref()),
-            None => plain,
-        };
-        let domain = references[0].domain();
-        let other = references
-            .iter()
-            .find(|one| !same_registry(&references[0], one));
-        if let Some(other) = other
-            && (low.user.is_some() || low.ilogin)
-        {
-            let why = format!(
-                "is for one registry, but {domain} and {} are two; use --authfile for several",
-                other.domain()
-            );
-            return wrong(if low.ilogin { "--ilogin" } else { "--user" }, &why);
-        }
-        let credentials = login(&low)?;
+        let goals = goals(&low, wanted, base.as_ref())?;
+        let logins = logins(&low, &references)?;
         Ok(Self {
-            references,
-            credentials,
-            target,
+            goals,
+            logins,
+            notes,
             base,
             platform: low.platform.clone(),
             progress: progress(&low),
@@ -151,11 +123,18 @@ impl Options {
         })
     }
 
-    /// Where nothing can be left out, the archive is the full one, and is called so.
-    pub fn name_after(&mut self, plan: &Plan) {
-        if self.base.is_some() && plan.missing().is_empty() {
-            self.target = target(&self.low, &self.references[0], None);
-        }
+    /// The paths beside which partial outputs may be.
+    pub fn partials(&self) -> impl Iterator<Item = PathBuf> {
+        let gunzip = self.low.gunzip;
+        let full = |goal: &Goal| target(&self.low, goal.images[0].name(), None);
+        let targets = self.goals.iter().flat_map(move |goal| {
+            let full = self.base.as_ref().map(|_| full(goal));
+            [
+                goal.target.partial(gunzip),
+                full.and_then(|full| full.partial(gunzip)),
+            ]
+        });
+        targets.flatten()
     }
 }
 
@@ -250,56 +229,6 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
     }
 }
 
-fn target(low: &Low, first: &Reference, base: Option<&Base>) -> Target {
-    let folder = low.working_dir.as_deref().unwrap_or(Path::new(""));
-    let archive = match (&low.output, &low.tarname) {
-        (Some(path), _) if path == Path::new("-") => return Target::Stdout,
-        (Some(path), _) => path.clone(),
-        (None, Some(name)) => folder.join(name),
-        (None, None) => {
-            let extension = if low.xz { "tar.xz" } else { "tar" };
-            let from = base.map_or(String::new(), |base| {
-                format!("-from-{}", &base.digest().hex()[..12])
-            });
-            folder.join(format!("{}{from}.{extension}", first.archive_stem()))
-        }
-    };
-    if !low.no_tar {
-        match Outlet::of(&archive) {
-            Some(Outlet::Descriptor(1)) => return Target::Stdout,
-            Some(outlet) => return Target::Stream(outlet, archive),
-            None => {}
-        }
-    }
-    let directory = || match &low.layers_dir {
-        // Without a trailing slash, which would follow a link.
-        Some(name) => folder.join(name).components().collect(),
-        None => without_extension(&archive),
-    };
-    match (low.no_tar, low.no_rm) {
-        (true, _) => Target::Directory(directory()),
-        (false, true) => {
-            let directory = directory();
-            Target::File(archive, Some(directory))
-        }
-        (false, false) => Target::File(archive, None),
-    }
-}
-
-/// The archive's name without its extension; never the archive's own name.
-fn without_extension(archive: &Path) -> PathBuf {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let bytes = archive.as_os_str().as_bytes();
-    let bare = [".tar", ".tar.xz", ".tar.zst"]
-        .iter()
-        .find_map(|extension| bytes.strip_suffix(extension.as_bytes()))
-        .filter(|bare| !bare.is_empty() && !bare.ends_with(b"/"));
-    match bare {
-        Some(bare) => std::ffi::OsString::from_vec(bare.to_vec()).into(),
-        None => with_suffix(archive, ".layers"),
-    }
-}
-
 /// Checking an archive is not a pull: flags of a pull are refused.
 pub(super) fn check_verify(low: &Low) -> Result<()> {
     let wrong = |why: &str| Err(Error::usage("--verify", why));
@@ -372,63 +301,6 @@ fn full_name(thin: &Path) -> Option<PathBuf> {
     (digits && extension == ".tar").then(|| thin.with_file_name(format!("{stem}{extension}")))
 }
 
-fn login(low: &Low) -> Result<Option<Login>> {
-    let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
-    let sources = [low.password.is_some(), low.password_stdin, low.ilogin];
-    if sources.iter().filter(|given| **given).count() > 1 {
-        return wrong(
-            "--password, --password-stdin and --ilogin",
-            "only one of them can be used",
-        );
-    }
-    if low.ilogin {
-        let (user, password) = prompt::login(low.user.clone())?;
-        return Ok(Some(Login {
-            password,
-            user,
-            source: "the terminal (--ilogin)",
-        }));
-    }
-    let Some(user) = low.user.clone() else {
-        return match sources.contains(&true) {
-            true => wrong("--user", "is required with a password"),
-            false => Ok(None),
-        };
-    };
-    if let Some(password) = low.password.clone() {
-        return Ok(Some(Login {
-            password,
-            user,
-            source: "the command line (--user, --password)",
-        }));
-    }
-    if low.password_stdin {
-        let failed = |error| {
-            Error::input(
-                Path::new("standard input"),
-                "reading the password from",
-                error,
-            )
-        };
-        let bytes = prompt::line(&mut std::io::stdin().lock()).map_err(failed)?;
-        let password = String::from_utf8(bytes).map_err(|_| {
-            failed(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                "it is not UTF-8",
-            ))
-        })?;
-        return Ok(Some(Login {
-            password,
-            user,
-            source: "standard input (--password-stdin)",
-        }));
-    }
-    wrong(
-        "--user",
-        "requires --password-stdin, --ilogin or --password",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -490,7 +362,7 @@ mod tests {
                 file(".tar", Some(".tar.layers")),
             ),
         ] {
-            assert_eq!(options(args).ok().unwrap().target, target);
+            assert_eq!(options(args).ok().unwrap().goals[0].target, target);
         }
     }
 

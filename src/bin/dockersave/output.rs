@@ -74,18 +74,31 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Opens an output; waits for a FIFO's reader, at most as long as for a registry.
-    pub fn open(outlet: &Outlet, path: &Path, client: &Client, wait: Duration) -> Result<Self> {
+    /// Opens an output; waits for a FIFO's reader, at most as long as for a registry. After a
+    /// second, `waits` is called.
+    pub fn open(
+        outlet: &Outlet,
+        path: &Path,
+        client: &Client,
+        wait: Duration,
+        waits: &dyn Fn(),
+    ) -> Result<Self> {
         let failed = |error: io::Error| Error::output(path, "opening", error);
         let file = match outlet {
             Outlet::Descriptor(number) => own(*number).map_err(failed)?,
             Outlet::Special(special) => {
-                let end = Instant::now() + wait;
+                let begin = Instant::now();
+                let end = begin + wait;
+                let mut told = false;
                 loop {
                     match special_file(special) {
                         Err(error) if is_unread(&error, special) && Instant::now() < end => {
                             if client.is_cancelled() {
                                 return Err(dockersave::Error::Cancelled.into());
+                            }
+                            if !told && begin.elapsed() > Duration::from_secs(1) {
+                                told = true;
+                                waits();
                             }
                             std::thread::sleep(Duration::from_millis(20));
                         }

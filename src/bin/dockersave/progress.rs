@@ -12,8 +12,22 @@ use std::time::{Duration, Instant};
 /// The longest silence without a bar: less than ten seconds, including a tick.
 const SILENCE: Duration = Duration::from_secs(9);
 
+/// Waits longer than this are reported.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The rate is averaged over the last few seconds.
 const WINDOW: Duration = Duration::from_secs(5);
+
+/// The step after the last layer.
+const FINISHING: &str = "syncing to disk";
+
+/// The importance of a note.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Debug,
+    Info,
+    Warning,
+}
 
 pub(super) struct Progress {
     mode: Mode,
@@ -29,6 +43,21 @@ pub(super) struct Progress {
     long: bool,
     /// The stage after the download.
     doing: Option<&'static str>,
+    /// Whether a bar is drawn, not lines.
+    bars: bool,
+    /// Whether progress events are arriving.
+    running: bool,
+    /// A step without progress events.
+    busy: Option<&'static str>,
+    /// The time of the last progress, and the bytes done by then.
+    moved: Instant,
+    done: u64,
+    /// When a wait was last reported.
+    named: Option<Instant>,
+    /// A stage that is printed only if it takes long.
+    quiet: Option<(Instant, String)>,
+    /// The bar's line for a wait.
+    waiting: String,
 }
 
 impl Progress {
@@ -42,10 +71,30 @@ impl Progress {
             last: None,
             long: false,
             doing: None,
+            bars: mode == Mode::Bar,
+            running: false,
+            busy: None,
+            moved: Instant::now(),
+            done: 0,
+            named: None,
+            quiet: None,
+            waiting: String::new(),
         }
     }
 
+    /// Draws no bar, because other output may be on the terminal.
+    pub fn lines_only(&mut self) {
+        self.bars = false;
+    }
+
+    /// A step without progress events has begun.
+    pub fn busy(&mut self, doing: &'static str) {
+        self.busy = Some(doing);
+        self.moved = Instant::now();
+    }
+
     pub fn event(&mut self, event: &Event) {
+        self.follow(event);
         match self.mode {
             Mode::None | Mode::Auto => {}
             Mode::Json => self.json(event),
@@ -57,23 +106,86 @@ impl Progress {
         }
     }
 
+    /// Records what an event says about progress.
+    fn follow(&mut self, event: &Event) {
+        match event {
+            Event::Note(_) => return,
+            Event::Progress { done, .. } if *done == self.done => return,
+            Event::Progress { done, .. } => self.done = *done,
+            Event::Started { .. } => {
+                self.finished = 0;
+                self.doing = None;
+                self.long = false;
+                self.marks.clear();
+                (self.running, self.busy) = (true, None);
+            }
+            Event::Stage { .. } => (self.running, self.busy) = (true, None),
+            Event::Finishing => (self.running, self.busy) = (false, Some(FINISHING)),
+            _ => {}
+        }
+        self.moved = Instant::now();
+    }
+
+    /// Reports a wait if nothing has progressed for a second; `pending` is what the client waits
+    /// for.
+    pub fn watch(&mut self, pending: Option<(String, Duration)>) {
+        let still = self.moved.elapsed();
+        let wait = match pending {
+            Some((what, time)) => Some((format!("waiting for {what}"), time.min(still))),
+            None => self.busy.map(|doing| (doing.to_owned(), still)),
+        };
+        let before = std::mem::take(&mut self.waiting);
+        match wait.filter(|(_, time)| *time > PATIENCE) {
+            _ if matches!(self.mode, Mode::None | Mode::Auto) => {}
+            Some((what, time)) if self.bars => {
+                self.waiting = format!("{what}, {} s", time.as_secs());
+                if !self.running && self.waiting != before {
+                    self.show(Vec::new());
+                }
+            }
+            Some((what, _)) if self.named.is_none_or(|at| at.elapsed() > SILENCE) => {
+                self.note(Level::Info, &what);
+            }
+            // The wait is over.
+            None if !self.running && !before.is_empty() => write(&self.clear()),
+            _ => {}
+        }
+    }
+
     /// Prints a line above the bar.
-    pub fn note(&mut self, text: &str) {
+    pub fn note(&mut self, level: Level, text: &str) {
+        if level != Level::Debug {
+            self.named = Some(Instant::now());
+        }
         match self.mode {
             Mode::None => {}
-            Mode::Json => write(&format!(
-                "{{\"event\":\"note\",\"text\":{}}}\n",
-                json::ascii(&line(text))
-            )),
+            Mode::Json => {
+                let level = match level {
+                    Level::Debug => "debug",
+                    Level::Info => "info",
+                    Level::Warning => "warning",
+                };
+                write(&format!(
+                    "{{\"event\":\"note\",\"level\":\"{level}\",\"text\":{}}}\n",
+                    json::ascii(&line(text))
+                ));
+            }
             _ => {
+                let head = match level {
+                    Level::Warning => "dockersave: warning: ",
+                    _ => "",
+                };
                 let clear = self.clear();
-                write(&format!("{clear}{}\n", line(text)));
+                write(&format!("{clear}{head}{}\n", line(text)));
             }
         }
     }
 
     /// Erases the bar.
     pub fn end(&mut self) {
+        (self.running, self.busy) = (false, None);
+        self.waiting.clear();
+        self.moved = Instant::now();
         let clear = self.clear();
         write(&clear);
     }
@@ -85,11 +197,15 @@ impl Progress {
                 write(&format!("{}, {}\n", count(*layers, "layer"), size(*total)));
             }
             Event::Progress { done, total, .. } => {
+                if let Some((_, line)) = self.quiet.take_if(|(at, _)| at.elapsed() > PATIENCE) {
+                    write(&line);
+                }
                 let rate = self.rate(*done);
                 if self.last.get_or_insert_with(Instant::now).elapsed() < SILENCE {
                     return;
                 }
                 self.long = true;
+                self.named = Some(Instant::now());
                 let (speed, left) = pace(*done, *total, rate);
                 let doing = self
                     .doing
@@ -98,7 +214,7 @@ impl Progress {
                 write(&format!("{doing}{done} of {of}{speed}{left}\n"));
             }
             // With a slow disk this may take long.
-            Event::Finishing if self.long => write("syncing to disk\n"),
+            Event::Finishing if self.long => self.note(Level::Info, FINISHING),
             Event::Layer {
                 digest,
                 size: bytes,
@@ -118,7 +234,12 @@ impl Progress {
                     size(*bytes)
                 ));
             }
-            Event::Note(text) => self.note(text),
+            Event::Note(text) => self.note(Level::Info, text),
+            Event::Stage { doing, total } if matches!(*doing, "checking" | "hashing") => {
+                self.stage(doing);
+                self.quiet = Some((Instant::now(), format!("{doing} {}\n", size(*total))));
+                return;
+            }
             Event::Stage { doing, total } => {
                 self.stage(doing);
                 write(&format!("{doing} {}\n", size(*total)));
@@ -164,7 +285,7 @@ impl Progress {
                     r#"{{"event":"layer","layer":{layer},"digest":"{digest}","size":{size},"kept":{kept}}}"#
                 )
             }
-            Event::Note(text) => return self.note(text),
+            Event::Note(text) => return self.note(Level::Info, text),
             Event::Stage { doing, total } => {
                 self.stage(doing);
                 format!(r#"{{"event":"stage","doing":"{doing}","total":{total}}}"#)
@@ -184,7 +305,7 @@ impl Progress {
                 active,
                 ..
             } => self.draw(*done, *total, active),
-            Event::Note(text) => self.note(text),
+            Event::Note(text) => self.note(Level::Info, text),
             Event::Stage { doing, .. } => self.stage(doing),
             _ => {}
         }
@@ -192,6 +313,7 @@ impl Progress {
 
     /// Counting starts again from zero.
     fn stage(&mut self, doing: &'static str) {
+        self.quiet = None;
         self.doing = Some(doing);
         self.marks.clear();
         self.last = None;
@@ -211,6 +333,14 @@ impl Progress {
         }
         let rate = self.rate(done);
         lines.push(fit(&self.summary(done, total, rate, width), width));
+        self.show(lines);
+    }
+
+    /// Replaces the bar's lines, with a wait below them.
+    fn show(&mut self, mut lines: Vec<String>) {
+        if !self.waiting.is_empty() {
+            lines.push(fit(std::slice::from_ref(&self.waiting), terminal().0));
+        }
         let mut out = self.clear();
         for line in &lines {
             let _ = writeln!(out, "{line}");

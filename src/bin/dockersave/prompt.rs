@@ -33,8 +33,8 @@ fn failed(error: impl Into<io::Error>) -> Error {
     )
 }
 
-/// Prompts for what is missing.
-pub(super) fn login(user: Option<String>) -> Result<(String, String)> {
+/// Prompts for what is missing; `whose` names the user of the password if there are several.
+pub(super) fn login(user: Option<String>, whose: Option<&str>) -> Result<(String, String)> {
     let mut terminal = OpenOptions::new()
         .read(true)
         .write(true)
@@ -45,7 +45,7 @@ pub(super) fn login(user: Option<String>) -> Result<(String, String)> {
     silent.local_modes.remove(LocalModes::ECHO);
     let copy = terminal.try_clone().map_err(failed)?;
     *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = Some((copy, before));
-    let answers = questions(&mut terminal, user, &silent);
+    let answers = questions(&mut terminal, user, whose, &silent);
     restore();
     let _ = terminal.write_all(b"\n");
     answers
@@ -54,6 +54,7 @@ pub(super) fn login(user: Option<String>) -> Result<(String, String)> {
 fn questions(
     terminal: &mut File,
     user: Option<String>,
+    whose: Option<&str>,
     silent: &Termios,
 ) -> Result<(String, String)> {
     let user = match user {
@@ -61,7 +62,11 @@ fn questions(
         None => ask(terminal, "User: ")?,
     };
     tcsetattr(&*terminal, OptionalActions::Flush, silent).map_err(failed)?;
-    Ok((user, ask(terminal, "Password: ")?))
+    let question = match whose {
+        Some(whose) => format!("Password of {whose}: "),
+        None => "Password: ".to_owned(),
+    };
+    Ok((user, ask(terminal, &question)?))
 }
 
 fn ask(terminal: &mut File, question: &str) -> Result<String> {

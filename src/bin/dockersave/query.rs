@@ -4,9 +4,10 @@
 use super::error::Result;
 use super::flags::Query;
 use super::json::{Object, array, ascii, document_for_terminal, document_in_ascii};
-use super::options::{Options, Target};
+use super::options::Options;
+use super::place::{Goal, Target};
 use super::progress::size;
-use super::{Shown, print, print_bytes, print_json};
+use super::{Shown, lock, print, print_bytes, print_json, pull};
 use dockersave::text::{printable, without_secrets};
 use dockersave::{Client, Image, Missing, Platform, Repository, Verified};
 use std::borrow::Cow;
@@ -17,17 +18,19 @@ use std::path::Path;
 pub(super) fn answer(
     query: Query,
     client: &Client,
-    options: &mut Options,
+    options: &Options,
     shown: &Shown,
 ) -> Result<()> {
-    let repository = client.repository(&options.references[0])?;
+    // Output may go to the same terminal.
+    lock(shown).lines_only();
+    let repository = client.repository(options.reference())?;
     match query {
         Query::Tags => tags(repository, options.low.json),
         Query::Sha => sha(&repository, options),
         Query::Metadata => metadata(&repository, options),
         Query::Platforms => platforms(&repository, options.low.json),
         Query::Referrers => referrers(&repository, options),
-        Query::DryRun => dry_run(client, options, shown),
+        Query::DryRun => pull::each(options, shown, |goal| dry_run(client, options, goal, shown)),
     }
 }
 
@@ -241,6 +244,7 @@ pub(super) fn members(images: &[Image]) -> String {
     let items = images.iter().map(|image| {
         let object = Object::new()
             .text("reference", &image.reference().to_string())
+            .maybe("name", image.name().full_tag().as_deref())
             .text("digest", &image.manifest().digest().to_string())
             .maybe(
                 "platform",
@@ -281,30 +285,40 @@ fn known(bytes: Option<u64>, none: &str) -> String {
 }
 
 /// The plan of a pull, and how much of it is already here.
-fn dry_run(client: &Client, options: &mut Options, shown: &Shown) -> Result<()> {
-    if options.target.path().is_some() {
-        super::pull::check(options)?;
+fn dry_run(
+    client: &Client,
+    options: &Options,
+    goal: &mut Goal,
+    shown: &Shown,
+) -> Result<Option<String>> {
+    if goal.target.path().is_some() {
+        pull::check(options, goal)?;
     }
-    let thin = super::pull::plan(client, options, shown)?;
-    let options = &*options;
+    let thin = pull::plan(client, options, goal, shown)?;
     let (missing_layers, above) = (thin.missing(), thin.above());
     // With --gunzip all layers are measured, also those that are left out.
     let full = match options.low.gunzip {
         true => Some(thin.whole()?),
         false => None,
     };
-    let pull = super::pull::configured(client, thin, options);
-    let preview = match &options.target {
+    let mut pull = pull::configured(client, thin, options);
+    if let Target::File(_, Some(beside)) = &goal.target {
+        pull = pull.directory(beside);
+    }
+    lock(shown).busy("checking what is there");
+    let preview = match &goal.target {
         Target::File(path, _) => pull.preview_file(path),
         Target::Directory(path) => pull.preview_directory(path),
         Target::Stream(..) | Target::Stdout => pull.preview_writer(),
     }?;
+    // Before anything is printed in its place.
+    lock(shown).end();
     let plan = full.as_ref().unwrap_or_else(|| pull.plan());
     let (left, kept) = (preview.download(), preview.here());
     // The size after inflating and compressing is not known in advance.
     let known_before = !options.low.gunzip && !options.low.xz;
     let whole = known_before.then_some(plan.size());
-    let path = match &options.target {
+    let path = match &goal.target {
         Target::File(path, _) | Target::Directory(path) | Target::Stream(_, path) => path.clone(),
         Target::Stdout => "-".into(),
     };
@@ -320,7 +334,9 @@ fn dry_run(client: &Client, options: &mut Options, shown: &Shown) -> Result<()> 
                     .finish()
             })
             .collect();
+        let unchanged = if preview.unchanged { "true" } else { "false" };
         let mut object = archive(&path, whole, &members(plan.images()))
+            .raw("unchanged", unchanged)
             .number("download", left)
             .number("here", kept)
             .raw("layers", &array(&layers));
@@ -329,14 +345,14 @@ fn dry_run(client: &Client, options: &mut Options, shown: &Shown) -> Result<()> 
                 .raw("missing", &missing(&missing_layers))
                 .number("above", above);
         }
-        return print_json(&(object.finish() + "\n"));
+        return Ok(Some(object.finish()));
     }
     let mut text = String::new();
     let mut blobs = preview.blobs.iter();
     for entry in plan.entries() {
         let here = match entry.is_downloaded() {
             true => blobs.next().map(|blob| blob.here),
-            false => None,
+            false => preview.document(entry.path()).map(|blob| blob.here),
         };
         let (what, rest) = match here {
             None => ("known", String::new()),
@@ -349,6 +365,10 @@ fn dry_run(client: &Client, options: &mut Options, shown: &Shown) -> Result<()> 
     for one in &missing_layers {
         let _ = writeln!(text, "left out\t{}\t{}", one.size, one.digest.path());
     }
+    if preview.unchanged {
+        let _ = writeln!(text, "{} is unchanged", path.display());
+        return print(&text).map(|()| None);
+    }
     let kept = match kept {
         0 => String::new(),
         kept => format!(", {} are here", size(kept)),
@@ -360,5 +380,5 @@ fn dry_run(client: &Client, options: &mut Options, shown: &Shown) -> Result<()> 
         whole.map_or("unknown size".to_owned(), size),
         path.display()
     );
-    print(&text)
+    print(&text).map(|()| None)
 }

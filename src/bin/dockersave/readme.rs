@@ -13,8 +13,7 @@ fn flags() -> String {
         let _ = writeln!(out, "| **{group}** | |");
         for flag in FLAGS.iter().filter(|flag| flag.group == number) {
             let short = flag.short.map_or(String::new(), |s| format!("`-{s}`, "));
-            let blank = if flag.is_optional() { "" } else { " " };
-            let value = flag.value.map_or(String::new(), |v| format!("{blank}{v}"));
+            let value = flag.shown_value();
             let line = cell(flag.line);
             let _ = writeln!(out, "| {short}`--{}{value}` | {line} |", flag.long);
         }

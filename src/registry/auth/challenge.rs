@@ -4,7 +4,7 @@
 //! that may have them. Their lifetime is measured on the monotonic clock, because a board's wall
 //! clock may be at 1970. [`super::credentials`] finds the credentials.
 
-use super::credentials::{Credential, Found};
+use super::credentials::{Credential, Found, Whose};
 use super::realm::{Challenger, check_realm};
 use crate::error::{Error, Result};
 use crate::json::{self, Number, Text};
@@ -141,8 +141,10 @@ pub(crate) struct Authorization {
     /// The field's value.
     pub field: Secret,
     ends: Option<Instant>,
-    /// The source of its credentials; `None` for an anonymous token.
-    pub source: Option<String>,
+    /// Whose credentials it was made from; `None` for an anonymous token.
+    pub whose: Option<Whose>,
+    /// Whether it is a token from a token endpoint.
+    pub issued: bool,
 }
 
 impl Authorization {
@@ -151,19 +153,21 @@ impl Authorization {
     }
 
     /// Basic (RFC 7617), in UTF-8.
-    pub fn basic(user: &str, password: &str, source: &str) -> Self {
+    pub fn basic(user: &str, password: &str, whose: Whose) -> Self {
         Self {
             field: Secret::field(basic_field(user, password)),
             ends: None,
-            source: Some(source.to_owned()),
+            whose: Some(whose),
+            issued: false,
         }
     }
 
-    pub fn bearer(token: &Secret, life: Option<Duration>, source: Option<String>) -> Self {
+    pub fn bearer(token: &Secret, life: Option<Duration>, whose: Option<Whose>) -> Self {
         Self {
             field: Secret::field(format!("Bearer {}", token.expose())),
             ends: life.map(|life| Instant::now() + life),
-            source,
+            whose,
+            issued: life.is_some(),
         }
     }
 }
@@ -308,11 +312,7 @@ struct WireToken {
 }
 
 /// The token in a token endpoint's response. `issued_at` is ignored: clocks differ.
-pub(crate) fn read_token(
-    bytes: &[u8],
-    host: &str,
-    source: Option<String>,
-) -> Result<Authorization> {
+pub(crate) fn read_token(bytes: &[u8], host: &str, whose: Option<Whose>) -> Result<Authorization> {
     let what = format!("the token from {host}");
     let wire: WireToken = json::parse(bytes, &what)?;
     let token = if wire.access_token.0.is_empty() {
@@ -340,7 +340,7 @@ pub(crate) fn read_token(
     Ok(Authorization::bearer(
         &Secret::new(&**token),
         Some(Duration::from_secs(life)),
-        source,
+        whose,
     ))
 }
 

@@ -7,9 +7,9 @@
 
 use super::config::{ConfigFile, Entry};
 use super::helper;
-use crate::error::{Error, Result, plain};
+use crate::error::{Error, Result, plain, printable};
 use crate::json::{self, Loose};
-use crate::reference::Reference;
+use crate::reference::{Reference, is_hub};
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -55,7 +55,42 @@ pub(crate) struct Found {
     pub source: String,
 }
 
+/// Whose credentials were sent, for the message when they are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whose {
+    /// The user, unless it was a token.
+    user: Option<String>,
+    source: String,
+}
+
+impl Whose {
+    /// What a refusal means. `accepted`: a token endpoint accepted them, but the registry refused.
+    pub fn refused(&self, status: u16, accepted: bool) -> String {
+        let source = &self.source;
+        match (&self.user, accepted || status != 401) {
+            (Some(user), false) => {
+                format!("wrong user or password: user {user}, from {source}")
+            }
+            (Some(user), true) => {
+                format!("user {user}, from {source}, may lack the right to pull it")
+            }
+            (None, false) => format!("the token from {source} is not accepted: log in again"),
+            (None, true) => format!("the token from {source} may lack the right to pull it"),
+        }
+    }
+}
+
 impl Found {
+    pub fn whose(&self) -> Whose {
+        Whose {
+            user: match &self.credential {
+                Credential::Password { user, .. } => Some(printable(user, 80)),
+                _ => None,
+            },
+            source: self.source.clone(),
+        }
+    }
+
     /// The fallback for a server without identity tokens by POST: the password beside it; ACR
     /// accepts the token as a password with a null user.
     pub fn beside_token(&self) -> Option<Self> {
@@ -78,8 +113,8 @@ type Known = BTreeMap<(String, String), Option<Found>>;
 /// The sources in order; each registry is looked up once.
 #[derive(Default)]
 pub(crate) struct Credentials {
-    /// The caller's, for the registry of the first reference.
-    pub given: Option<Found>,
+    /// The caller's, for the registry of this name, or for that of the first reference.
+    pub given: Vec<(Option<String>, Found)>,
     first: OnceLock<String>,
     /// The only file to read, if the caller names one.
     pub file: Option<PathBuf>,
@@ -91,15 +126,26 @@ impl Credentials {
     /// The credential for a repository; `domain` as in the reference.
     pub fn find(&self, domain: &str, path: &str) -> Option<Found> {
         let name = Name::new(domain, path);
-        let given = self.given.clone().filter(|_| self.is_first(&name));
-        given
+        let mut given = self.given.iter();
+        let first = given.find(|(host, _)| host.is_none() && self.is_first(&name));
+        self.given_by_name(&name)
+            .or_else(|| first.map(|(_, found)| found.clone()))
             .or_else(|| self.in_environment(&name))
             .or_else(|| self.find_by_name(domain, path))
     }
 
-    /// The credential for exactly this host from files: the caller's are for the registry, not for
-    /// a mirror.
+    fn given_by_name(&self, name: &Name) -> Option<Found> {
+        let own = |host: &Option<String>| host.as_ref().is_some_and(|host| name.is_host(host));
+        let found = self.given.iter().find(|(host, _)| own(host));
+        found.map(|(_, found)| found.clone())
+    }
+
+    /// The credential for exactly this host, from the caller or from files: credentials without a
+    /// host are for the first registry, not for a mirror.
     pub fn find_by_name(&self, domain: &str, path: &str) -> Option<Found> {
+        if let Some(found) = self.given_by_name(&Name::new(domain, path)) {
+            return Some(found);
+        }
         let key = (domain.to_owned(), path.to_owned());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known
@@ -422,13 +468,6 @@ fn host(text: &str) -> String {
     let text = text.split('/').next().unwrap_or("").to_ascii_lowercase();
     text.strip_suffix(":443")
         .map_or(text.clone(), str::to_owned)
-}
-
-fn is_hub(host: &str) -> bool {
-    matches!(
-        host,
-        "docker.io" | "index.docker.io" | "registry-1.docker.io"
-    )
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! the challenge names (distribution-spec, `auth/token.md` and `auth/oauth.md`).
 
 use super::challenge::{self, Authorization, Plan};
-use super::credentials::{Credential, Found};
+use super::credentials::{Credential, Found, Whose};
 use super::realm::{Challenger, is_loopback, literal};
 use crate::error::Error;
 use crate::hint::Hint;
@@ -40,12 +40,12 @@ impl Client {
                 self.note(&format!("credentials for {origin} from {}", found.source));
             }
             let found = credential.as_ref();
-            match (plan, found.map(|found| (&found.credential, &found.source))) {
-                (_, Some((Credential::RegistryToken(token), source))) => {
-                    Ok(Authorization::bearer(token, None, Some(source.clone())))
+            match (plan, found.map(|found| (&found.credential, found.whose()))) {
+                (_, Some((Credential::RegistryToken(token), whose))) => {
+                    Ok(Authorization::bearer(token, None, Some(whose)))
                 }
-                (Plan::Basic, Some((Credential::Password { user, password }, source))) => {
-                    Ok(Authorization::basic(user, password.expose(), source))
+                (Plan::Basic, Some((Credential::Password { user, password }, whose))) => {
+                    Ok(Authorization::basic(user, password.expose(), whose))
                 }
                 (Plan::Basic, _) => Err(Failure::Final(Error::Refused {
                     host: origin.to_string(),
@@ -74,7 +74,7 @@ impl Client {
         scopes: &[String],
         credential: Option<&Found>,
     ) -> Attempt<Authorization> {
-        let source = credential.map(|found| &found.source);
+        let whose = credential.map(Found::whose);
         let (mut url, form) = match credential.map(|found| &found.credential) {
             Some(Credential::IdentityToken { token, .. }) => {
                 let form = challenge::token_form(token.expose(), service, scopes);
@@ -104,7 +104,7 @@ impl Client {
             let response = self.agent().send(&request)?;
             self.note_answer(request.method, &url, None, &response);
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
-                return match self.take_token(response, &url, source) {
+                return match self.take_token(response, &url, whose) {
                     // GCR, ACR and Artifactory do not support the form, each with its own status.
                     Err(Failure::Status(status))
                         if form.is_some() && matches!(status.status, 400 | 401 | 404 | 405) =>
@@ -167,22 +167,22 @@ impl Client {
         &self,
         mut response: Response<'_>,
         url: &Url,
-        source: Option<&String>,
+        whose: Option<Whose>,
     ) -> Attempt<Authorization> {
         let host = url.origin.to_string();
         match response.status() {
             200..=299 => {
                 let what = format!("the token from {host}");
                 let bytes = content_encoding::document(response, challenge::TOKEN_LIMIT, &what)?;
-                Ok(challenge::read_token(&bytes, &host, source.cloned())?)
+                Ok(challenge::read_token(&bytes, &host, whose)?)
             }
             status => {
                 let mut failure = error::failure(url, &mut response, false);
-                failure.credentials = source.cloned();
                 if (400..404).contains(&status) {
                     // Whatever the status, the endpoint knows who asks, and refuses.
                     failure.status = if status == 403 { 403 } else { 401 };
                 }
+                failure.credentials = whose.map(|whose| whose.refused(failure.status, false));
                 Err(Failure::Status(Box::new(failure)))
             }
         }

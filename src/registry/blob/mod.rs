@@ -141,7 +141,7 @@ impl<'a> Repository<'a> {
         let usable = |url: &String| {
             Url::parse(url)
                 .ok()
-                .filter(|url| url.origin.secure || self.client.insecure())
+                .filter(|url| url.origin.secure || self.client.is_insecure(&url.origin.authority()))
         };
         let ask = Ask {
             accept: &["*/*"],

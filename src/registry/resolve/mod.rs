@@ -267,6 +267,7 @@ impl Repository<'_> {
         let parsed = Config::parse(&bytes, layers.len(), &what)?;
         Ok(Image {
             reference: self.reference.clone(),
+            alias: None,
             manifest: document,
             documents: Vec::new(),
             config,
