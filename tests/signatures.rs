@@ -696,7 +696,7 @@ fn damage_to_what_is_kept_is_found() {
     assert!(
         outcome
             .stdout
-            .contains("index.json: is not as this program writes it"),
+            .contains("index.json: is not as dockersave writes it"),
         "{}",
         outcome.stdout
     );
@@ -755,6 +755,19 @@ fn a_signed_index_is_kept_and_leads_to_its_manifest() {
             outcome.stdout
         );
     }
+}
+
+#[test]
+fn a_mirror_without_referrers_still_serves_layers() {
+    let (registry, image, _, dir) = signed("bundle, tag", "p256");
+    let mirror = Registry::start();
+    image.push(&mirror, "r", "1");
+    mirror.faults(Fault::new("/referrers/", Action::Reply(Reply::new(405, ""))).always());
+    let address = format!("http://{}", mirror.address);
+    let run = pull(&dir, &registry).args(&["--mirror", &address, "--mirror-tags"]);
+    run.archive().holds(&image, Some(&registry.name("r:1")));
+    assert_eq!(mirror.count("/blobs/"), 4);
+    assert_eq!(registry.count("/blobs/"), 1);
 }
 
 #[test]

@@ -76,7 +76,8 @@ impl Repository<'_> {
             Err(Error::malformed(&*what, why).into())
         })?;
         if api.is_none() {
-            let tag = format!("{}-{}", digest.algorithm().name(), digest.hex());
+            // At most 64 digits (distribution-spec, "Referrers Tag Schema").
+            let tag = format!("{}-{:.64}", digest.algorithm().name(), digest.hex());
             list.clear();
             if let Some(bytes) = self.bytes_of(&tag, None, &what, PAGE)? {
                 list.take(&bytes)?;
@@ -96,6 +97,8 @@ impl Repository<'_> {
         for mirror in self.client.mirrors(digest) {
             match once(&self.at(mirror, mirror.wants_namespace())) {
                 Ok(found) => return Ok(Some(found)),
+                // That it lacks a tag or the API says nothing about its layers.
+                Err(failure) if digest.is_none() && is_absent(&failure) => {}
                 Err(failure) => self
                     .client
                     .pass_over(mirror, digest, &failure)

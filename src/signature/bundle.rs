@@ -130,7 +130,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
             "is an attestation ({kind}), which is no signature of an image"
         ));
     }
-    let (mut subjects, mut found) = (Vec::new(), Vec::new());
+    let (mut subjects, mut found) = (Vec::new(), BTreeMap::new());
     for Subject {
         digest,
         annotations,
@@ -141,7 +141,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
                 subjects.push(format!("{name}:{}", hash.0));
             }
         }
-        found.extend(claims(annotations.0.unwrap_or_default()));
+        found.extend(annotations.0.unwrap_or_default());
     }
     Ok(Statement {
         form: Form::Bundle,
@@ -149,7 +149,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
         signature,
         subjects,
         predicate: statement.predicate.0,
-        claims: found,
+        claims: claims(found)?,
         identity: None,
     })
 }

@@ -28,6 +28,8 @@ pub(crate) const LIMIT: u64 = 64 << 10;
 const VALUES: (usize, usize) = (256, 2048);
 /// How many of those that do not count a message names.
 const NAMED: usize = 3;
+/// The most bytes of annotations in one of them.
+const CLAIMS: usize = 4 << 10;
 /// How many subjects of a statement are followed.
 const SUBJECTS: usize = 16;
 
@@ -241,14 +243,22 @@ impl Payload {
     }
 }
 
-/// Annotations as they were signed.
-fn claims(values: BTreeMap<String, Value>) -> Vec<(String, String)> {
+/// Annotations as they were signed: a few lines, which each image that they cover is shown with.
+fn claims(values: BTreeMap<String, Value>) -> Parsed<Vec<(String, String)>> {
     let text = |value: Value| match value {
         Value::String(text) => text,
         other => miniserde::json::to_string(&other),
     };
     let pairs = values.into_iter().map(|(name, value)| (name, text(value)));
-    pairs.collect()
+    let pairs: Vec<(String, String)> = pairs.collect();
+    let size: usize = pairs
+        .iter()
+        .map(|(name, text)| name.len() + text.len())
+        .sum();
+    match size <= CLAIMS {
+        true => Ok(pairs),
+        false => Err(format!("has more than {CLAIMS} bytes of annotations")),
+    }
 }
 
 fn base64(text: &str) -> Option<Vec<u8>> {

@@ -70,7 +70,7 @@ pub(super) fn parse(bytes: &[u8], signature: &str) -> Parsed<Statement> {
         signature,
         subjects: vec![image.digest.0],
         predicate: kind.0,
-        claims: claims(wire.optional.0.unwrap_or_default()),
+        claims: claims(wire.optional.0.unwrap_or_default())?,
         identity: identity.map(|identity| identity.reference.0),
     })
 }

@@ -196,6 +196,13 @@ fn forged_payloads_say_why_they_do_not_count() {
         let error = judged(&key, &target, &Payload::Simple { signature }, payload).unwrap_err();
         assert!(error.to_string().contains(why), "{why:?} is not in {error}");
     }
+    let long = sound.replace("\"7\"", &format!("{:?}", "7".repeat(5000)));
+    let signature = signer.signature(long.as_bytes());
+    let error = judged(&key, &target, &Payload::Simple { signature }, &long).unwrap_err();
+    assert!(
+        error.to_string().contains("bytes of annotations"),
+        "{error}"
+    );
     // A bundle's signature is of no use for a payload.
     let signature = signer.signature(&signing::pae(IN_TOTO, &statement));
     assert!(judged(&key, &target, &Payload::Simple { signature }, &sound).is_err());

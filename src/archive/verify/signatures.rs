@@ -40,7 +40,7 @@ pub(super) fn check(
             &mut signed,
         );
     }
-    let covered = reach(archive, signed);
+    let covered = reach(archive, &signed);
     let found = judge.found(keys.iter());
     for root in roots {
         let digest = root
@@ -48,7 +48,10 @@ pub(super) fn check(
             .and_then(|row| named_digest(&archive.table.name(row)));
         let by = covered.iter().find(|(own, _)| Some(own) == digest.as_ref());
         match by {
-            Some((_, verified)) => findings.signatures.push(verified.clone()),
+            Some((_, by)) if findings.signatures.len() < super::LINES => {
+                findings.signatures.push(signed[*by].1.clone());
+            }
+            Some(_) => {}
             None => findings.unsigned(root.label(), &found),
         }
     }
@@ -80,17 +83,24 @@ fn look_into(
             continue;
         };
         match signature::check(&layer.payload, &payload, keys) {
-            Ok(found) => signed.extend(found),
+            Ok(found) => {
+                // One signature of each digest is enough.
+                let new = |one: &(Digest, Verified)| !signed.iter().any(|own| own.0 == one.0);
+                let found: Vec<_> = found.into_iter().filter(new).collect();
+                signed.extend(found);
+            }
             Err(why) => judge.flaw(&name, &why),
         }
     }
 }
 
-/// The digests that are signed, and those that a signed index names.
-fn reach(archive: &Archive, signed: Vec<(Digest, Verified)>) -> Vec<(Digest, Verified)> {
-    let mut covered: Vec<(Digest, Verified)> = Vec::new();
-    let mut next = signed;
-    while let Some((digest, verified)) = next.pop() {
+/// The digests that are signed, and those that a signed index names; each with the number of its
+/// signature.
+fn reach(archive: &Archive, signed: &[(Digest, Verified)]) -> Vec<(Digest, usize)> {
+    let mut covered: Vec<(Digest, usize)> = Vec::new();
+    let numbered = signed.iter().enumerate();
+    let mut next: Vec<(Digest, usize)> = numbered.map(|(at, (digest, _))| (*digest, at)).collect();
+    while let Some((digest, by)) = next.pop() {
         if covered.iter().any(|(known, _)| *known == digest) || covered.len() >= REACHED {
             continue;
         }
@@ -100,12 +110,10 @@ fn reach(archive: &Archive, signed: Vec<(Digest, Verified)>) -> Vec<(Digest, Ver
         let children = outline
             .and_then(|outline| outline.manifests)
             .unwrap_or_default();
-        next.extend(
-            children
-                .iter()
-                .map(|child| (child.descriptor.digest, verified.clone())),
-        );
-        covered.push((digest, verified));
+        let room = REACHED.saturating_sub(next.len());
+        let children = children.iter().map(|child| (child.descriptor.digest, by));
+        next.extend(children.take(room));
+        covered.push((digest, by));
     }
     covered
 }

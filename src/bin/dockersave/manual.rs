@@ -16,6 +16,7 @@ pub(super) const SECTIONS: &[(&str, &[Part])] = &[
     ("ARCHIVES", ARCHIVES),
     ("RESUMING", RESUMING),
     ("REUSING AND VERIFYING", EXISTING),
+    ("SIGNATURES", SIGNATURES),
     ("LIMITS", LIMITS),
     ("CREDENTIALS", CREDENTIALS),
     ("CERTIFICATES, MIRRORS, PROXIES", TRUST),
@@ -77,6 +78,21 @@ const EXISTING: &[Part] = &[
     ),
     Text(
         "Layers are inflated to check their diff IDs. A layer is skipped if its zstd window is larger than 8 MiB (--inflate-memory, on top of the usual memory), if it is compressed with anything else, or if all layers together inflate to more than a hundred times the archive and 64 MiB. The archive is then \"sound, 1 layer not inflated\", with status 8.",
+    ),
+];
+
+const SIGNATURES: &[Part] = &[
+    Text(
+        "--signed-by needs a signature by one of the keys over the manifest, or over an index that names it. Signatures of cosign are understood as bundles (cosign 3), as referrers and as sha256-....sig tags (cosign 1 and 2), and found by the referrers API or its fallback tag. If none counts, the status is 6, the message says what was found, and no layer is downloaded. With --all-platforms the index itself must be signed. An index without a signature may lead to a signed manifest, but only for the platform in the image's config.",
+    ),
+    Text(
+        "--keep-signatures puts signatures and index into the archive as blobs. --verify --signed-by checks each image of the archive without a network, also from a pipe. cosign verify --local-image takes the unpacked archive if the manifest itself has a bundle. With --json, images and --verify have signatures with the members key, covers, form, predicateType, identity and claims, and --verify has unsigned, a list of texts.",
+    ),
+    Text(
+        "--policy differs from podman: any requirement but reject, insecureAcceptAnything and sigstoreSigned with public keys in files or keyData refuses the image. A bundle names no repository, so it counts only if signedIdentity is left out; for older signatures podman's default applies then. Requirements of a policy and --signed-by must all be met.",
+    ),
+    Text(
+        "Transparency logs, certificates and expiry are not checked. For keyless signatures and notation, verify on a machine with their tools and pull the digest that they print: dockersave IMAGE@sha256:...",
     ),
 ];
 

@@ -7,7 +7,7 @@ use super::login::{Login, logins};
 use super::names;
 use super::output::Outlet;
 use super::place::{Goal, Target, Wanted, goals, target};
-use dockersave::{Base, Format, Platform, Reference};
+use dockersave::{Base, Format, Platform, PublicKey, Reference};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -227,6 +227,14 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
         Some((_, what, why)) => Err(Error::usage(what, why)),
         None => Ok(()),
     }
+}
+
+/// The keys that were named.
+pub(super) fn keys(low: &Low) -> Result<Vec<PublicKey>> {
+    low.signed_by
+        .iter()
+        .map(|path| Ok(PublicKey::read(path)?))
+        .collect()
 }
 
 /// Checking an archive is not a pull: flags of a pull are refused.

@@ -3,7 +3,7 @@
 use super::error::{Error, Result, STANDARD_OUTPUT, count, gravest};
 use super::flags::{Low, Mode};
 use super::json::{Object, array};
-use super::options::Options;
+use super::options::{self, Options};
 use super::output::{Stream, TERMINAL};
 use super::place::{Goal, Target, target};
 use super::progress::{Level, size};
@@ -340,7 +340,7 @@ fn standard_output() -> Result<File> {
 /// What the images have to come with.
 fn requirements(low: &Low) -> Result<Requirements> {
     let mut wanted = Requirements::default().keep_signatures(low.keep_signatures);
-    for key in super::verify::keys(low)? {
+    for key in options::keys(low)? {
         wanted = wanted.signed_by(key);
     }
     if let Some(path) = &low.policy {

@@ -4,17 +4,17 @@ use super::error::{Error, Result, count};
 use super::flags::Low;
 use super::json::{Object, array, ascii};
 use super::progress::size;
-use super::{print, print_json, query};
+use super::{options, print, print_json, query};
 use dockersave::text::printable;
 use dockersave::{
-    Base, Findings, Missing, PublicKey, WINDOW, partial_path, verify_reader_signed, verify_signed,
+    Base, Findings, Missing, WINDOW, partial_path, verify_reader_signed, verify_signed,
 };
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 
 pub(super) fn run(path: &Path, low: &Low) -> Result<()> {
-    let keys = keys(low)?;
+    let keys = options::keys(low)?;
     let window = low.inflate_memory.unwrap_or(WINDOW);
     let base = Base::open(&low.base)?;
     let (findings, name) = if path == Path::new("-") {
@@ -64,14 +64,6 @@ pub(super) fn run(path: &Path, low: &Low) -> Result<()> {
             ours: findings.ours,
         }),
     }
-}
-
-/// The keys that were named.
-pub(super) fn keys(low: &Low) -> Result<Vec<PublicKey>> {
-    low.signed_by
-        .iter()
-        .map(|path| Ok(PublicKey::read(path)?))
-        .collect()
 }
 
 fn unsigned(findings: &Findings, archive: String) -> Error {
