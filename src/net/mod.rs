@@ -443,15 +443,6 @@ impl<'a> Body<'a> {
         connection.map_or(String::new(), |connection| connection.origin.to_string())
     }
 
-    /// Whether it arrives through TLS.
-    pub fn is_encrypted(&self) -> bool {
-        let stream = self
-            .connection
-            .as_ref()
-            .map(|connection| &connection.stream);
-        matches!(stream, Some(Stream::Tls(_)))
-    }
-
     /// The socket, so that another thread can end the reading.
     pub fn socket(&mut self) -> Option<Arc<TcpStream>> {
         self.connection

@@ -19,11 +19,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-/// The largest read from a socket and the largest write, in bytes. Half of it with TLS, where a
-/// connection has its own buffers.
-pub(super) const BUFFER: usize = 256 << 10;
 /// The largest read from the file, in bytes.
-const READ: usize = 128 << 10;
+pub(super) const BUFFER: usize = 128 << 10;
 
 /// The verified part of a chunk.
 struct Found {
@@ -172,7 +169,7 @@ impl<'p> Worker<'p> {
         let mut found = None;
         let mut at = range.start;
         while let Some(end) = ends.into_iter().filter(|end| *end > at).min() {
-            let length = (end - at).min(READ as u64) as usize;
+            let length = (end - at).min(BUFFER as u64) as usize;
             let part = &mut self.buffer[..length];
             match (from, &shared.lender) {
                 (Some(offset), Some(lender)) => {
@@ -279,7 +276,7 @@ impl<'p> Worker<'p> {
     fn read(&mut self, blob: usize, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
-            let length = (range.end - at).min(READ as u64) as usize;
+            let length = (range.end - at).min(BUFFER as u64) as usize;
             let part = &mut self.buffer[..length];
             self.shared.store.read_at(blob, part, at)?;
             each(part);

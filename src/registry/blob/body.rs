@@ -28,7 +28,6 @@ enum Source<'a> {
     Read {
         reader: Box<dyn Read + 'a>,
         socket: Option<Arc<TcpStream>>,
-        encrypted: bool,
         host: String,
     },
 }
@@ -48,7 +47,6 @@ impl<'a> Flow<'a> {
             source: Source::Read {
                 reader: Box::new(Cursor::new(bytes)),
                 socket: None,
-                encrypted: false,
                 host: String::new(),
             },
             coding: Coding::Identity,
@@ -72,7 +70,7 @@ impl<'a> Flow<'a> {
             }
             _ => return Ok(Self::plain(response, coding)),
         }
-        let (socket, encrypted) = (response.body.socket(), response.body.is_encrypted());
+        let socket = response.body.socket();
         let host = response.body.host();
         let failed = |error| content_encoding::failure(error, &host);
         let mut body = Reading::new(response.body, descriptor.size);
@@ -95,7 +93,6 @@ impl<'a> Flow<'a> {
             source: Source::Read {
                 reader,
                 socket,
-                encrypted,
                 host,
             },
             coding,
@@ -125,13 +122,6 @@ impl<'a> Flow<'a> {
         match &mut self.source {
             Source::Plain(body) => body.socket(),
             Source::Read { socket, .. } => socket.clone(),
-        }
-    }
-
-    pub fn is_encrypted(&self) -> bool {
-        match &self.source {
-            Source::Plain(body) => body.is_encrypted(),
-            Source::Read { encrypted, .. } => *encrypted,
         }
     }
 
