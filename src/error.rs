@@ -300,7 +300,7 @@ impl fmt::Display for Message<'_> {
                 size,
             } => write!(
                 f,
-                "{archive}: is thin, and needs {} of {size} bytes that no base here has; name one that has them",
+                "{archive}: is a thin archive and needs {} of {size} bytes; give an archive that has them",
                 count(*layers, "layer")
             ),
             Error::Tls { host, why, .. } => write!(f, "{host}: {why}"),

@@ -68,6 +68,12 @@ const RESUMING: &[Part] = &[
 
 const EXISTING: &[Part] = &[
     Text(
+        "--base OLD makes a thin archive: without the layers that the target already has. Docker finds a layer only on top of the same layers as before, so only the lowest ones are left out; containerd's stores find any, and --base-any says that the target has one. All documents are complete, so digests and signatures hold. Annotations in index.json name the missing layers, and identify the full archive by its size and by the digest of its plan, the list of its entries with their digests. Where the base is missing, most loaders fail, but docker load with a containerd store reports success from version 27.2 on: check first, as cross/packaging/loader in the source does.",
+    ),
+    Text(
+        "--join THIN --base OLD makes the full archive offline, with the same bytes as a full pull: every blob and the plan's digest are checked. --verify THIN exits with status 9, or with 0 if --base names archives that have the missing layers, which it hashes, or lists that name them.",
+    ),
+    Text(
         "--reuse takes blobs from an archive or directory of any tool and downloads the rest. Everything taken is hashed first. The archive that is about to be replaced is used without being named. Its layers must be as the registry has them (dockersave, ctr, crane, skopeo to OCI and to dir:, containerd's content store in /var/lib/containerd/io.containerd.content.v1.content), or uncompressed (docker save, podman save), which only --gunzip can use. Layers that a tool recompressed (podman to OCI) have other digests. If nothing can be used, a note says why. A compressed archive must be decompressed first (gzip -dk, zstd -dk, xz -dk).",
     ),
     Text(
@@ -134,11 +140,11 @@ const JSON: &[Part] = &[
     ),
     Item(
         "pull",
-        "path, size, images, sha256 (of the archive; null for a directory), unchanged (true if it was left as it was), downloaded (bytes from the network), kept (bytes that were here). Several archives give an array; an archive that failed has reference, status and error instead.",
+        "path, size, images, sha256 (of the archive; null for a directory), unchanged (true if it was left as it was), downloaded (bytes from the network), kept (bytes that were here). With --base also missing. Several archives give an array; an archive that failed has reference, status and error instead.",
     ),
     Item(
         "--dry-run",
-        "path, size (null with --gunzip and --xz), images, unchanged (true if a pull would leave it as it is), download (bytes to download), here (bytes already here), layers.",
+        "path, size (null with --gunzip and --xz), images, unchanged (true if a pull would leave it as it is), download (bytes to download), here (bytes already here), layers. With --base also missing, and above: the bytes that only --base-any leaves out.",
     ),
     Item(
         "images",
@@ -161,7 +167,11 @@ const JSON: &[Part] = &[
     Item("--tags", "repository, tags."),
     Item(
         "--verify",
-        "archive, sound (true or false), images, blobs, compressed (layers that were not inflated: status 8), defects, unchecked, absent (lists of texts).",
+        "archive, sound (true or false), images, blobs, compressed (layers that were not inflated: status 8), defects, unchecked, absent (lists of texts), missing, needed (how many of them no --base has: status 9).",
+    ),
+    Item(
+        "missing",
+        "digest, size, diffId (null for an image of several platforms). A layer that a thin archive lacks.",
     ),
     Item("defects", "subject, what."),
 ];
