@@ -4,6 +4,7 @@
 
 use crate::archive::sink::journal::{self, Chunks, claimed};
 use crate::archive::source::Existing;
+use crate::archive::{inventory, thin};
 use crate::codec::inflate::{self, Limits};
 use crate::digest::{Algorithm, Digest};
 use crate::json::Strings;
@@ -43,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("url", url),
     ("archive", archive),
     ("verdict", verdict),
+    ("base", base),
     ("bundle", bundle),
     ("payload", payload),
     ("key", key),
@@ -374,6 +376,22 @@ fn find(existing: &Existing, length: u64) {
             let end = place.offset().checked_add(place.size());
             assert!(end.is_some_and(|end| end <= length));
         }
+    }
+}
+
+/// What an engine says that it has, and what a thin archive says that it lacks.
+fn base(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(known) = inventory::of_list(text, "x") {
+        assert!(!known.held.is_empty());
+    }
+    if let Ok(missing) = thin::read_missing(text) {
+        assert_eq!(
+            thin::read_missing(&thin::missing_text(&missing)).ok(),
+            Some(missing)
+        );
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Base {
 
 /// What one of them says.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     pub path: PathBuf,
     /// Blobs' digests and diff IDs, sorted.
     pub held: Vec<Digest>,

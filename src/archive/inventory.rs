@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The largest list that is read, and the most digests that are kept of it.
-const LIST: u64 = 2 << 20;
+const LIST: u64 = 1 << 20;
 const DIGESTS: usize = 16_384;
 
 impl Base {
@@ -104,7 +104,7 @@ impl Known {
             .push(stack.into_iter().map(|(id, _)| id).collect());
     }
 
-    fn of_list(text: &str, name: &str) -> Result<Self> {
+    pub(super) fn of_list(text: &str, name: &str) -> Result<Self> {
         let mut known = Self::default();
         let is_object = |text: &str| text.trim_start().starts_with('{');
         let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -189,6 +189,12 @@ impl Known {
             Some(_) => Err(unknown(name, "ends within a list")),
         }
     }
+}
+
+/// What a list says.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn of_list(text: &str, name: &str) -> Result<Known> {
+    Known::of_list(text, name)
 }
 
 /// The text of a file that is no archive; none for what may be one.

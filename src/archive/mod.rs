@@ -3,7 +3,7 @@
 pub(crate) mod base;
 pub(crate) mod defect;
 mod documents;
-mod inventory;
+pub(crate) mod inventory;
 pub(crate) mod plan;
 pub(crate) mod rebuild;
 pub(crate) mod sink;

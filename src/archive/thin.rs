@@ -30,7 +30,7 @@ pub struct Missing {
 }
 
 /// The value of [`MISSING`].
-pub(super) fn missing_text(missing: &[Missing]) -> String {
+pub(crate) fn missing_text(missing: &[Missing]) -> String {
     let mut text = String::new();
     for one in missing {
         if !text.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn missing_text(missing: &[Missing]) -> String {
 }
 
 /// Reads the value of [`MISSING`]; an empty one names nothing.
-pub(super) fn read_missing(text: &str) -> Result<Vec<Missing>> {
+pub(crate) fn read_missing(text: &str) -> Result<Vec<Missing>> {
     let wrong = || {
         Error::malformed(
             "index.json",

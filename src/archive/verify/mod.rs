@@ -31,6 +31,8 @@ pub const WINDOW: u64 = 8 << 20;
 
 /// The most lines kept of each kind.
 const LINES: usize = 1000;
+/// The most layers that a thin archive may lack.
+const MISSING: usize = 4096;
 
 /// What is known about an archive after it was read completely.
 #[derive(Clone, Debug, Default)]
@@ -44,8 +46,8 @@ pub struct Findings {
     pub defects: Vec<Defect>,
     /// Images of an index of which nothing is there; not a defect.
     pub absent: Vec<String>,
-    /// Layers that a thin archive says it lacks, which is no defect. The target, or a
-    /// [`crate::Base`], must have them.
+    /// Layers that a thin archive says it lacks, which is no defect; in the order of
+    /// their digests. The target, or a [`crate::Base`], must have them.
     pub missing: Vec<Missing>,
     /// Layers that were not inflated, so that their diff IDs are unknown: their compression is not
     /// supported, their window exceeds the limit, or they inflate to more than a hundred times the
@@ -69,7 +71,23 @@ impl Findings {
 
     /// Does a thin archive say that it lacks this blob?
     fn lacks(&self, digest: &Digest) -> bool {
-        self.missing.iter().any(|one| one.digest == *digest)
+        let found = self.missing.binary_search_by_key(digest, |one| one.digest);
+        found.is_ok()
+    }
+
+    /// Notes a layer that a thin archive lacks, unless there are too many.
+    fn missing(&mut self, one: &Missing) -> bool {
+        match self
+            .missing
+            .binary_search_by_key(&one.digest, |one| one.digest)
+        {
+            Ok(_) => true,
+            Err(at) if self.missing.len() < MISSING => {
+                self.missing.insert(at, one.clone());
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     fn defect(&mut self, subject: &str, what: impl AsRef<str>) {

@@ -26,7 +26,7 @@ pub(super) struct Root {
     label: String,
     /// The entry of its manifest or index.
     pub row: Option<usize>,
-    /// What it says is missing.
+    /// What it says is missing, by digest.
     missing: Vec<Missing>,
 }
 
@@ -163,10 +163,11 @@ impl Walk<'_> {
                 Some(row) => self.child(&child, row, root, false, &label),
                 None => self.missing(&label, "its manifest", &child.descriptor),
             }
-            let missing = read_missing(&child.missing).unwrap_or_else(|error| {
+            let mut missing = read_missing(&child.missing).unwrap_or_else(|error| {
                 self.findings.defect("index.json", why(error));
                 Vec::new()
             });
+            missing.sort_unstable_by_key(|one| one.digest);
             self.roots.push(Root {
                 name: child.name,
                 label,
@@ -367,27 +368,25 @@ impl Walk<'_> {
 
     /// Does a thin archive say that it lacks this layer? Then it is no defect.
     fn is_left_out(&mut self, root: usize, layer: &Descriptor) -> bool {
-        let named = |one: &&Missing| one.digest == layer.digest && one.size == layer.size;
-        let Some(one) = self.roots[root].missing.iter().find(named) else {
+        let missing = &self.roots[root].missing;
+        let found = missing.binary_search_by_key(&layer.digest, |one| one.digest);
+        let Some(one) = found.ok().map(|at| &missing[at]) else {
             return false;
         };
-        if !self.findings.lacks(&layer.digest) {
-            self.findings.missing.push(one.clone());
-        }
-        true
+        one.size == layer.size && self.findings.missing(one)
     }
 
     /// Are the diff IDs that a thin archive gives those of the config?
     fn check_missing(&mut self, root: usize, outline: &Outline, ids: Option<&[Digest]>) {
         let Some(ids) = ids else { return };
         let root = &self.roots[root];
-        for one in &root.missing {
-            let mut pairs = outline.layers.iter().zip(ids);
-            let same = |layer: &Descriptor| layer.digest == one.digest;
-            if let Some((_, id)) = pairs.find(|(layer, _)| same(layer))
-                && one.diff_id.is_some_and(|given| given != *id)
-            {
-                let what = format!("names another diff ID for {} than its config", one.digest);
+        for (layer, id) in outline.layers.iter().zip(ids) {
+            let found = root
+                .missing
+                .binary_search_by_key(&layer.digest, |one| one.digest);
+            let given = found.ok().and_then(|at| root.missing[at].diff_id);
+            if given.is_some_and(|given| given != *id) {
+                let what = format!("names another diff ID for {} than its config", layer.digest);
                 self.findings.defect(&root.label, what);
             }
         }
