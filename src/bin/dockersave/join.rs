@@ -7,7 +7,7 @@ use super::output::TERMINAL;
 use super::place::Target;
 use super::progress::Progress;
 use super::pull::{Answer, make, open_stream};
-use super::{interrupted, lock, print_json, query, watch};
+use super::{answer, interrupted, lock, print_json, watch};
 use dockersave::{CancelToken, Client, Pull, check_file};
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -31,8 +31,8 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
     let mut stream = open_stream(&client, &target, low, &shown)?;
     let joined = Pull::join(&client, thin, &low.base).map_err(Error::from);
     let outcome = joined.and_then(|pull| {
-        let answer = Answer {
-            members: query::members(pull.plan().images()),
+        let told = Answer {
+            members: answer::members(pull.plan().images()),
             missing: None,
             json: low.json,
             mode,
@@ -41,7 +41,7 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
             .jobs(low.jobs.unwrap_or(6))
             .restart(low.restart)
             .observer(|event| lock(&shown).event(event));
-        let object = make(pull, &target, &mut stream, &shown, &answer)?;
+        let object = make(pull, &target, &mut stream, &shown, &told)?;
         object.map_or(Ok(()), |object| print_json(&(object + "\n")))
     });
     lock(&shown).end();

@@ -6,6 +6,7 @@
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
 mod complete;
 mod error;
 mod flags;

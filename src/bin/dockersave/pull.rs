@@ -7,7 +7,7 @@ use super::options::{self, Options};
 use super::output::{Stream, TERMINAL};
 use super::place::{Goal, Target, target};
 use super::progress::{Level, size};
-use super::{Shown, json, lock, print_json, print_path, query, tell_failure};
+use super::{Shown, answer, json, lock, print_json, print_path, tell_failure};
 use dockersave::{
     Base, Client, Image, Plan, PlanOptions, Policy, Pull, Reference, Report, Requirements,
     check_directory, check_file, image_names,
@@ -85,8 +85,8 @@ fn one(
     let plan = plan(client, options, goal, progress)?;
     let missing = options.base.as_ref();
     let answer = Answer {
-        members: query::members(plan.images()),
-        missing: missing.map(|_| query::missing(&plan.missing())),
+        members: answer::members(plan.images()),
+        missing: missing.map(|_| answer::missing(&plan.missing())),
         json: options.low.json,
         mode: options.progress,
     };
@@ -149,7 +149,7 @@ pub(super) fn make(
     }
     if answer.json {
         let sha256 = report.sha256.map(|digest| digest.hex());
-        let mut object = query::archive(&report.path, Some(report.size), &answer.members)
+        let mut object = answer::archive(&report.path, Some(report.size), &answer.members)
             .maybe("sha256", sha256.as_deref())
             .raw("unchanged", if report.unchanged { "true" } else { "false" })
             .number("downloaded", report.downloaded)

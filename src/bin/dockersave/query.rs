@@ -1,6 +1,7 @@
 //! Queries: the answer goes to standard output, as text or as one JSON value, whose members are in
 //! [`super::manual`].
 
+use super::answer::{archive, known, members, missing, texts};
 use super::error::Result;
 use super::flags::Query;
 use super::json::{Object, array, ascii, document_for_terminal, document_in_ascii};
@@ -9,11 +10,10 @@ use super::place::{Goal, Target};
 use super::progress::size;
 use super::{Shown, lock, print, print_bytes, print_json, pull};
 use dockersave::text::{printable, without_secrets};
-use dockersave::{Client, Image, Missing, Platform, Repository, Verified};
+use dockersave::{Client, Platform, Repository};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::path::Path;
 
 pub(super) fn answer(
     query: Query,
@@ -217,73 +217,6 @@ fn referrers(repository: &Repository<'_>, options: &Options) -> Result<()> {
     print_json(&(object.finish() + "\n"))
 }
 
-fn texts(pairs: &[(String, String)]) -> String {
-    let object = pairs.iter().fold(Object::new(), |object, (name, text)| {
-        object.text(name, text)
-    });
-    object.finish()
-}
-
-/// Signatures that count, as JSON.
-pub(super) fn signatures(list: &[Verified]) -> String {
-    let items = list.iter().map(|one| {
-        Object::new()
-            .text("key", &one.key)
-            .text("covers", &one.covers.to_string())
-            .text("form", one.form.name())
-            .text("predicateType", &one.predicate)
-            .maybe("identity", one.identity.as_deref())
-            .raw("claims", &texts(&one.claims))
-            .finish()
-    });
-    array(&items.collect::<Vec<_>>())
-}
-
-/// The images of an archive, as JSON.
-pub(super) fn members(images: &[Image]) -> String {
-    let items = images.iter().map(|image| {
-        let object = Object::new()
-            .text("reference", &image.reference().to_string())
-            .maybe("name", image.name().full_tag().as_deref())
-            .text("digest", &image.manifest().digest().to_string())
-            .maybe(
-                "platform",
-                image.platform().map(Platform::to_string).as_deref(),
-            );
-        match image.signatures() {
-            [] => object,
-            list => object.raw("signatures", &signatures(list)),
-        }
-        .finish()
-    });
-    array(&items.collect::<Vec<_>>())
-}
-
-/// The layers that a thin archive lacks, as JSON.
-pub(super) fn missing(layers: &[Missing]) -> String {
-    let items = layers.iter().map(|one| {
-        Object::new()
-            .text("digest", &one.digest.to_string())
-            .number("size", one.size)
-            .maybe("diffId", one.diff_id.map(|id| id.to_string()).as_deref())
-            .finish()
-    });
-    array(&items.collect::<Vec<_>>())
-}
-
-/// An existing or planned archive, and its size if known.
-pub(super) fn archive(path: &Path, bytes: Option<u64>, images: &str) -> Object {
-    Object::new()
-        .text("path", &path.to_string_lossy())
-        .raw("size", &known(bytes, "null"))
-        .raw("images", images)
-}
-
-/// A number of bytes, or null.
-fn known(bytes: Option<u64>, none: &str) -> String {
-    bytes.map_or(none.to_owned(), |bytes| bytes.to_string())
-}
-
 /// The plan of a pull, and how much of it is already here.
 fn dry_run(
     client: &Client,
@@ -295,7 +228,7 @@ fn dry_run(
         pull::check(options, goal)?;
     }
     let thin = pull::plan(client, options, goal, shown)?;
-    let (missing_layers, above) = (thin.missing(), thin.above());
+    let (left_out, above) = (thin.missing(), thin.above());
     // With --gunzip all layers are measured, also those that are left out.
     let full = match options.low.gunzip {
         true => Some(thin.whole()?),
@@ -342,7 +275,7 @@ fn dry_run(
             .raw("layers", &array(&layers));
         if options.base.is_some() {
             object = object
-                .raw("missing", &missing(&missing_layers))
+                .raw("missing", &missing(&left_out))
                 .number("above", above);
         }
         return Ok(Some(object.finish()));
@@ -362,7 +295,7 @@ fn dry_run(
         };
         let _ = writeln!(text, "{what}\t{}\t{}{rest}", entry.size(), entry.path());
     }
-    for one in &missing_layers {
+    for one in &left_out {
         let _ = writeln!(text, "left out\t{}\t{}", one.size, one.digest.path());
     }
     if preview.unchanged {

@@ -4,7 +4,7 @@ use super::error::{Error, Result, count};
 use super::flags::Low;
 use super::json::{Object, array, ascii};
 use super::progress::size;
-use super::{options, print, print_json, query};
+use super::{answer, options, print, print_json};
 use dockersave::text::printable;
 use dockersave::{
     Base, Findings, Missing, WINDOW, partial_path, verify_reader_signed, verify_signed,
@@ -124,14 +124,14 @@ fn object(findings: &Findings, needed: &[Missing], name: &str) -> String {
         .raw("defects", &array(&defects))
         .raw("unchecked", &texts(&findings.unchecked))
         .raw("absent", &texts(&findings.absent))
-        .raw("missing", &query::missing(&findings.missing))
+        .raw("missing", &answer::missing(&findings.missing))
         .number("needed", needed.len() as u64);
     let object = match findings.signatures.len() + findings.unsigned.len() {
         0 => object,
         _ => {
             let unsigned: Vec<String> = findings.unsigned.iter().map(ToString::to_string).collect();
             object
-                .raw("signatures", &query::signatures(&findings.signatures))
+                .raw("signatures", &answer::signatures(&findings.signatures))
                 .raw("unsigned", &texts(&unsigned))
         }
     };
