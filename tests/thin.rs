@@ -188,7 +188,7 @@ fn a_dry_run_says_what_is_left_out() {
     };
     let text = run(&[]);
     assert_eq!(text.matches("left out\t").count(), 2, "{text}");
-    assert_eq!(text.matches("download\t").count(), 1, "{text}");
+    assert_eq!(text.matches("download\t22").count(), 1, "{text}");
     assert!(text.contains("-from-"));
     let json = run(&["--json"]);
     let new = &releases.new;

@@ -59,10 +59,7 @@ pub(super) const STATUSES: &[(u8, &str)] = &[
         8,
         "--verify found no defect, but did not inflate some layers",
     ),
-    (
-        9,
-        "a thin archive needs layers that no --base has; it is sound otherwise",
-    ),
+    (9, "a thin archive needs layers that no --base has"),
 ];
 
 fn head(flag: &Flag) -> String {
