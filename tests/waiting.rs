@@ -186,7 +186,7 @@ fn a_pipe_without_a_reader_is_named() {
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());
     let run = Run::pull(&dir, &registry.name("r")).args(&["--timeout", "2", "-o", "pipe"]);
-    let outcome = run.fails(7, "nobody reads from it");
+    let outcome = run.fails(7, "nothing is reading from it");
     assert!(
         outcome.stderr.contains("waiting for a reader of pipe"),
         "{}",

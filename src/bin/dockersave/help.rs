@@ -22,10 +22,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "ghcr.io/owner/app:1.2 -o app.tar",
         "choose the archive's path",
     ),
-    (
-        "ghcr.io/o/app:1 --as lan:5000/app:1",
-        "another name in the archive",
-    ),
+    ("ghcr.io/o/app:1 --as lan:5000/app:1", "another name"),
     ("--arch arm64 alpine:3.20", "for another machine"),
     ("debian alpine", "two archives"),
     ("debian alpine -o both.tar", "each layer once"),

@@ -252,6 +252,7 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
         json: low.json,
         verbose: low.verbose,
         progress: low.progress,
+        again: low.again.clone(),
         ..Low::default()
     };
     if *low != taken {
@@ -279,6 +280,7 @@ pub(super) fn check_join(low: &Low, thin: &Path) -> Result<Target> {
         json: low.json,
         verbose: low.verbose,
         progress: low.progress,
+        again: low.again.clone(),
         ..Low::default()
     };
     if *low != taken {
