@@ -2,7 +2,7 @@
 //!
 //! A [`Digest`] is always well formed: it can be used in a URL and in a path of an archive.
 
-use crate::error::{Error, Result, printable};
+use crate::text::printable;
 use sha2::Digest as _;
 use std::fmt;
 use std::str::FromStr;
@@ -88,11 +88,29 @@ impl Digest {
     }
 }
 
-impl FromStr for Digest {
-    type Err = Error;
+/// Text that is no digest which is supported here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidDigest {
+    pub(crate) text: String,
+    pub(crate) why: String,
+}
 
-    fn from_str(text: &str) -> Result<Self> {
-        let wrong = |why: String| Error::malformed(format!("digest {}", printable(text, 150)), why);
+impl fmt::Display for InvalidDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "digest {}: {}", self.text, self.why)
+    }
+}
+
+impl std::error::Error for InvalidDigest {}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let wrong = |why: String| InvalidDigest {
+            text: printable(text, 150),
+            why,
+        };
         let Some((name, hex)) = text.split_once(':') else {
             return Err(wrong("has no algorithm, such as sha256:".into()));
         };

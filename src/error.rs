@@ -4,8 +4,9 @@
 //! [`UntrustedText`] or passes [`printable`], and every message passes [`line()`] as a whole, so
 //! that no server writes control characters to a terminal.
 
+use crate::digest::{Digest, InvalidDigest};
 use crate::hint::Hint;
-use crate::secret::{LONG, is_hidden, redact, redact_all};
+pub(crate) use crate::text::{UntrustedText, line, printable};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,9 @@ pub enum Error {
     Mismatch {
         /// The document or blob.
         blob: String,
-        /// What its descriptor says.
+        /// The digest that it should have had.
+        digest: Box<Digest>,
+        /// What its descriptor says: the digest or the size that was missed.
         expected: String,
         /// What was found.
         found: String,
@@ -221,6 +224,12 @@ impl Error {
     }
 }
 
+impl From<InvalidDigest> for Error {
+    fn from(error: InvalidDigest) -> Self {
+        Self::malformed(format!("digest {}", error.text), error.why)
+    }
+}
+
 /// Always a single printable line without secrets, whatever parts come from outside.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -277,6 +286,7 @@ impl fmt::Display for Message<'_> {
                 blob,
                 expected,
                 found,
+                ..
             } => write!(
                 f,
                 "{blob}: content mismatch: expected {expected}, got {found}; discarded"
@@ -382,96 +392,14 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Untrusted text: from a registry, a proxy, a helper, an archive or a document.
-///
-/// It can be compared and measured as it is, but its `Display` goes through [`printable`], so it
-/// cannot move the cursor, fake lines or hide characters. JSON escapes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct UntrustedText(pub(crate) String);
-
-impl fmt::Display for UntrustedText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&printable(&self.0, 200))
-    }
-}
-
-/// Text from a registry or an archive, fit for a terminal: secrets are left out, control, invisible and
-/// direction-changing characters become `?`, white space becomes single blanks, and what exceeds
-/// `limit` characters is cut off.
-pub fn printable(text: &str, limit: usize) -> String {
-    // Before cutting: half a secret is still a secret.
-    let text = redact_all(text);
-    let mut out = String::with_capacity(text.len().min(limit + 3));
-    let mut count = 0;
-    let mut blank = true;
-    for c in text.chars() {
-        if count == limit {
-            out.push_str("...");
-            break;
-        }
-        if c.is_whitespace() {
-            if !blank {
-                out.push(' ');
-                count += 1;
-            }
-            blank = true;
-            continue;
-        }
-        blank = false;
-        count += 1;
-        out.push(visible(c));
-    }
-    out.truncate(out.trim_end().len());
-    out
-}
-
-/// One line that is about to be shown, whatever it was put together from: control and hidden
-/// characters become `?`, secrets and the users of addresses `***`.
-pub fn line(text: &str) -> String {
-    let one = |c: char| if c.is_whitespace() { ' ' } else { visible(c) };
-    redact(text, LONG).chars().map(one).collect()
-}
-
-/// The same for several lines, whose ends and tabs stay.
-pub fn lines(text: &str) -> String {
-    let one = |c: char| match c {
-        '\n' | '\t' => c,
-        c if c.is_whitespace() => ' ',
-        c => visible(c),
-    };
-    redact(text, LONG).chars().map(one).collect()
-}
-
-fn visible(c: char) -> char {
-    if is_hidden(c) { '?' } else { c }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn foreign_text_cannot_move_the_cursor() {
-        assert_eq!(
-            printable("a\x1b[2Jb\r\nc\u{9b}d\u{202e}e", 80),
-            "a?[2Jb c?d?e"
-        );
-        assert_eq!(
-            printable("a\u{2028}b\u{e0041}c\u{7f}d\u{ad}e\u{fe0f}", 80),
-            "a b?c?d?e?"
-        );
-        assert_eq!(line("a\nb\u{2029}c\x1b  d"), "a b c?  d");
-        assert_eq!(lines("a\tb\nc\r\x07"), "a\tb\nc ?");
-        let text = UntrustedText("x\x1b[0m".into());
-        assert_eq!(format!("{text}"), "x?[0m");
+    fn failures_say_what_to_do() {
         let error = Error::unsupported("x\u{202e}\ny");
         assert_eq!(error.to_string(), "x? y");
-        assert_eq!(printable("abcdef", 3), "abc...");
-        assert_eq!(printable("  a \n\t b  ", 80), "a b");
-    }
-
-    #[test]
-    fn failures_say_what_to_do() {
         let full = Error::output(
             Path::new("x.tar"),
             "writing",

@@ -4,7 +4,12 @@
 //! is requested; layers arrive in parallel at their final place; interrupted downloads resume; and
 //! a file under its final name is complete, with every size and digest checked.
 //!
-//! The program `dockersave`, which the default feature `cli` builds, uses nothing but this interface.
+//! The library blocks: a call returns when it is done, and a pull brings its own threads. It runs on
+//! Linux, 32 and 64 bits. The default feature `cli` builds the program `dockersave`, which uses
+//! nothing but this interface; `default-features = false` leaves out what only that needs.
+//!
+//! The version is the program's. Names and signatures here may still change in a minor version, and
+//! the changelog then says so.
 //!
 //! ```
 //! use dockersave::{Client, Plan, PlanOptions, Pull, Reference};
@@ -32,7 +37,7 @@
 //! # });
 //! # let directory = std::env::temp_dir().join(format!("dockersave-doc-{}", std::process::id()));
 //! # std::fs::create_dir_all(&directory).unwrap();
-//! # let path = directory.join("debian.tar");
+//! # let path = &directory.join("debian.tar");
 //! # /*
 //! let debian = "debian:12";
 //! let path = "debian.tar";
@@ -47,7 +52,7 @@
 //! println!("{} bytes in {} entries", plan.size(), plan.entries().len());
 //! let report = Pull::new(&client, plan)
 //!     .observer(|event| eprintln!("{event}"))
-//!     .to_file(path.as_ref())?;
+//!     .to_file(path)?;
 //! println!("{} bytes downloaded", report.downloaded);
 //! # assert_eq!(std::fs::metadata(&report.path).unwrap().len(), report.size);
 //! # std::fs::remove_dir_all(&directory).unwrap();
@@ -66,6 +71,8 @@
 //! |---|---|
 //! | pull to a file, a directory, a stream | [`Pull::to_file`], [`Pull::to_directory`], [`Pull::to_writer`] |
 //! | resume a pull | make the same pull to the same path again |
+//! | cancel a pull or a request | [`CancelToken`], [`Pull::cancelled_by`], [`Client::cancelled_by`] |
+//! | know before what a pull takes | [`Pull::preview_file`], [`check_file`] |
 //! | follow its progress | [`Pull::observer`], [`Event`] |
 //! | put several images into one archive | [`Plan::new`] with all of them |
 //! | choose a platform, or take all | [`Repository::image`], [`Repository::all_platforms`] |
@@ -74,8 +81,10 @@
 //! | list tags or platforms | [`Repository::tags`], [`Repository::platforms`] |
 //! | get a digest or a manifest | [`Repository::digest`], [`Repository::manifest`] |
 //! | give credentials, certificates, mirrors | [`ClientBuilder`] |
+//! | keep out the environment and other tools' files | [`Client::bare`] |
 //! | check an archive | [`verify()`], [`verify_reader`] |
-//! | decide by what went wrong | match on [`Error`] |
+//! | decide by what went wrong, say what may help | match on [`Error`], [`Error::hint`] |
+//! | show text from a registry on a terminal | [`text`] |
 
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -102,11 +111,12 @@ mod reference;
 mod registry;
 mod secret;
 mod signature;
+pub mod text;
 mod time;
 
 pub use crate::archive::plan::{Entry, Format, Plan, PlanOptions};
-pub use crate::archive::sink::directory::check_target as check_directory;
-pub use crate::archive::sink::file::{check_target as check_file, partial_path};
+pub use crate::archive::sink::directory::check_directory;
+pub use crate::archive::sink::file::{check_file, partial_path};
 pub use crate::cancel::CancelToken;
 pub use archive::base::Base;
 pub use archive::defect::Defect;
@@ -115,7 +125,7 @@ pub use archive::verify::{
     Findings, WINDOW, verify, verify_reader, verify_reader_signed, verify_reader_within,
     verify_signed, verify_within,
 };
-pub use digest::{Algorithm, Digest};
+pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::{Error, Result};
 pub use hint::Hint;
 pub use image::Image;
@@ -128,12 +138,3 @@ pub use registry::{
     Warning, same_registry,
 };
 pub use signature::{Form, Policy, PublicKey, Verified};
-
-/// Text for people: printable, whoever wrote it, and without the secrets of this process.
-///
-/// Every password and token that a [`Client`] was given, found or received is known here. What an
-/// [`Error`] or an [`Event`] displays has passed through these functions already.
-pub mod text {
-    pub use crate::error::{line, lines, printable};
-    pub use crate::secret::{is_hidden, redact_known as without_secrets};
-}

@@ -5,7 +5,7 @@
 //! to.
 
 use crate::budget::Lease;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, Digest, InvalidDigest};
 use crate::error::{Error, Result, count, printable};
 use crate::json::{self, Loose, LooseTexts, Number, Text, keys};
 use crate::platform::Platform;
@@ -125,6 +125,7 @@ impl Document {
         {
             return Err(Error::Mismatch {
                 blob: what.to_owned(),
+                digest: Box::new(*expected),
                 expected: expected.to_string(),
                 found: digest.to_string(),
             });
@@ -468,7 +469,7 @@ pub(crate) fn descriptor(wire: WireDescriptor, what: &str, which: &str) -> Resul
         .digest
         .0
         .parse()
-        .map_err(|error: Error| wrong(error.to_string()))?;
+        .map_err(|error: InvalidDigest| wrong(error.to_string()))?;
     let size = match wire.size {
         Number::Is(size) if i64::try_from(size).is_ok() => size,
         Number::Missing => return Err(wrong("has no size".into())),
@@ -529,7 +530,7 @@ impl Config {
             platform: named
                 .then(|| Platform::new(&wire.os.0, &wire.architecture.0, &wire.variant.0)),
             diff_ids: diff_ids
-                .collect::<Result<_>>()
+                .collect::<std::result::Result<_, InvalidDigest>>()
                 .map_err(|error| Error::malformed(what, format!("diff ID: {error}")))?,
         })
     }

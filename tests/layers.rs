@@ -10,16 +10,17 @@ const LIBRARY: &str = "src";
 const PROGRAM: &str = "src/bin/dockersave";
 
 /// Values: each may import those before it.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 18] = [
     "cancel",
     "counter",
     "time",
     "files",
     "secret",
     "hint",
+    "text",
+    "digest",
     "error",
     "budget",
-    "digest",
     "platform",
     "json",
     "reference",

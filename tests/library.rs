@@ -1,7 +1,12 @@
 //! The library as another program uses it.
 
-use crate::registry::Registry;
+#[path = "examples/inspect.rs"]
+mod inspect;
+#[path = "examples/pull.rs"]
+mod pull;
+
 use crate::registry::image::{Blob, Image};
+use crate::registry::{Registry, Reply};
 use crate::util::Dir;
 use dockersave::{CancelToken, Client, Error, Event, Hint, Plan, PlanOptions, Pull, Reference};
 use std::time::Duration;
@@ -122,4 +127,97 @@ fn failures_can_be_told_apart() {
         "Debian".parse::<Reference>(),
         Err(Error::Usage { .. })
     ));
+}
+
+#[test]
+fn the_examples_do_what_they_say() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::small(1);
+    image.push(&registry, "r", "latest");
+    let (name, path) = (registry.name("r"), dir.join("x.tar"));
+    let insecure = || Client::builder().insecure(true);
+    let size = pull::pull(insecure(), &name, &path, &CancelToken::new()).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), size);
+    let token = CancelToken::new();
+    token.cancel();
+    let outcome = pull::pull(insecure(), &name, &path, &token);
+    assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+    let lines = inspect::inspect(Client::bare().insecure(true), &name).unwrap();
+    let bytes: u64 = image.layers.iter().map(|layer| layer.content.len()).sum();
+    assert_eq!(lines, [format!("linux/amd64: {bytes} bytes")]);
+}
+
+#[test]
+fn what_is_public_can_be_sent_and_shown() {
+    fn sent<T: Send + std::fmt::Debug>() {}
+    fn shared<T: Send + Sync + std::fmt::Debug>() {}
+    sent::<Pull<'static>>();
+    shared::<Client>();
+    shared::<CancelToken>();
+    shared::<Plan>();
+    shared::<Error>();
+    shared::<Event>();
+    let builder = Client::builder().credentials("me", "correct-horse", "a test");
+    let mut shown = format!("{builder:?}");
+    shown += &format!("{:?}", builder.build().unwrap());
+    assert!(!shown.contains("correct-horse"), "{shown}");
+}
+
+#[test]
+fn a_mismatch_names_the_digest_as_a_value() {
+    let registry = Registry::start();
+    Image::small(1).push(&registry, "r", "latest");
+    let wrong = dockersave::Digest::of(dockersave::Algorithm::Sha256, b"other");
+    let name: Reference = registry.name(&format!("r@{wrong}")).parse().unwrap();
+    registry.route(|seen| {
+        seen.target
+            .contains("/manifests/")
+            .then(|| Reply::new(200, "{}"))
+    });
+    let client = Client::builder().insecure(true).retries(0).build().unwrap();
+    let error = client.repository(&name).unwrap().manifest().unwrap_err();
+    assert!(
+        matches!(&error, Error::Mismatch { digest, .. } if **digest == wrong),
+        "{error}"
+    );
+    assert!("sha256:x".parse::<dockersave::Digest>().is_err());
+}
+
+/// Run by the next test, with an environment of its own.
+#[test]
+#[ignore = "only with an environment of its own"]
+fn a_bare_client_in_a_strange_environment() {
+    let name: Reference = std::env::var("BARE_TEST_NAME").unwrap().parse().unwrap();
+    // No address of a proxy.
+    assert!(Client::builder().build().is_err());
+    let client = Client::bare().insecure(true).retries(0).build().unwrap();
+    let outcome = client.repository(&name).unwrap().manifest();
+    assert!(matches!(outcome, Err(Error::Refused { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_bare_client_knows_no_environment() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    Image::small(1).push(&registry, "r", "latest");
+    registry.route(|seen| {
+        let known = seen.header("authorization") == Some("Basic bWU6aHVudGVyMg==");
+        (!known).then(|| Reply::unauthorized("Basic realm=x"))
+    });
+    let test = "library::a_bare_client_in_a_strange_environment";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", test])
+        .env("BARE_TEST_NAME", registry.name("r"))
+        .env("HTTPS_PROXY", "ftp://127.0.0.1:1")
+        .env("DOCKERSAVE_USER", "me")
+        .env("DOCKERSAVE_PASSWORD", "hunter2")
+        .env("HOME", dir.path())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && shown.contains("1 passed"),
+        "{shown}"
+    );
+    let seen = registry.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|one| one.header("authorization").is_none()));
 }

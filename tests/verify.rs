@@ -91,7 +91,7 @@ fn is_sound(bytes: &[u8], images: usize) {
     assert_eq!(defects(bytes), [""; 0]);
     let dir = Dir::new();
     let path = dir.write("x.tar", bytes);
-    let findings = verify(path.as_ref()).unwrap();
+    let findings = verify(path).unwrap();
     assert!(findings.is_sound(), "{findings:?}");
     assert_eq!(findings.images, images);
 }
@@ -101,7 +101,7 @@ fn is_sound(bytes: &[u8], images: usize) {
 fn is_told(bytes: &[u8], words: &str) {
     let dir = Dir::new();
     let path = dir.write("x.tar", bytes);
-    let from_file = match verify(path.as_ref()) {
+    let from_file = match verify(path) {
         Err(error) => vec![error.to_string()],
         Ok(findings) => findings.defects.iter().map(ToString::to_string).collect(),
     };

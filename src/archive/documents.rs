@@ -2,7 +2,7 @@
 //! with inflated layers. Pure text; [`super::plan`] decides where it goes.
 
 use super::thin::{MISSING, Missing, Thin, WHOLE, missing_text};
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, Digest, InvalidDigest};
 use crate::error::{Error, Result};
 use crate::image::{Companions, Image};
 use crate::json::{Loose, Text, keys::Keys, quoted};
@@ -128,7 +128,8 @@ struct WireKept {
 pub(super) fn kept(index: &[u8]) -> Result<Vec<Digest>> {
     let wire: WireIndex = crate::json::parse(index, "index.json")?;
     let list = wire.annotations.0.map(|own| own.kept.0).unwrap_or_default();
-    list.split_ascii_whitespace().map(str::parse).collect()
+    let digests = list.split_ascii_whitespace().map(str::parse);
+    Ok(digests.collect::<std::result::Result<_, InvalidDigest>>()?)
 }
 
 /// The annotations of an image that lacks layers, each behind a comma; empty for one that has them all.

@@ -142,7 +142,7 @@ impl Known {
                 ));
             }
             let ids = found.iter().map(|id| id.0.parse());
-            let ids = ids.collect::<Result<Vec<Digest>>>();
+            let ids = ids.collect::<std::result::Result<Vec<Digest>, _>>();
             self.stacks
                 .push(ids.map_err(|_| unknown(name, "names layers otherwise than by digests"))?);
         }

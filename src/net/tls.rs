@@ -37,6 +37,8 @@ pub(crate) struct TrustOptions {
     pub skip_verify: bool,
     /// The time to check certificates against.
     pub clock: Clock,
+    /// Neither the environment nor directories of other tools are looked at.
+    pub bare: bool,
 }
 
 /// Where Docker and containers tools keep per-registry certificates, below /etc and the user's
@@ -53,6 +55,9 @@ impl TrustOptions {
     /// Adds the registry's own `*.crt` as roots and a pair of `X.cert` and `X.key` as client
     /// certificate, if they exist and no option overrides them.
     pub fn with_directories(mut self, origin: &Origin) -> Result<Self> {
+        if self.bare {
+            return Ok(self);
+        }
         let variable = |name: &str| {
             std::env::var_os(name)
                 .filter(|value| !value.is_empty())
@@ -137,6 +142,7 @@ pub(crate) struct Trust {
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     skip_verify: bool,
     clock: Clock,
+    bare: bool,
     config: OnceLock<std::result::Result<Arc<ClientConfig>, String>>,
 }
 
@@ -173,6 +179,7 @@ impl Trust {
             identity,
             skip_verify: options.skip_verify,
             clock: options.clock,
+            bare: options.bare,
             config: OnceLock::new(),
         })
     }
@@ -199,7 +206,11 @@ impl Trust {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         };
         // Entries that webpki cannot use are skipped.
-        roots.add_parsable_certificates(self.own.iter().cloned().chain(from_environment()));
+        let environment = match self.bare {
+            true => Vec::new(),
+            false => from_environment(),
+        };
+        roots.add_parsable_certificates(self.own.iter().cloned().chain(environment));
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()

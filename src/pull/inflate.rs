@@ -81,6 +81,7 @@ fn ends_as(hasher: &Hasher, digest: Digest, name: impl FnOnce() -> String) -> io
     }
     Err(io::Error::other(Error::Mismatch {
         blob: name(),
+        digest: Box::new(digest),
         expected: digest.to_string(),
         found: found.to_string(),
     }))
@@ -219,6 +220,7 @@ fn check(plan: &Plan, blob: usize, found: Digest) -> Result<()> {
             if layer.digest == digest && *diff_id != found {
                 return Err(Error::Mismatch {
                     blob: format!("inflated layer {digest} of {}", image.reference().name()),
+                    digest: Box::new(*diff_id),
                     expected: format!("diff ID {diff_id}"),
                     found: found.to_string(),
                 });

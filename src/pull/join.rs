@@ -22,7 +22,8 @@ impl<'c> Pull<'c> {
     /// [`Error::Input`] and [`Error::Malformed`] for what cannot be read, [`Error::Mismatch`] for a
     /// full archive that is not the one the thin archive names, [`Error::Thin`] where a layer is in
     /// neither.
-    pub fn join(client: &Client, thin: &Path, bases: &[PathBuf]) -> Result<Self> {
+    pub fn join(client: &Client, thin: impl AsRef<Path>, bases: &[PathBuf]) -> Result<Self> {
+        let thin = thin.as_ref();
         let existing = Existing::open(thin)?;
         let name = thin.display().to_string();
         let documents = OfThin {
@@ -34,6 +35,7 @@ impl<'c> Pull<'c> {
         if let Some(whole) = rebuilt.whole.filter(|whole| *whole != plan.identity()) {
             return Err(Error::Mismatch {
                 blob: format!("the full archive of {name}"),
+                digest: Box::new(whole.digest),
                 expected: format!("{} bytes, plan {}", whole.size, whole.digest),
                 found: format!("{} bytes, plan {}", plan.size(), plan.identity().digest),
             });
@@ -71,6 +73,7 @@ impl<'c> Pull<'c> {
 pub(super) fn unavailable(archive: &str, plan: &Plan, blob: usize) -> Error {
     Error::Mismatch {
         blob: format!("a layer that {archive} needs"),
+        digest: Box::new(plan.blobs()[blob].descriptor.digest),
         expected: plan.blobs()[blob].descriptor.digest.to_string(),
         found: "other bytes under its name".to_owned(),
     }

@@ -26,7 +26,7 @@ mod worker;
 
 pub use event::{Event, LayerProgress};
 pub use preview::{BlobPreview, Preview};
-pub use reuse::names as image_names;
+pub use reuse::image_names;
 
 use crate::archive::plan::Plan;
 use crate::cancel::CancelToken;
@@ -34,6 +34,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::registry::Client;
 use inflate::Inflate;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 type Observer<'c> = Box<dyn FnMut(&Event) + Send + 'c>;
@@ -57,6 +58,15 @@ pub struct Pull<'c> {
     /// The thin archive that is joined with its base: nothing is downloaded then.
     joined: Option<String>,
     observer: Option<Observer<'c>>,
+}
+
+impl fmt::Debug for Pull<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pull")
+            .field("client", &self.client)
+            .field("jobs", &self.jobs)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The result of a finished pull.
@@ -138,8 +148,8 @@ impl<'c> Pull<'c> {
     }
 
     /// Leaves the archive's entries as files in a directory, too.
-    pub fn directory(mut self, path: &Path) -> Self {
-        self.beside = Some(path.to_owned());
+    pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
+        self.beside = Some(path.as_ref().to_owned());
         self
     }
 
@@ -147,8 +157,8 @@ impl<'c> Pull<'c> {
     /// be called repeatedly.
     ///
     /// A file or directory that is about to be replaced is always reused.
-    pub fn reuse(mut self, path: &Path) -> Self {
-        self.reuse.push(path.to_owned());
+    pub fn reuse(mut self, path: impl AsRef<Path>) -> Self {
+        self.reuse.push(path.as_ref().to_owned());
         self
     }
 
@@ -193,8 +203,8 @@ impl<'c> Pull<'c> {
     /// [`crate::Error::Refused`] for the registry, [`crate::Error::Mismatch`] for wrong content,
     /// [`crate::Error::Input`] for an archive to be reused that cannot be,
     /// [`crate::Error::Cancelled`] where a token ended it.
-    pub fn to_file(self, path: &Path) -> Result<Report> {
-        to_file::to_file(self.prepared()?, path)
+    pub fn to_file(self, path: impl AsRef<Path>) -> Result<Report> {
+        to_file::to_file(self.prepared()?, path.as_ref())
     }
 
     /// Makes a directory: an OCI layout, with `manifest.json` unless the plan omits it. It grows in
@@ -204,8 +214,8 @@ impl<'c> Pull<'c> {
     /// # Errors
     ///
     /// As [`Pull::to_file`].
-    pub fn to_directory(self, path: &Path) -> Result<Report> {
-        to_file::to_directory(self.prepared()?, path)
+    pub fn to_directory(self, path: impl AsRef<Path>) -> Result<Report> {
+        to_file::to_directory(self.prepared()?, path.as_ref())
     }
 
     /// Writes the archive in order, the same bytes as in the file. Nothing can be resumed: each

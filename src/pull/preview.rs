@@ -60,7 +60,8 @@ impl Pull<'_> {
     /// # Errors
     ///
     /// [`crate::Error::Input`] for an archive that cannot be reused.
-    pub fn preview_file(&mut self, path: &Path) -> Result<Preview> {
+    pub fn preview_file(&mut self, path: impl AsRef<Path>) -> Result<Preview> {
+        let path = path.as_ref();
         let place = resolve(path).unwrap_or_else(|_| path.to_owned());
         let unchanged = self.unchanged_file(&place, path)?.is_some();
         self.preview(Some(path), Some(path), unchanged)
@@ -71,7 +72,8 @@ impl Pull<'_> {
     /// # Errors
     ///
     /// As [`Pull::preview_file`].
-    pub fn preview_directory(&mut self, path: &Path) -> Result<Preview> {
+    pub fn preview_directory(&mut self, path: impl AsRef<Path>) -> Result<Preview> {
+        let path = path.as_ref();
         let unchanged = self.unchanged_directory(path)?.is_some();
         match self.inflate {
             Some(_) => self.preview(Some(&with_suffix(path, ".tar")), Some(path), unchanged),

@@ -31,8 +31,8 @@ pub(super) fn open(
 
 /// The names of the images in an archive or a directory, as far as they can be read: references as
 /// written in the archive, none if there is no archive.
-pub fn names(path: &Path) -> Vec<String> {
-    Existing::open(path).map_or_else(|_| Vec::new(), |existing| existing.image_names())
+pub fn image_names(path: impl AsRef<Path>) -> Vec<String> {
+    Existing::open(path.as_ref()).map_or_else(|_| Vec::new(), |existing| existing.image_names())
 }
 
 /// For each named archive that cannot be reused at all, a line that says why.

@@ -264,6 +264,7 @@ impl<'t> Target<'t> {
         if found != descriptor.digest {
             return Err(Error::Mismatch {
                 blob: "a layer, inflated,".into(),
+                digest: Box::new(descriptor.digest),
                 expected: descriptor.digest.to_string(),
                 found: found.to_string(),
             });

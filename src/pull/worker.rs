@@ -369,6 +369,7 @@ impl<'p> Worker<'p> {
                     descriptor.digest,
                     shared.reference(blob).name()
                 ),
+                digest: Box::new(descriptor.digest),
                 expected: descriptor.digest.to_string(),
                 found: found.to_string(),
             };

@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 type Log = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -83,35 +83,36 @@ impl ClientBuilder {
     /// (`DOCKERSAVE_USER` and `DOCKERSAVE_PASSWORD`, for the registry that `DOCKERSAVE_REGISTRY`
     /// names or the first one, `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`) and in the files of
     /// Docker and containers tools, with their helpers.
-    pub fn authfile(mut self, path: &Path) -> Self {
-        self.credentials.file = Some(path.to_owned());
+    pub fn authfile(mut self, path: impl AsRef<Path>) -> Self {
+        self.credentials.file = Some(path.as_ref().to_owned());
         self
     }
 
     /// Trusts the certificates of a PEM file besides the built-in roots. May be called repeatedly.
-    pub fn trust_file(mut self, path: &Path) -> Self {
-        self.trust.roots.push(path.to_owned());
+    pub fn add_root_certificates(mut self, path: impl AsRef<Path>) -> Self {
+        self.trust.roots.push(path.as_ref().to_owned());
         self
     }
 
     /// Sets a client certificate chain and its key, both PEM files.
-    pub fn identity(mut self, chain: &Path, key: &Path) -> Self {
-        self.trust.identity = Some((chain.to_owned(), key.to_owned()));
+    pub fn identity(mut self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        self.trust.identity = Some((chain.as_ref().to_owned(), key.as_ref().to_owned()));
         self
     }
 
     /// Disables certificate checks. Content is still checked against its digest, but anyone can
     /// then answer what a tag means.
-    pub fn skip_verify(mut self, skip: bool) -> Self {
+    pub fn danger_accept_invalid_certs(mut self, skip: bool) -> Self {
         self.trust.skip_verify = skip;
         self
     }
 
-    /// Checks certificates against this time, in seconds since 1970, instead of the system clock.
+    /// Checks certificates against this time instead of the system clock.
     ///
     /// Without it, a clock before the date of this program's source counts as that date.
-    pub fn time(mut self, seconds: u64) -> Self {
-        self.trust.clock.given = Some(seconds);
+    pub fn verification_time(mut self, time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH);
+        self.trust.clock.given = Some(since.map_or(0, |since| since.as_secs()));
         self
     }
 
@@ -168,7 +169,11 @@ impl ClientBuilder {
     ///
     /// [`Error::Input`] for an unusable file, [`Error::Usage`] for an invalid proxy variable.
     pub fn build(self) -> Result<Client> {
-        let proxies = Proxies::from_environment(&|name| std::env::var(name).ok())?;
+        let bare = self.trust.bare;
+        let proxies = Proxies::from_environment(&|name| match bare {
+            true => None,
+            false => std::env::var(name).ok(),
+        })?;
         // The files named in options are read now, so that errors appear at once.
         Trust::new(&self.trust)?;
         let insecure = Insecure {
@@ -242,12 +247,33 @@ impl Insecure {
     }
 }
 
+/// Without credentials.
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("insecure", &self.insecure)
+            .field("retries", &self.retries)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without credentials and tokens.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("retries", &self.shared.retries)
+            .field("is_cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Something that the user of a client should know, although it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
     /// The system's clock says an earlier time than that of this library's own source; certificates
-    /// are judged by the latter. See [`ClientBuilder::time`].
+    /// are judged by the latter. See [`ClientBuilder::verification_time`].
     ClockBehind,
 }
 
@@ -290,7 +316,8 @@ struct Shared {
 }
 
 impl Client {
-    /// A builder with the default options.
+    /// A builder with the default options: proxies, credentials and certificates are found as Docker
+    /// and the containers tools find them. [`Client::bare`] does without.
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             insecure: false,
@@ -305,6 +332,17 @@ impl Client {
             log: None,
             notice: None,
         }
+    }
+
+    /// Begins with a client that knows nothing but its options: no variable of the environment
+    /// (proxies, credentials, certificates), no file of Docker's or containers' tools, no credential
+    /// helper. What options name is used all the same; helpers that an [`ClientBuilder::authfile`]
+    /// names are not run.
+    pub fn bare() -> ClientBuilder {
+        let mut builder = Self::builder();
+        builder.trust.bare = true;
+        builder.credentials.bare = true;
+        builder
     }
 
     /// What the user of this client should know before it is used.

@@ -39,6 +39,7 @@ use crate::reference::Reference;
 use content_encoding::Coding;
 use mirror::Mirror;
 use request::Exchange;
+use std::fmt;
 
 /// A cheap handle on one repository.
 pub struct Repository<'a> {
@@ -69,6 +70,14 @@ struct Ask<'r> {
 }
 
 const MANIFEST_TYPES: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+
+impl fmt::Debug for Repository<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("reference", &self.reference)
+            .finish_non_exhaustive()
+    }
+}
 
 impl<'a> Repository<'a> {
     pub(crate) fn new(client: &'a Client, reference: &Reference) -> Result<Self> {
@@ -226,6 +235,7 @@ impl<'a> Repository<'a> {
         if found != descriptor.size {
             return Err(Error::Mismatch {
                 blob: what,
+                digest: Box::new(descriptor.digest),
                 expected: format!("{} bytes", descriptor.size),
                 found: format!("{found} bytes"),
             });
@@ -396,6 +406,7 @@ impl<'a> Repository<'a> {
             if !again {
                 return Err(coding.error(what).unwrap_or_else(|| Error::Mismatch {
                     blob: what.to_owned(),
+                    digest: Box::new(descriptor.digest),
                     expected: format!("{} ({} bytes)", descriptor.digest, descriptor.size),
                     found: format!(
                         "{} ({} bytes){}",

@@ -167,6 +167,7 @@ impl Repository<'_> {
             match expected {
                 Some(digest) if !digest.matches(&bytes) => Err(Error::Mismatch {
                     blob: what.to_owned(),
+                    digest: Box::new(*digest),
                     expected: digest.to_string(),
                     found: Digest::of(digest.algorithm(), &bytes).to_string(),
                 }

@@ -416,7 +416,11 @@ pub(crate) fn write_blobs(
 /// # Errors
 ///
 /// [`Error::Output`] with the reason if it cannot.
-pub fn check_target(target: &Path) -> Result<()> {
+pub fn check_directory(target: impl AsRef<Path>) -> Result<()> {
+    check_target(target.as_ref())
+}
+
+pub(crate) fn check_target(target: &Path) -> Result<()> {
     super::file::check_folder(target)?;
     let names = Names::of(target)?;
     let check = |name: &Path, trust| -> io::Result<()> {

@@ -46,7 +46,8 @@ pub(crate) struct Lender {
 /// The path where [`crate::Pull::to_file`] keeps an archive until it is finished: `PATH.partial`,
 /// beside a link's target. A directory also grows under such a name, and with
 /// [`crate::Pull::inflate`] under that of `PATH.tar`.
-pub fn partial_path(target: &Path) -> PathBuf {
+pub fn partial_path(target: impl AsRef<Path>) -> PathBuf {
+    let target = target.as_ref();
     let place = resolve(target);
     with_suffix(place.as_deref().unwrap_or(target), ".partial")
 }
@@ -57,7 +58,11 @@ pub fn partial_path(target: &Path) -> PathBuf {
 /// # Errors
 ///
 /// [`Error::Output`] with the reason if it cannot.
-pub fn check_target(target: &Path) -> Result<()> {
+pub fn check_file(target: impl AsRef<Path>) -> Result<()> {
+    check_target(target.as_ref())
+}
+
+pub(crate) fn check_target(target: &Path) -> Result<()> {
     let failed = |error: io::Error| Error::output(target, "writing", error);
     let place = resolve(target).map_err(failed)?;
     let about = place.metadata().ok();

@@ -139,8 +139,8 @@ impl Findings {
 /// [`Error::Input`] if it cannot be read, [`Error::Malformed`] if it is not an archive at all,
 /// [`Error::Unsupported`] if it is compressed with anything but gzip or zstd, or has too many
 /// entries. Defects of an archive are findings, not errors.
-pub fn verify(path: &Path) -> Result<Findings> {
-    verify_within(path, WINDOW)
+pub fn verify(path: impl AsRef<Path>) -> Result<Findings> {
+    verify_file(path.as_ref(), WINDOW, &[])
 }
 
 /// The same with another limit than 8 MiB for zstd windows, whose memory comes on top of the rest.
@@ -148,8 +148,8 @@ pub fn verify(path: &Path) -> Result<Findings> {
 /// # Errors
 ///
 /// As [`verify`].
-pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
-    verify_signed(path, window, &[])
+pub fn verify_within(path: impl AsRef<Path>, window: u64) -> Result<Findings> {
+    verify_file(path.as_ref(), window, &[])
 }
 
 /// The same; and if there are keys, each image that `index.json` names must be signed by one of
@@ -158,7 +158,11 @@ pub fn verify_within(path: &Path, window: u64) -> Result<Findings> {
 /// # Errors
 ///
 /// As [`verify`]. That something is not signed is no error, but a finding.
-pub fn verify_signed(path: &Path, window: u64, keys: &[PublicKey]) -> Result<Findings> {
+pub fn verify_signed(path: impl AsRef<Path>, window: u64, keys: &[PublicKey]) -> Result<Findings> {
+    verify_file(path.as_ref(), window, keys)
+}
+
+fn verify_file(path: &Path, window: u64, keys: &[PublicKey]) -> Result<Findings> {
     let mut findings = Findings::default();
     let budget = Budget::new(window);
     let archive = match source::open(path)? {

@@ -42,7 +42,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 fn main() -> ExitCode {
     let mut mode = Mode::Plain;
@@ -134,7 +134,7 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
     let low: &Low = &options.low;
     let mut builder = Client::builder()
         .insecure(low.insecure)
-        .skip_verify(low.skip_verify);
+        .danger_accept_invalid_certs(low.skip_verify);
     for host in &low.insecure_hosts {
         builder = builder.insecure_host(host);
     }
@@ -144,13 +144,13 @@ fn client(options: &Options, progress: &Shown) -> Result<Client> {
         builder = builder.credentials_for(&login.host, user, password, login.source);
     }
     for path in &low.cacert {
-        builder = builder.trust_file(path);
+        builder = builder.add_root_certificates(path);
     }
     if let (Some(cert), Some(key)) = (&low.cert, &low.key) {
         builder = builder.identity(cert, key);
     }
     if let Some(seconds) = low.date {
-        builder = builder.time(seconds);
+        builder = builder.verification_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     }
     if low.password.is_some() {
         lock(progress).note(

@@ -116,6 +116,8 @@ pub(crate) struct Credentials {
     /// The caller's, for the registry of this name, or for that of the first reference.
     pub given: Vec<(Option<String>, Found)>,
     first: OnceLock<String>,
+    /// Neither the environment nor helpers are asked, nor files unless one is named.
+    pub bare: bool,
     /// The only file to read, if the caller names one.
     pub file: Option<PathBuf>,
     known: Mutex<Known>,
@@ -165,6 +167,9 @@ impl Credentials {
     fn search(&self, domain: &str, path: &str) -> Option<Found> {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let name = Name::new(domain, path);
+        if self.bare && self.file.is_none() {
+            return None;
+        }
         for source in sources(self.file.as_deref(), &get) {
             let outcome = match &source {
                 Source::Text(text) => parse(text.as_bytes(), "DOCKER_AUTH_CONFIG")
@@ -207,6 +212,9 @@ impl Credentials {
 
     /// From the environment, for the registry named there, or for the first one.
     fn in_environment(&self, name: &Name) -> Option<Found> {
+        if self.bare {
+            return None;
+        }
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (user, password) = (get("DOCKERSAVE_USER")?, get("DOCKERSAVE_PASSWORD")?);
         let source = "DOCKERSAVE_USER and DOCKERSAVE_PASSWORD".to_owned();
@@ -239,7 +247,7 @@ impl Credentials {
             .map(|(_, helper)| &helper.0);
         let helper = own
             .or(Some(&file.store.0))
-            .filter(|helper| !helper.is_empty());
+            .filter(|helper| !helper.is_empty() && !self.bare);
         if let Some(helper) = helper {
             let key = if name.hub {
                 HUB_KEY.to_owned()

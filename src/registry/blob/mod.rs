@@ -354,6 +354,7 @@ impl<'a> Reader<'a> {
                     self.descriptor.digest,
                     self.repository.reference.name()
                 ),
+                digest: Box::new(self.descriptor.digest),
                 expected: self.descriptor.digest.to_string(),
                 found: found.to_string(),
             };
@@ -427,6 +428,7 @@ pub(crate) fn wrong_size(descriptor: &Descriptor, found: u64, said: &str) -> Fai
     };
     Failure::Final(Error::Mismatch {
         blob: format!("layer {}", descriptor.digest),
+        digest: Box::new(descriptor.digest),
         expected: format!("{} bytes", descriptor.size),
         found: more,
     })

@@ -11,6 +11,7 @@ use crate::net::error::Failure;
 use crate::net::retry::Budget;
 use crate::net::url::Url;
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Limits for a list, in bytes (some registries list manifests besides the tags), and in tags.
@@ -100,6 +101,14 @@ impl<'a> Repository<'a> {
             idle: 0,
             repository: self,
         }
+    }
+}
+
+impl fmt::Debug for Tags<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tags")
+            .field("repository", &self.repository)
+            .finish_non_exhaustive()
     }
 }
 
