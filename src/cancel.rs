@@ -33,7 +33,7 @@ impl CancelToken {
         }
     }
 
-    /// Has it been cancelled?
+    /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.stop.is_set()
     }

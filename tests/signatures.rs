@@ -1,4 +1,4 @@
-//! Signed images: every form before every kind of registry, and forgeries of all kinds.
+//! Signed images: every form in every kind of registry, and forgeries of all kinds.
 
 use crate::registry::image::{
     Image, OCI_INDEX, OCI_MANIFEST, platform, push_index, put_manifest, sha256,
@@ -149,7 +149,7 @@ fn pull<'d>(dir: &'d Dir, registry: &Registry) -> Run<'d> {
     Run::pull(dir, &registry.name("r:1")).args(&["--signed-by", "k.pub"])
 }
 
-/// Refused, with these words, before any layer was asked for.
+/// Refused with these words before any layer was requested.
 #[track_caller]
 fn refused(dir: &Dir, registry: &Registry, image: &Image, words: &str) {
     let outcome = pull(dir, registry).fails(6, words);
@@ -235,7 +235,7 @@ fn any_of_several_keys_is_enough() {
     let run = Run::pull(&dir, &registry.name("r:1")).args(&["--signed-by", "other.pub"]);
     run.args(&["-o", "y.tar"]).fails(
         6,
-        "is not signed by other.pub: 1 signature found, none counts: referrer sha256:",
+        "is not signed by other.pub: 1 signature found, but none is valid: referrer sha256:",
     );
 }
 
@@ -255,7 +255,7 @@ fn what_does_not_count_is_refused_before_a_layer() {
     for (what, words) in [
         (Signer::new("p256").bundle(&digest), "is by another key"),
         // Moved from another image.
-        (signer.bundle(&other), "is of another digest, sha256:"),
+        (signer.bundle(&other), "is for another digest, sha256:"),
         (
             signer.bundle_of(
                 IN_TOTO,
@@ -289,7 +289,7 @@ fn what_does_not_count_is_refused_before_a_layer() {
     let registry = Registry::start();
     image.push(&registry, "r", "1");
     sig_tag(&registry, &digest, &[payload(&signer, &other)]);
-    refused(&dir, &registry, &image, "is of another digest");
+    refused(&dir, &registry, &image, "is for another digest");
     // A payload under another's signature.
     let registry = Registry::start();
     image.push(&registry, "r", "1");
@@ -426,7 +426,7 @@ fn a_signed_manifest_in_an_index_that_is_not() {
     );
     pull(&dir, &registry)
         .args(&["--arch", "s390x", "-o", "y.tar"])
-        .fails(6, "an index without a signature calls");
+        .fails(6, "an unsigned index says");
 }
 
 #[test]
@@ -489,7 +489,7 @@ fn pages_of_referrers_are_followed_to_their_end() {
                 .with(format!("Link: <{path}?page={}>; rel=\"next\"", page + 1)),
         )
     });
-    let outcome = pull(&dir, &registry).fails(1, "go on after");
+    let outcome = pull(&dir, &registry).fails(1, "do not end after");
     assert!(registry.count("/referrers/") <= 64 + 1);
     outcome.is_small();
     // It leads nowhere else.
@@ -566,7 +566,7 @@ fn keys_that_are_none_are_told_before_any_request() {
     let registry = registry.lenient();
     dir.write("bad.pub", "x");
     for (file, words) in [
-        ("bad.pub", "no public key in PEM"),
+        ("bad.pub", "not a public key in PEM"),
         ("missing.pub", "reading the key missing.pub"),
     ] {
         let run = Run::pull(&dir, &registry.name("r:1")).args(&["--signed-by", file]);
@@ -874,7 +874,7 @@ fn a_policy_says_who_must_have_signed_what() {
     registry.forget();
     run(r#"{"default":[{"type":"reject"}]}"#, "c.tar").fails(6, "is rejected (policy p.json)");
     run(r#"{"default":[]}"#, "d.tar").fails(1, "policy p.json");
-    run(&scoped(r#"{"type":"signedBy"}"#), "e.tar").fails(6, "not understood: signedBy");
+    run(&scoped(r#"{"type":"signedBy"}"#), "e.tar").fails(6, "unsupported: signedBy");
     assert_eq!(registry.seen().len(), 0);
     run(
         &signed(r#","signedIdentity":{"type":"matchRepository"}"#),

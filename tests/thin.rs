@@ -1,4 +1,4 @@
-//! Archives that leave out what the target has, and what becomes of them.
+//! Thin archives: making, verifying, joining and loading them.
 
 use crate::registry::Registry;
 use crate::registry::image::{
@@ -235,7 +235,7 @@ fn a_thin_base_counts_for_what_it_holds() {
             .archive()
     };
     let alone = run(&["--base", "thin.tar"]);
-    assert!(alone.outcome.stderr.contains("is thin itself"));
+    assert!(alone.outcome.stderr.contains("is itself thin"));
     assert!(alone.outcome.stderr.contains("nothing can be left out"));
     let both = run(&["--base", "thin.tar", "--base", "old.tar"]);
     assert_eq!(blobs(&both).len(), 3);
@@ -341,11 +341,11 @@ fn an_annotation_that_lies_is_a_defect() {
     let (text, ..) = lie(&layer.diff_id, &sha256(b"x"));
     assert!(text.contains("diff ID"), "{text}");
     let (text, ..) = lie(&layer.digest, &sha256(b"x"));
-    assert!(text.contains("which is no layer of it"), "{text}");
+    assert!(text.contains("that is not one of its layers"), "{text}");
     let (text, ..) = lie(&layer.digest, &new.layers[2].digest);
-    assert!(text.contains("which is there"), "{text}");
+    assert!(text.contains("but it is there"), "{text}");
     let (text, ..) = lie(&format!("{},", layer.digest), &format!("{};", layer.digest));
-    assert!(text.contains("cannot be read"), "{text}");
+    assert!(text.contains("invalid annotation"), "{text}");
     let (text, ..) = lie(MISSING, &MISSING.replace("missing", "mizzing"));
     assert!(text.contains("is missing"), "{text}");
     let full = releases.bytes("full.tar").len().to_string();
@@ -558,9 +558,9 @@ fn a_base_that_says_nothing_is_told_before_anything_is_asked() {
     releases.dir.write("empty.txt", "");
     releases.dir.write("noise", [7; 700]);
     for (base, text) in [
-        ("cut.tar", "is damaged or cut off"),
+        ("cut.tar", "is damaged or truncated"),
         ("images.txt", "line 1"),
-        ("other.json", "names no layers"),
+        ("other.json", "object without layers"),
         ("half.json", "half.json"),
         ("empty.txt", "empty.txt"),
         ("noise", "noise"),

@@ -1,13 +1,13 @@
-//! What a target has already, so that an archive for it may leave that out: an older archive, or a
-//! list that its engine prints.
+//! Bases: what a target already has, from an older archive or from its engine's output, so that a
+//! thin archive can leave it out.
 //!
-//! Docker's classic store finds a layer by its chain ID, which stands for all layers from the
-//! lowest up to it in their order (image-spec, config.md, "Layer ChainID"); only what it does not
-//! find is read from the archive. So a layer may be left out where it lies on the same layers as
-//! on the target: leading layers. containerd's stores find any blob by its digest; there all may
-//! be left out that is there, if the caller says that the target is one.
+//! Docker's classic store finds a layer by its chain ID, which identifies all layers from the
+//! lowest up to it (image-spec, config.md, "Layer ChainID"); it reads only the others from the
+//! archive. So a layer may be left out if it is on top of the same layers as on the target: leading
+//! layers. containerd's stores find any blob by its digest; there all may be left out that is
+//! there, if the caller says that the target is one.
 //!
-//! Pure; how a base is read is [`super::inventory`]'s business.
+//! Pure; [`super::inventory`] reads bases.
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::image::Image;
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a target has: all that several archives and lists say of it.
+/// What a target has, according to several archives and lists.
 #[derive(Clone, Debug, Default)]
 pub struct Base {
     pub(super) sources: Arc<Vec<Known>>,
@@ -29,9 +29,9 @@ pub(crate) struct Known {
     pub path: PathBuf,
     /// Blobs' digests and diff IDs, sorted.
     pub held: Vec<Digest>,
-    /// The diff IDs of images, the lowest first, where their order is known.
+    /// The diff IDs of images, lowest first, if their order is known.
     pub stacks: Vec<Vec<Digest>>,
-    /// What it was made for, where that is one image.
+    /// Its image, if there is only one.
     pub image: Option<Digest>,
     /// It is an archive or a directory, and no list.
     pub is_archive: bool,
@@ -46,15 +46,15 @@ impl Known {
 }
 
 impl Base {
-    /// May any layer be left out, and not only the lowest ones? For targets with a containerd
+    /// Whether any layer may be left out, not only the lowest ones: for targets with a containerd
     /// store.
     pub fn any(mut self, any: bool) -> Self {
         self.any = any;
         self
     }
 
-    /// What identifies the base: the digest of its manifest, if it is one image, and otherwise one
-    /// of all that it has.
+    /// Identifies the base: the digest of its manifest if it is one image, otherwise a digest of
+    /// everything in it.
     pub fn digest(&self) -> Digest {
         if let [known] = &self.sources[..]
             && let Some(image) = known.image
@@ -117,8 +117,8 @@ impl Base {
         }
     }
 
-    /// Does the target have this layer, on top of the ones below it? Its diff ID is the last one
-    /// of these.
+    /// Whether the target has this layer on top of the ones below it. Its diff ID is the last of
+    /// these.
     fn lies_on(&self, layer: &Digest, below: Option<&[Digest]>) -> bool {
         let diff_id = below.and_then(|ids| ids.last());
         let ordered = |known: &Known| {

@@ -1,5 +1,4 @@
-//! How it is found out what a target has: from the archive that it was loaded from, or from what its
-//! engine prints.
+//! Reading bases: the archive that a target was loaded from, or its engine's output.
 
 use super::base::{Base, Known};
 use super::sink::unfinished;
@@ -27,8 +26,8 @@ impl Base {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] where one cannot be read, [`Error::Malformed`] where it is damaged or of no
-    /// known form, [`Error::Unsupported`] for an archive that is compressed or not yet complete.
+    /// [`Error::Input`] if one cannot be read, [`Error::Malformed`] if it is damaged or of unknown
+    /// form, [`Error::Unsupported`] for a compressed or unfinished archive.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let sources: Result<_> = paths.iter().map(|path| Known::open(path)).collect();
         Ok(Self {
@@ -37,7 +36,7 @@ impl Base {
         })
     }
 
-    /// Which of these layers does it lack? Those in archives are hashed; a list is believed.
+    /// The layers that it lacks. Those in archives are hashed; a list is believed.
     ///
     /// # Errors
     ///
@@ -79,7 +78,7 @@ impl Known {
     fn of_archive(path: &Path) -> Result<Self> {
         let archive = Existing::open(path)?;
         if archive.is_damaged() {
-            let why = "is damaged or cut off, so that nobody knows what its target has";
+            let why = "is damaged or truncated, so what its target has is unknown";
             let error = Error::malformed(path.display().to_string(), why);
             return Err(error.with_hint(Hint::Verify));
         }
@@ -120,8 +119,7 @@ impl Known {
             return Err(unknown(name, "names no layer"));
         }
         if known.held.len() > DIGESTS {
-            let what =
-                format!("{name} has more than {DIGESTS} digests, which is more than is taken");
+            let what = format!("{name} has more than {DIGESTS} digests, which is over the limit");
             return Err(Error::unsupported(what));
         }
         Ok(known)
@@ -136,15 +134,13 @@ impl Known {
         for object in objects {
             let found = object.layers();
             if found.is_empty() {
-                return Err(unknown(
-                    name,
-                    "is JSON, but has an object that names no layers",
-                ));
+                return Err(unknown(name, "is JSON, but has an object without layers"));
             }
             let ids = found.iter().map(|id| id.0.parse());
             let ids = ids.collect::<std::result::Result<Vec<Digest>, _>>();
-            self.stacks
-                .push(ids.map_err(|_| unknown(name, "names layers otherwise than by digests"))?);
+            self.stacks.push(
+                ids.map_err(|_| unknown(name, "names layers by something other than digests"))?,
+            );
         }
         Ok(())
     }
@@ -155,14 +151,17 @@ impl Known {
         let mut stack: Option<Vec<Digest>> = None;
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
-            // The head of what ctr prints, and remarks.
+            // The header line of ctr, and comments.
             if line.is_empty() || line.starts_with('#') || line.starts_with("DIGEST") {
                 continue;
             }
             let wrong = || {
                 unknown(
                     name,
-                    &format!("has a line {} that begins with no digest", number + 1),
+                    &format!(
+                        "has a line {} that does not start with a digest",
+                        number + 1
+                    ),
                 )
             };
             if stack.is_none() && line.starts_with('[') {
@@ -197,7 +196,7 @@ pub(crate) fn of_list(text: &str, name: &str) -> Result<Known> {
     Known::of_list(text, name)
 }
 
-/// The text of a file that is no archive; none for what may be one.
+/// The text of a file that is not an archive; `None` if it may be one.
 fn list(path: &Path) -> Result<Option<String>> {
     let failed = |error| Error::input(path, "reading", error);
     let Holder::Tar(file) = open(path)? else {
@@ -216,7 +215,7 @@ fn list(path: &Path) -> Result<Option<String>> {
     }
     if size > LIST {
         return Err(Error::TooLarge {
-            what: format!("{}, which is no archive,", path.display()),
+            what: format!("{}, which is not an archive,", path.display()),
             limit: LIST,
         });
     }
@@ -229,11 +228,11 @@ fn list(path: &Path) -> Result<Option<String>> {
 }
 
 fn unknown(name: &str, why: &str) -> Error {
-    let known = "known are archives, what docker or podman image inspect, crictl inspecti and ctr content ls print, and a digest on each line";
+    let known = "supported are archives, the output of docker or podman image inspect, crictl inspecti and ctr content ls, and one digest per line";
     Error::malformed(name, format!("{why}; {known}"))
 }
 
-/// What engines print of an image: docker, podman and nerdctl in `RootFS`, crictl in `info`; a
+/// The output of engines for an image: docker, podman and nerdctl use `RootFS`, crictl `info`; a
 /// config has `rootfs`.
 #[derive(Deserialize)]
 struct Inspect {

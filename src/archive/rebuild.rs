@@ -1,5 +1,5 @@
-//! The images of an archive of this program, from the documents in it: enough to lay the archive
-//! out anew, to the byte, and where it is thin also the full one that it is a part of.
+//! Rebuilding the plan of dockersave's own archives from their documents, and that of the full
+//! archive if it is thin.
 
 use super::documents;
 use super::plan::{Format, Plan, PlanOptions};
@@ -12,24 +12,24 @@ use crate::manifest::{Content, Descriptor, Document, Kinds};
 use crate::reference::Reference;
 use std::collections::BTreeSet;
 
-/// The memory that a layer takes in a plan, and as many of them in its image again.
+/// The memory that a layer takes in a plan, and again in its image.
 const LAYER: usize = 700;
 
 /// The entries of an archive that is there.
 pub(crate) trait Documents {
-    /// The size of an entry; none where it is missing.
+    /// The size of an entry; `None` if it is missing.
     fn size(&self, name: &str) -> Option<u64>;
     /// The bytes of an entry.
     fn bytes(&self, name: &str) -> Result<Vec<u8>>;
 }
 
-/// What the documents say.
+/// The content of the documents.
 pub(crate) struct Rebuilt {
     pub images: Vec<Image>,
     pub format: Format,
-    /// What a thin archive says that it lacks.
+    /// The layers that a thin archive lacks.
     pub left_out: BTreeSet<Digest>,
-    /// What a thin archive says that it is a part of.
+    /// The full archive of a thin one.
     pub whole: Option<Whole>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
             reader.configs = true;
             let named = Whole::read(&child.whole);
             let named = named.filter(|named| whole.is_none_or(|other| other == *named));
-            let why = "has an annotation that does not say which archive it is a part of";
+            let why = "has an invalid annotation of the full archive";
             whole = Some(named.ok_or_else(|| Error::malformed("index.json", why))?);
         }
         left_out.extend(missing.into_iter().map(|one| one.digest));
@@ -91,7 +91,7 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
         };
         images.push(image);
     }
-    // It stands behind all images, in one list, whomever it belongs to.
+    // It follows all images, in one list.
     if let Some(first) = images.first_mut() {
         take(&mut reader.room, kept.len() * LAYER)?;
         for digest in kept {
@@ -142,7 +142,7 @@ impl Reader<'_> {
             ids = diff_ids(&bytes, layers.len(), &name)?;
             bytes
         } else {
-            // Of what has a digest, which was checked, a plan needs the size only.
+            // A plan needs only the size of blobs, whose digests were checked.
             vec![0; usize::try_from(self.size(&name)?).unwrap_or(0)]
         };
         Ok(Image {

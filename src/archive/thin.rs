@@ -1,9 +1,9 @@
-//! Thin archives: an archive without layers that its target has already, and the annotations in
-//! index.json by which it says so.
+//! Thin archives: archives without layers that the target already has, and their annotations in
+//! index.json.
 //!
-//! What the full archive is follows from the documents, which a thin one has all of. So it is named
-//! by its size and by the digest of its plan, the list of its entries with their digests: that
-//! identifies it byte for byte, and is known before any layer arrives. A SHA-256 of the file is not.
+//! The full archive follows from the documents, and a thin archive has all of them. So it is
+//! identified by its size and the digest of its plan (the list of its entries with their digests),
+//! byte for byte, before any layer arrives. A SHA-256 of the file is not known then.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ pub(crate) const MISSING: &str = "io.github.antmicro.dockersave.missing";
 /// Names the full archive: `SIZE,DIGEST` of its plan.
 pub(crate) const WHOLE: &str = "io.github.antmicro.dockersave.whole";
 
-/// What stands for a diff ID that is not known: an index has no config of its own.
+/// The placeholder for an unknown diff ID: an index has no config of its own.
 const UNKNOWN: &str = "-";
 
 /// A layer that a thin archive lacks.
@@ -25,7 +25,7 @@ pub struct Missing {
     pub digest: Digest,
     /// The blob's size in bytes.
     pub size: u64,
-    /// The digest of its uncompressed content, where the config is in the archive.
+    /// The digest of its uncompressed content, if the config is in the archive.
     pub diff_id: Option<Digest>,
 }
 
@@ -47,12 +47,7 @@ pub(crate) fn missing_text(missing: &[Missing]) -> String {
 
 /// Reads the value of [`MISSING`]; an empty one names nothing.
 pub(crate) fn read_missing(text: &str) -> Result<Vec<Missing>> {
-    let wrong = || {
-        Error::malformed(
-            "index.json",
-            "has an annotation of missing layers that cannot be read",
-        )
-    };
+    let wrong = || Error::malformed("index.json", "has an invalid annotation of missing layers");
     let one = |item: &str| {
         let (digest, rest) = item.split_once(',')?;
         let (size, diff_id) = rest.split_once(',')?;
@@ -70,7 +65,7 @@ pub(crate) fn read_missing(text: &str) -> Result<Vec<Missing>> {
     items.map(|item| one(item).ok_or_else(wrong)).collect()
 }
 
-/// What identifies a full archive.
+/// The identity of a full archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Whole {
     pub size: u64,
@@ -92,7 +87,7 @@ impl Whole {
     }
 }
 
-/// What makes an archive thin.
+/// The thin part of a plan.
 #[derive(Clone, Debug)]
 pub(super) struct Thin {
     /// The layers that are left out.

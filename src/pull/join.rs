@@ -1,4 +1,4 @@
-//! A thin archive and its base, joined to the full archive: a pull whose blobs are all here.
+//! Joining a thin archive and its base to the full archive: a pull whose blobs are all local.
 
 use super::state::Shared;
 use super::{Pull, reuse};
@@ -50,7 +50,7 @@ impl<'c> Pull<'c> {
         Ok(pull)
     }
 
-    /// Is every blob in one of the archives, as far as names tell? Asked before anything is written.
+    /// Checks, by names, that every blob is in one of the archives, before anything is written.
     fn check_joined(&self) -> Result<()> {
         let existing = reuse::open(&self.reuse, &self.lenders, None, &self.client)?;
         let blobs = self.plan.blobs().iter();
@@ -69,7 +69,7 @@ impl<'c> Pull<'c> {
     }
 }
 
-/// What is wrong where a blob is in none of the archives to be joined, or not as it was.
+/// The error if a blob is in none of the archives, or has changed.
 pub(super) fn unavailable(archive: &str, plan: &Plan, blob: usize) -> Error {
     Error::Mismatch {
         blob: format!("a layer that {archive} needs"),

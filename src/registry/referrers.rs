@@ -1,5 +1,5 @@
-//! What refers to a manifest: signatures, SBOMs, attestations (distribution-spec, "Listing
-//! Referrers"), from the referrers API or, where a registry lacks it, from the fallback tag.
+//! Referrers of a manifest: signatures, SBOMs, attestations (distribution-spec, "Listing
+//! Referrers"), from the referrers API or the fallback tag.
 
 use super::error::disguised;
 use super::{Ask, MANIFEST_TYPES, Repository, Wanted, content_encoding, manifest_path};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 /// The most bytes of a page, and the most pages.
 const PAGE: u64 = 1 << 20;
 const PAGES: usize = 64;
-/// What the texts of all of them may come to.
+/// The limit for the text of all of them.
 const TEXTS: usize = 512 << 10;
 
 /// A manifest that refers to another one, as its registry lists it.
@@ -24,7 +24,7 @@ const TEXTS: usize = 512 << 10;
 pub struct Referrer {
     /// The manifest.
     pub descriptor: Descriptor,
-    /// What it is; registries are not of one mind about this, and it may be empty.
+    /// Its artifact type; registries differ about this, and it may be empty.
     pub artifact_type: String,
     /// The annotations, sorted by name.
     pub annotations: Vec<(String, String)>,
@@ -53,8 +53,8 @@ impl Repository<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] where there are more than a thousand or the list has no end; otherwise
-    /// as [`Repository::manifest`]. A registry that knows no referrers has none.
+    /// [`Error::Malformed`] for more than a thousand or an endless list; otherwise as
+    /// [`Repository::manifest`]. A registry without referrers returns none.
     pub fn referrers(&self, digest: &Digest) -> Result<Vec<Referrer>> {
         let what = format!("the referrers of {}@{digest}", self.reference.name());
         let mut list = List {
@@ -72,7 +72,7 @@ impl Repository<'_> {
                     _ => return Ok(()),
                 }
             }
-            let why = format!("go on after {PAGES} pages");
+            let why = format!("do not end after {PAGES} pages");
             Err(Error::malformed(&*what, why).into())
         })?;
         if api.is_none() {
@@ -86,14 +86,14 @@ impl Repository<'_> {
         Ok(list.found)
     }
 
-    /// What a request to a mirror or the registry brings; none where neither has it.
+    /// The result from a mirror or the registry; `None` if neither has it.
     fn lookup<T>(
         &self,
         digest: Option<&Digest>,
         what: &str,
         mut once: impl FnMut(&Self) -> Outcome<T>,
     ) -> Result<Option<T>> {
-        let doing = format!("asking for {what}");
+        let doing = format!("requesting {what}");
         for mirror in self.client.mirrors(digest) {
             match once(&self.at(mirror, mirror.wants_namespace())) {
                 Ok(found) => return Ok(Some(found)),
@@ -121,7 +121,7 @@ impl Repository<'_> {
         let (response, answered) = self.follow(url, ask, true)?;
         let status = response.status();
         let media_type = response.field("content-type").unwrap_or_default();
-        // What answers any address with a page of its own knows no referrers.
+        // A server that answers every URL with a page has no referrers.
         let is_index = media_type
             .split(';')
             .next()
@@ -134,7 +134,7 @@ impl Repository<'_> {
         }
         if !is_index {
             return Err(Failure::Final(Error::not_found(
-                format!("{}: the answer is no index", list.what),
+                format!("{}: the response is not an index", list.what),
                 Vec::new(),
             )));
         }
@@ -142,8 +142,7 @@ impl Repository<'_> {
         Ok(next.transpose()?)
     }
 
-    /// The bytes of a manifest by its tag or digest, of at most `limit` bytes; none where there is
-    /// no such.
+    /// The bytes of a manifest by tag or digest, at most `limit`; `None` if it does not exist.
     pub(super) fn bytes_of(
         &self,
         target: &str,
@@ -178,7 +177,7 @@ impl Repository<'_> {
     }
 }
 
-/// Is there nothing at this address, or no such part of the interface?
+/// Whether there is nothing at this URL, or no such API.
 fn is_absent(failure: &Failure) -> bool {
     match failure {
         Failure::Status(status) => {
@@ -206,7 +205,7 @@ impl List<'_> {
         let wire: Wire = json::parse_small(bytes, self.what, &keys::DOCUMENT)?;
         let entries = wire
             .manifests
-            .ok_or_else(|| Error::malformed(self.what, "are no index"))?;
+            .ok_or_else(|| Error::malformed(self.what, "are not an index"))?;
         // An entry that cannot be used spoils no other.
         for Loose(entry) in entries {
             let Some(referrer) = entry.and_then(WireReferrer::referrer) else {
@@ -219,7 +218,7 @@ impl List<'_> {
             self.texts += texts.sum::<usize>() + referrer.artifact_type.len();
             self.found.push(referrer);
             if self.found.len() > MOST || self.texts > TEXTS {
-                let why = format!("are more than {MOST}, or have more than {TEXTS} bytes of texts");
+                let why = format!("are more than {MOST}, or have more than {TEXTS} bytes of text");
                 return Err(Error::malformed(self.what, why));
             }
         }

@@ -1,5 +1,5 @@
-//! Images that come with something: signatures that are demanded, found at the registry and checked
-//! before a layer is asked for, and what of them, and of other referrers, goes into the archive.
+//! Required signatures, which are found at the registry and checked before a layer is requested,
+//! and the signatures and other referrers that are kept in the archive.
 
 use super::{Referrer, Repository};
 use crate::digest::{Algorithm, Digest};
@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 /// The largest manifest of signatures, in bytes: one of a thousand signatures has less.
 const MANIFEST: u64 = 512 << 10;
-/// How many signatures, and manifests of them, are looked into for one image.
+/// The most signatures, and manifests of them, that are checked for one image.
 const LOOKED_AT: usize = 128;
-/// The most manifests that are kept beside an image.
+/// The most manifests kept beside an image.
 const KEPT: usize = 256;
 
-/// What an image has to be signed by, and what of its companions is kept with it.
+/// Who must have signed an image, and which of its companions are kept.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Requirements {
@@ -48,7 +48,7 @@ impl Requirements {
         self
     }
 
-    /// Referrers of this artifact type go into the archive; of any type, where it is empty.
+    /// Referrers of this artifact type go into the archive; of any type if it is empty.
     pub fn keep_referrers(mut self, artifact_type: &str) -> Self {
         self.referrers = Some(artifact_type.to_owned());
         self
@@ -60,11 +60,11 @@ impl Requirements {
 }
 
 impl Repository<'_> {
-    /// The image for a platform, with what is required of it.
+    /// The image for a platform that meets the requirements.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsigned`] where no signature counts; otherwise as [`Repository::image`].
+    /// [`Error::Unsigned`] if no signature is valid; otherwise as [`Repository::image`].
     pub fn image_with(&self, platform: Option<&Platform>, wanted: &Requirements) -> Result<Image> {
         let needed = self.needed(wanted)?;
         let document = self.manifest()?;
@@ -106,18 +106,18 @@ impl Repository<'_> {
             return Err(Error::Unsigned {
                 what: self.reference.to_string(),
                 why: format!(
-                    "has a signed manifest for {found}, which an index without a signature calls one for {wanted}"
+                    "has a signed manifest for {found}, but an unsigned index says it is for {wanted}"
                 ),
             });
         }
         Ok(image)
     }
 
-    /// The images of all platforms, with what is required: of the index.
+    /// The images of all platforms, if the index meets the requirements.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsigned`] where no signature counts; otherwise as [`Repository::all_platforms`].
+    /// [`Error::Unsigned`] if no signature is valid; otherwise as [`Repository::all_platforms`].
     pub fn all_platforms_with(&self, wanted: &Requirements) -> Result<Image> {
         let needed = self.needed(wanted)?;
         let mut image = self.all_platforms()?;
@@ -141,7 +141,7 @@ impl Repository<'_> {
         Ok(needed)
     }
 
-    /// Checks what is signed, and gathers what is to be kept.
+    /// Checks the signatures, and gathers what to keep.
     fn accompany(
         &self,
         image: &mut Image,
@@ -215,7 +215,7 @@ impl Repository<'_> {
 
 type Rule<'r> = dyn Fn(Option<&str>) -> std::result::Result<(), String> + 'r;
 
-/// A manifest that is kept, and what is in memory of what it leads to.
+/// A kept manifest, and the blobs of it that are in memory.
 pub(crate) type Kept = (Digest, Vec<(Digest, Arc<Vec<u8>>)>);
 
 /// A walk along everything that may be a signature.
@@ -230,7 +230,7 @@ struct Search<'s, 'a> {
 }
 
 impl Search<'_, '_> {
-    /// What is found at this digest: in the newest form first, then in the older one.
+    /// The signatures for this digest, newest form first.
     fn around(&mut self, target: &Digest) -> Result<()> {
         if self.is_done() && self.wanted.referrers.is_none() {
             return Ok(());
@@ -262,7 +262,7 @@ impl Search<'_, '_> {
         Ok(())
     }
 
-    /// Is there nothing left to look for?
+    /// Whether there is nothing left to look for.
     fn is_done(&self) -> bool {
         self.judge.is_done() && !self.wanted.signatures
     }
@@ -276,7 +276,7 @@ impl Search<'_, '_> {
         self.looked_at += 1;
         if self.looked_at > LOOKED_AT && !kept {
             self.judge
-                .flaw(&name, "was not looked at: there are too many");
+                .flaw(&name, "was not checked: there are too many");
             return Ok(());
         }
         let what = format!("{name} of {}", self.repository.reference.name());
@@ -286,12 +286,12 @@ impl Search<'_, '_> {
         match bytes {
             Ok(Some(bytes)) => self.manifest(&name, digest, bytes, kept),
             Ok(None) => self.lost(&name, "is not there"),
-            Err(Error::Mismatch { .. }) => self.lost(&name, "is not what its digest names"),
+            Err(Error::Mismatch { .. }) => self.lost(&name, "does not match its digest"),
             Err(error) => Err(error),
         }
     }
 
-    /// Something that cannot be had is no signature; that it is kept may be wanted.
+    /// Something that cannot be fetched is not a signature, but it may have to be kept.
     fn lost(&mut self, name: &str, why: &str) -> Result<()> {
         self.repository.client.note(&format!("{name} {why}"));
         self.judge.flaw(name, why);
@@ -305,7 +305,7 @@ impl Search<'_, '_> {
             Err(error) => return self.lost(name, &error.to_string()),
         };
         if let Some(kind) = &manifest.attestation {
-            let why = format!("is an attestation ({kind}), which is no signature of an image");
+            let why = format!("is an attestation ({kind}), not a signature of an image");
             self.lost(name, &why)?;
         }
         let signed = manifest.attestation.is_none();
@@ -321,7 +321,7 @@ impl Search<'_, '_> {
             self.looked_at += 1;
             if self.looked_at > LOOKED_AT {
                 self.judge
-                    .flaw(name, "has more signatures than are looked at");
+                    .flaw(name, "has more signatures than are checked");
                 break;
             }
             let Some(bytes) = self.blob(name, &layer.descriptor)? else {
@@ -338,7 +338,7 @@ impl Search<'_, '_> {
             if self.kept.len() >= KEPT {
                 return Err(Error::malformed(
                     format!("what refers to {}", self.repository.reference),
-                    format!("is more than {KEPT} manifests, which are not kept"),
+                    format!("is more than {KEPT} manifests, so they are not kept"),
                 ));
             }
             let held: u64 = parts.iter().map(|(_, bytes)| bytes.len() as u64).sum();
@@ -371,7 +371,7 @@ impl Search<'_, '_> {
         Ok(())
     }
 
-    /// A payload; none where it cannot be had or is too large to be one.
+    /// A payload; `None` if it cannot be fetched or is too large.
     fn blob(
         &mut self,
         name: &str,

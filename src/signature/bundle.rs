@@ -1,8 +1,8 @@
 //! Sigstore bundles: a DSSE envelope over an in-toto statement, as cosign 3 signs images
 //! (sigstore/protobuf-specs, sigstore_bundle.proto; secure-systems-lab/dsse; in-toto/attestation).
 //!
-//! Only the statement of an image's signature counts. An attestation by the same key says
-//! something about an image, but not that it is the one to be run.
+//! Only the statement of an image signature counts. An attestation by the same key says something
+//! about an image, but not that it may be run.
 
 use super::{Form, Parsed, Statement, VALUES, base64, claims};
 use crate::error::{count, printable};
@@ -99,16 +99,20 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
     if bundle.media_type.0 != BUNDLE {
         let kind = printable(&bundle.media_type.0, 80);
         return Err(format!(
-            "is a bundle of type {kind:?}, and only version 0.3 is understood"
+            "is a bundle of type {kind:?}; only version 0.3 is supported"
         ));
     }
     let envelope = match (bundle.envelope, bundle.message) {
         (Some(envelope), None) => envelope,
-        _ => return Err("is a bundle without one DSSE envelope, which is not understood".into()),
+        _ => {
+            return Err(
+                "is a bundle without a single DSSE envelope, which is not supported".into(),
+            );
+        }
     };
     let [Signature { sig }] = &envelope.signatures[..] else {
         let found = count(envelope.signatures.len(), "signature");
-        return Err(format!("is an envelope with {found}, where one belongs"));
+        return Err(format!("is an envelope with {found} instead of one"));
     };
     if envelope.payload_type.0 != PAYLOAD_TYPE {
         let kind = printable(&envelope.payload_type.0, 80);
@@ -116,8 +120,8 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
             "has a payload of type {kind:?}, not {PAYLOAD_TYPE}"
         ));
     }
-    let payload = base64(&envelope.payload.0).ok_or("has a payload that is not in base64")?;
-    let signature = base64(&sig.0).ok_or("has a signature that is not in base64")?;
+    let payload = base64(&envelope.payload.0).ok_or("has a payload that is not base64")?;
+    let signature = base64(&sig.0).ok_or("has a signature that is not base64")?;
     let statement: WireStatement =
         json::parse_within(&payload, "the statement", VALUES, &STATEMENT_KEYS).map_err(misread)?;
     if statement.kind.0 != STATEMENT {
@@ -127,7 +131,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
     if statement.predicate.0 != SIGNED {
         let kind = printable(&statement.predicate.0, 120);
         return Err(format!(
-            "is an attestation ({kind}), which is no signature of an image"
+            "is an attestation ({kind}), not a signature of an image"
         ));
     }
     let (mut subjects, mut found) = (Vec::new(), BTreeMap::new());
@@ -154,7 +158,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed<Statement> {
     })
 }
 
-/// What an envelope's signature is made over (DSSE, protocol.md, "PAE").
+/// The bytes signed in an envelope (DSSE, protocol.md, "PAE").
 fn encoded(kind: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
     [head.as_bytes(), payload].concat()

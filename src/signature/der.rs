@@ -1,5 +1,5 @@
-//! Distinguished encoding (X.690), as far as a public key needs it: one way to write each value,
-//! and nothing behind it.
+//! DER (X.690), as far as public keys need it: a single encoding for each value, and no trailing
+//! data.
 
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;
@@ -33,7 +33,7 @@ impl<'d> Reader<'d> {
         (*found == tag).then_some(content)
     }
 
-    /// The same, where nothing may follow.
+    /// The same, without trailing data.
     pub fn last(mut self, tag: u8) -> Option<&'d [u8]> {
         let content = self.next(tag)?;
         self.0.is_empty().then_some(content)

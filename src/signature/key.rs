@@ -1,4 +1,4 @@
-//! Public keys: read from PEM, weak and malformed ones refused, and signatures checked against them.
+//! Public keys: parsing of PEM, refusal of weak and malformed ones, and signature checks.
 
 use super::der::{BIT_STRING, INTEGER, Reader, SEQUENCE, positive};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use std::path::Path;
 /// The largest key file that is read, in bytes: RSA with 8192 bits takes 1.5 KiB.
 const LIMIT: u64 = 16 << 10;
 
-/// What a key is of, by its AlgorithmIdentifier (RFC 5480, RFC 8410, RFC 3279).
+/// The kind of a key, from its AlgorithmIdentifier (RFC 5480, RFC 8410, RFC 3279).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     P256,
@@ -67,7 +67,7 @@ impl PublicKey {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] where it cannot be read, [`Error::Malformed`] where it is not one public key
+    /// [`Error::Input`] if it cannot be read, [`Error::Malformed`] if it is not a single public key
     /// of a supported kind.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = crate::files::read_limited(path, LIMIT)
@@ -79,7 +79,7 @@ impl PublicKey {
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] where it is not one public key of a supported kind.
+    /// [`Error::Malformed`] if it is not a single public key of a supported kind.
     pub fn from_pem(pem: &[u8], name: &str) -> Result<Self> {
         let wrong = |why: &str| Error::malformed(format!("key {name}"), why);
         let der = unwrap(pem).map_err(wrong)?;
@@ -91,12 +91,12 @@ impl PublicKey {
         })
     }
 
-    /// The file that it came from, or what else it was called.
+    /// Its file, or another name for it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Did this key sign the message?
+    /// Whether this key signed the message.
     pub(crate) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let algorithms: &[&'static dyn VerificationAlgorithm] = match self.kind {
             Kind::P256 => &ECDSA_P256,
@@ -122,23 +122,23 @@ fn unwrap(pem: &[u8]) -> Parsed<Vec<u8>> {
     let Some(body) = text.strip_prefix(BEGIN) else {
         return Err(match text {
             _ if text.contains("PRIVATE KEY-----") => {
-                "is a private key, which nobody should hand out; its public key is needed"
+                "is a private key, which should be kept secret; give its public key"
             }
             _ if text.starts_with("-----BEGIN CERTIFICATE-----") => {
                 "is a certificate; openssl x509 -pubkey -noout prints its public key"
             }
-            _ => "is no public key in PEM, which begins with -----BEGIN PUBLIC KEY-----",
+            _ => "is not a public key in PEM, which starts with -----BEGIN PUBLIC KEY-----",
         });
     };
     let body = body.strip_suffix(END).filter(|body| !body.contains('-'));
-    let body = body.ok_or("has more than one public key in it, or none that is whole")?;
+    let body = body.ok_or("does not contain exactly one complete public key")?;
     let digits: String = body.split_ascii_whitespace().collect();
-    STANDARD.decode(digits).map_err(|_| "is not in base64")
+    STANDARD.decode(digits).map_err(|_| "is not base64")
 }
 
 /// A SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
 fn parse(der: &[u8]) -> Parsed<(Kind, &[u8])> {
-    const MALFORMED: &str = "is malformed: not the one encoding that DER allows";
+    const MALFORMED: &str = "is malformed: not in DER";
     let mut outer = Reader(Reader(der).last(SEQUENCE).ok_or(MALFORMED)?);
     let algorithm = outer.next(SEQUENCE).ok_or(MALFORMED)?;
     let bits = outer.last(BIT_STRING).ok_or(MALFORMED)?;
@@ -149,7 +149,7 @@ fn parse(der: &[u8]) -> Parsed<(Kind, &[u8])> {
         .iter()
         .find(|(identifier, _)| *identifier == algorithm);
     let kind = known.map(|(_, kind)| *kind).ok_or(
-        "is of a kind that is not supported; ECDSA on P-256 or P-384, Ed25519 and RSA are",
+        "is of an unsupported kind; ECDSA on P-256 or P-384, Ed25519 and RSA are supported",
     )?;
     match kind {
         Kind::P256 => on_curve(&agreement::ECDH_P256, bytes),
@@ -160,7 +160,8 @@ fn parse(der: &[u8]) -> Parsed<(Kind, &[u8])> {
     Ok((kind, bytes))
 }
 
-/// Is it a point of the curve, uncompressed? An agreement with it is the one way to ask ring.
+/// Whether it is an uncompressed point of the curve. With ring, the only way to find out is a key
+/// agreement.
 fn on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> Parsed<()> {
     let random = ring::rand::SystemRandom::new();
     agreement::EphemeralPrivateKey::generate(curve, &random)
@@ -168,7 +169,7 @@ fn on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> Parsed<()> {
             let peer = agreement::UnparsedPublicKey::new(curve, point);
             agreement::agree_ephemeral(own, &peer, |_| ())
         })
-        .map_err(|_| "is malformed: no uncompressed point of its curve")
+        .map_err(|_| "is malformed: not an uncompressed point of its curve")
 }
 
 /// The prime 2^255 - 19, and the ordinates of the points of small order, which anybody can sign
@@ -182,28 +183,28 @@ const ORDER_8: [&[u8; 32]; 2] = [
 fn check_ed25519(point: &[u8]) -> Parsed<()> {
     let mut ordinate: [u8; 32] = point
         .try_into()
-        .map_err(|_| "is malformed: Ed25519 has 32 bytes")?;
+        .map_err(|_| "is malformed: an Ed25519 key has 32 bytes")?;
     ordinate[31] &= 0x7f;
     let [first, middle @ .., last] = &ordinate;
     let small = *last == 0 && *first <= 1 && middle.iter().all(|byte| *byte == 0);
-    // The prime less one has order 2; what is not below the prime is no ordinate at all.
+    // The prime minus one has order 2; values not below the prime are invalid.
     let large = *last == 0x7f && *first >= PRIME_END - 1 && middle.iter().all(|b| *b == 0xff);
     match small || large || ORDER_8.contains(&&ordinate) {
-        true => Err("is weak: a point of small order, which anybody can sign for"),
+        true => Err("is weak: a point of small order, for which anyone can sign"),
         false => Ok(()),
     }
 }
 
 /// RSAPublicKey (RFC 8017, A.1.1), within what ring takes.
 fn check_rsa(key: &[u8]) -> Parsed<()> {
-    const MALFORMED: &str = "is malformed: no RSA key";
+    const MALFORMED: &str = "is malformed: not an RSA key";
     let mut numbers = Reader(Reader(key).last(SEQUENCE).ok_or(MALFORMED)?);
     let modulus = numbers.next(INTEGER).and_then(positive).ok_or(MALFORMED)?;
     let exponent = numbers.last(INTEGER).and_then(positive).ok_or(MALFORMED)?;
     let bits = modulus.len() * 8 - modulus[0].leading_zeros() as usize;
     let odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
     if !(2048..=8192).contains(&bits) {
-        return Err("is RSA of another length than 2048 to 8192 bits");
+        return Err("is an RSA key of unsupported length; 2048 to 8192 bits are supported");
     }
     // From 65537 (FIPS 186-5) to 33 bits.
     let value = exponent
@@ -216,6 +217,6 @@ fn check_rsa(key: &[u8]) -> Parsed<()> {
         && odd(modulus)
     {
         true => Ok(()),
-        false => Err("is weak: an RSA key whose modulus or exponent is no proper one"),
+        false => Err("is weak: an RSA key with an invalid modulus or exponent"),
     }
 }

@@ -1,5 +1,5 @@
-//! Manifests that hold signatures: which of their layers is one, and of what form. They say nothing
-//! that counts; they only lead to it.
+//! Signature manifests: which of their layers are signatures, in which form. They are not trusted;
+//! they only lead to signatures.
 
 use super::bundle::{BUNDLE, SIGNED};
 use crate::digest::Digest;
@@ -56,7 +56,7 @@ struct Annotations {
     predicate: Option<String>,
 }
 
-/// What a layer holds.
+/// The content of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Payload {
     Bundle,
@@ -79,11 +79,11 @@ pub(crate) struct Manifest {
     pub config: Option<Descriptor>,
     /// All that it refers to.
     pub parts: Vec<Descriptor>,
-    /// What it calls itself, where that is no signature but another statement.
+    /// Its type, if it is another statement than a signature.
     pub attestation: Option<String>,
 }
 
-/// May an entry of this type in a list of referrers be a signature? Registries without the
+/// Whether an entry of this type in a list of referrers may be a signature. Registries without the
 /// referrers API list cosign's by the type of their empty config.
 pub(crate) fn is_signature(artifact_type: &str) -> bool {
     matches!(artifact_type, "" | BUNDLE | COSIGN_2 | EMPTY)

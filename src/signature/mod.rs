@@ -1,10 +1,10 @@
-//! Signatures of images: keys, envelopes, payloads, and the verdict whether one of them counts.
-//! Values in, verdict out: nothing here asks a registry or opens an archive.
+//! Image signatures: keys, envelopes, payloads, and the verdict. Pure: nothing here queries a
+//! registry or opens an archive.
 //!
-//! Two forms are understood. A *simple signing* payload is a blob whose signature is an annotation
+//! Two forms are supported. A *simple signing* payload is a blob whose signature is an annotation
 //! (cosign 1 and 2, SIGNATURE_SPEC.md); a *bundle* holds a DSSE envelope over an in-toto statement
-//! (cosign 3, BUNDLE_SPEC.md). A signature counts where one of the wanted keys made it and what it
-//! signs names the digest that is asked for. Transparency logs and certificates are not looked at.
+//! (cosign 3, BUNDLE_SPEC.md). A signature counts if one of the wanted keys made it and the signed
+//! content names the wanted digest. Transparency logs and certificates are ignored.
 
 mod bundle;
 mod der;
@@ -22,7 +22,7 @@ use crate::error::{Error, count, printable};
 use miniserde::json::Value;
 use std::collections::BTreeMap;
 
-/// The largest payload or bundle that is looked into, in bytes: cosign's have some hundreds.
+/// The largest payload or bundle, in bytes: cosign's have some hundreds.
 pub(crate) const LIMIT: u64 = 64 << 10;
 /// The most objects, and values, in one of them.
 const VALUES: (usize, usize) = (256, 2048);
@@ -44,7 +44,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// What messages and JSON call it.
+    /// Its name in messages and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::SimpleSigning => "simple-signing",
@@ -63,7 +63,7 @@ pub struct Verified {
     pub covers: Digest,
     /// Its form.
     pub form: Form,
-    /// What kind of statement was signed: the predicate's type, or the payload's.
+    /// The type of the signed statement: the predicate's, or the payload's.
     pub predicate: String,
     /// The annotations that were signed with it, each value as text or as JSON.
     pub claims: Vec<(String, String)>,
@@ -71,13 +71,13 @@ pub struct Verified {
     pub identity: Option<String>,
 }
 
-/// What a signature says, before anybody knows whose it is.
+/// The unverified content of a signature.
 struct Statement {
     form: Form,
     /// The bytes that were signed.
     message: Vec<u8>,
     signature: Vec<u8>,
-    /// The digests of what it is about.
+    /// The digests of its subjects.
     subjects: Vec<String>,
     predicate: String,
     claims: Vec<(String, String)>,
@@ -86,10 +86,10 @@ struct Statement {
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// What is asked for: a signature by any of these keys, over any of these digests.
+/// A requirement: a signature by any of these keys, over any of these digests.
 pub(crate) struct Demand<'d> {
     pub keys: &'d [PublicKey],
-    /// Whether the identity that was signed is one that is wanted; a reason, where it is not.
+    /// Whether the signed identity is acceptable; otherwise the reason.
     pub identity: &'d dyn Fn(Option<&str>) -> Parsed<()>,
 }
 
@@ -112,12 +112,12 @@ impl<'d> Judge<'d> {
         }
     }
 
-    /// Is every demand met?
+    /// Whether every requirement is met.
     pub fn is_done(&self) -> bool {
         self.met.iter().all(Option::is_some)
     }
 
-    /// Looks at a signature; says what came of it.
+    /// Checks a signature; returns the outcome.
     pub fn see(
         &mut self,
         name: &str,
@@ -167,7 +167,7 @@ impl<'d> Judge<'d> {
         })
     }
 
-    /// What was found instead of a signature by one of these keys.
+    /// The error: what was found instead of a signature by one of these keys.
     pub fn found<'k>(&self, keys: impl Iterator<Item = &'k PublicKey>) -> String {
         let keys: Vec<&str> = keys.map(PublicKey::name).take(NAMED).collect();
         let keys = keys.join(" or ");
@@ -179,7 +179,7 @@ impl<'d> Judge<'d> {
             more => format!("; and {more} more"),
         };
         format!(
-            "is not signed by {keys}: {} found, none counts: {}{more}",
+            "is not signed by {keys}: {} found, but none is valid: {}{more}",
             count(self.flawed, "signature"),
             self.flaws.join("; ")
         )
@@ -209,7 +209,7 @@ impl Statement {
         let named = |target: &&Digest| self.subjects.contains(&target.to_string());
         let Some(covers) = targets.iter().find(named) else {
             let other = self.subjects.first().map_or("nothing", String::as_str);
-            return Err(format!("is of another digest, {other}"));
+            return Err(format!("is for another digest, {other}"));
         };
         (demand.identity)(self.identity.as_deref())?;
         Ok(self.verified(key, covers))

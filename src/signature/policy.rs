@@ -1,5 +1,5 @@
-//! Which repositories need whose signature, from a file: the part of containers-policy.json(5) that
-//! a public key can answer. What is not understood there is never taken for a yes.
+//! Policy files: which repositories need whose signature, as the part of containers-policy.json(5)
+//! that public keys cover. Unsupported parts are never taken as acceptance.
 
 use super::{Parsed, PublicKey};
 use crate::error::{Error, Result, printable};
@@ -41,7 +41,7 @@ enum Source {
     Key(PublicKey),
 }
 
-/// Which name the signer must have signed.
+/// The name that must have been signed.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
     Exact,
@@ -51,7 +51,7 @@ pub(crate) enum Identity {
     ExactRepository(String),
 }
 
-/// The keys of which one must have signed, and the name that must be signed, where the policy says.
+/// The keys, one of which must have signed, and the name that must be signed, if the policy says.
 pub(crate) type Needed = (Vec<PublicKey>, Option<Identity>);
 
 impl Policy {
@@ -59,8 +59,8 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] where it cannot be read, [`Error::Malformed`] for anything that is not in
-    /// it as containers-policy.json(5) has it.
+    /// [`Error::Input`] if it cannot be read, [`Error::Malformed`] for anything that does not
+    /// follow containers-policy.json(5).
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = crate::files::read_limited(path, LIMIT)
             .map_err(|error| Error::input(path, "reading the policy", error))?;
@@ -92,7 +92,7 @@ impl Policy {
         read().map_err(|why| Error::malformed(what, why))
     }
 
-    /// What an image must be signed by: nothing, where the policy accepts anything.
+    /// Who must have signed an image: nobody if the policy accepts anything.
     pub(crate) fn needed(&self, reference: &Reference) -> Result<Vec<Needed>> {
         let rules = self.rules(reference);
         let refused = |why: String| Error::Unsigned {
@@ -105,7 +105,7 @@ impl Policy {
                 Rule::Accept => {}
                 Rule::Reject => return Err(refused("is rejected".to_owned())),
                 Rule::NotUnderstood(what) => {
-                    return Err(refused(format!("needs what is not understood: {what}")));
+                    return Err(refused(format!("requires something unsupported: {what}")));
                 }
                 Rule::Signed { keys, identity } => {
                     let keys = keys.iter().map(|source| match source {
@@ -140,7 +140,7 @@ impl Policy {
             };
             scope.truncate(cut);
         }
-        // What is left is the host.
+        // The rest is the host.
         let mut host = scope.as_str();
         while let Some((_, rest)) = host.split_once('.') {
             if let Some(rules) = named(&format!("*.{rest}")) {
@@ -165,8 +165,8 @@ fn version(reference: &Reference) -> String {
     }
 }
 
-/// Is the name that was signed one that the policy wants for this image? A bundle has none: its
-/// statement names a digest alone.
+/// Whether the signed name is one that the policy accepts for this image. A bundle has none: its
+/// statement names only a digest.
 pub(crate) fn identity(
     wanted: Option<&Identity>,
     reference: &Reference,
@@ -176,7 +176,7 @@ pub(crate) fn identity(
         return match wanted {
             None => Ok(()),
             Some(_) => {
-                Err("names no repository, which the policy's signedIdentity asks for".into())
+                Err("names no repository, but the policy's signedIdentity requires one".into())
             }
         };
     };
@@ -204,7 +204,7 @@ pub(crate) fn identity(
 fn object<'v>(value: &'v Value, what: &str) -> Parsed<&'v Object> {
     match value {
         Value::Object(members) => Ok(members),
-        _ => Err(format!("{what:?} is no object")),
+        _ => Err(format!("{what:?} is not an object")),
     }
 }
 
@@ -212,7 +212,7 @@ fn object<'v>(value: &'v Value, what: &str) -> Parsed<&'v Object> {
 fn members<'v>(value: &'v Value, what: &str, known: &[&str]) -> Parsed<&'v Object> {
     let members = object(value, what)?;
     match members.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => Err(format!("{what:?} has {key:?}, which is not known")),
+        Some(key) => Err(format!("{what:?} has an unknown member {key:?}")),
         None => Ok(members),
     }
 }
@@ -220,14 +220,14 @@ fn members<'v>(value: &'v Value, what: &str, known: &[&str]) -> Parsed<&'v Objec
 fn text(value: &Value, what: &str) -> Parsed<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
-        _ => Err(format!("{what:?} is no text")),
+        _ => Err(format!("{what:?} is not a string")),
     }
 }
 
 fn rules(value: &Value, scope: &str) -> Parsed<Vec<Rule>> {
     match value {
         Value::Array(list) if !list.is_empty() => list.iter().map(|one| rule(one, scope)).collect(),
-        _ => Err(format!("{scope:?} is no list of requirements")),
+        _ => Err(format!("{scope:?} is not a list of requirements")),
     }
 }
 
@@ -242,7 +242,7 @@ fn rule(value: &Value, scope: &str) -> Parsed<Rule> {
         "sigstoreSigned" => signed(value, scope),
         other @ "signedBy" => Ok(Rule::NotUnderstood(other.to_owned())),
         other => Err(format!(
-            "{scope:?} has a requirement of type {other:?}, which is not known"
+            "{scope:?} has a requirement of unknown type {other:?}"
         )),
     }
 }
@@ -275,10 +275,9 @@ fn signed(value: &Value, scope: &str) -> Parsed<Rule> {
                     .map(|one| Ok(Source::File(text(one, name)?.into())));
                 sources.push(files.collect::<Parsed<_>>()?);
             }
-            ("keyPaths", _) => return Err(format!("{name:?} is no list of files")),
+            ("keyPaths", _) => return Err(format!("{name:?} is not a list of files")),
             ("keyData", value) => {
-                let pem =
-                    super::base64(&text(value, name)?).ok_or("\"keyData\" is not in base64")?;
+                let pem = super::base64(&text(value, name)?).ok_or("\"keyData\" is not base64")?;
                 let what = format!("of {scope:?}");
                 let key = PublicKey::from_pem(&pem, &what).map_err(|error| error.to_string())?;
                 sources.push(vec![Source::Key(key)]);
@@ -337,12 +336,12 @@ fn signed_identity(value: &Value, scope: &str) -> Parsed<Option<Identity>> {
         "exactRepository" => Ok(Some(Identity::ExactRepository(with("dockerRepository")?))),
         "remapIdentity" => Ok(None),
         other => Err(format!(
-            "{scope:?} has a signedIdentity of type {other:?}, which is not known"
+            "{scope:?} has a signedIdentity of unknown type {other:?}"
         )),
     }
 }
 
-/// Refuses a name that stands in an object twice, or is written with escapes: readers differ in
+/// Refuses a name that occurs twice in an object, or is written with escapes: readers differ in
 /// which one counts.
 fn unique(bytes: &[u8]) -> Parsed<()> {
     let (mut open, mut rest): (Vec<Vec<&[u8]>>, _) = (Vec::new(), bytes);

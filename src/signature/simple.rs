@@ -1,4 +1,4 @@
-//! Simple signing: a payload that names a digest, signed as it stands (cosign's SIGNATURE_SPEC.md;
+//! Simple signing: a signed payload that names a digest (cosign's SIGNATURE_SPEC.md;
 //! containers-signature(5) has the same document).
 
 use super::{Form, Parsed, Statement, VALUES, base64, claims};
@@ -9,7 +9,7 @@ use miniserde::Deserialize;
 use miniserde::json::Value;
 use std::collections::BTreeMap;
 
-/// What every reader has to read alike.
+/// The keys that every reader must interpret alike.
 const PAYLOAD: Keys = Struct(&[
     (
         "critical",
@@ -52,7 +52,7 @@ struct Image {
 
 /// A payload, and the annotation with its signature.
 pub(super) fn parse(bytes: &[u8], signature: &str) -> Parsed<Statement> {
-    let signature = base64(signature).ok_or("has a signature that is not in base64")?;
+    let signature = base64(signature).ok_or("has a signature that is not base64")?;
     let wire: Wire = json::parse_within(bytes, "the payload", VALUES, &PAYLOAD)
         .map_err(|error| format!("is not understood: {error}"))?;
     let Critical {

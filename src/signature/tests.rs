@@ -114,7 +114,7 @@ fn forged_bundles_say_why_they_do_not_count() {
         (cased, "Payload"),
         (envelope(&sound, &slack), "another key"),
         (envelope(&sound, &long), "another key"),
-        (envelope(&sound, "!"), "not in base64"),
+        (envelope(&sound, "!"), "not base64"),
         (
             signing::bundle(&signing::envelope(IN_TOTO, &sound, &many)),
             "objects",
@@ -229,7 +229,7 @@ fn nothing_found_and_much_found_are_told_in_one_line() {
     }
     assert_eq!(
         told(many),
-        "the image is not signed by k.pub: 1000 signatures found, none counts: s0 is by another key; s1 is by another key; s2 is by another key; and 997 more"
+        "the image is not signed by k.pub: 1000 signatures found, but none is valid: s0 is by another key; s1 is by another key; s2 is by another key; and 997 more"
     );
 }
 
@@ -261,35 +261,38 @@ fn weak_and_malformed_keys_are_refused() {
         public(&bytes)
     };
     for (pem, why) in [
-        (String::new(), "no public key in PEM"),
-        ("x".repeat(9), "no public key in PEM"),
+        (String::new(), "not a public key in PEM"),
+        ("x".repeat(9), "not a public key in PEM"),
         (pem("PRIVATE KEY", &p256), "private key"),
         (pem("ENCRYPTED SIGSTORE PRIVATE KEY", &p256), "private key"),
         (pem("CERTIFICATE", &p256), "certificate"),
-        (public(&p256) + &public(&rsa), "more than one"),
+        (public(&p256) + &public(&rsa), "exactly one"),
         (
             public(&p256).replace("-----END PUBLIC KEY-----", ""),
-            "whole",
+            "exactly one complete",
         ),
         (public(&p256).replace("MFk", "M=k"), "base64"),
         (public(&p256[..p256.len() - 1]), "malformed"),
         (public(&[&p256[..], &[0]].concat()), "malformed"),
         (public(&[&[0x30, 0x81], &p256[1..]].concat()), "malformed"),
         // The curve, the point's form, the point.
-        (off(22), "not supported"),
-        (off(26), "no uncompressed point"),
-        (off(p256.len() - 1), "no uncompressed point"),
+        (off(22), "unsupported kind"),
+        (off(26), "not an uncompressed point"),
+        (off(p256.len() - 1), "not an uncompressed point"),
         (
             public(&spki(signing::P384, &p256[26..])),
-            "no uncompressed point",
+            "not an uncompressed point",
         ),
-        (public(&spki(signing::P256, &[0])), "no uncompressed point"),
+        (
+            public(&spki(signing::P256, &[0])),
+            "not an uncompressed point",
+        ),
         (
             public(&spki(
                 b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x23",
                 &[4],
             )),
-            "not supported",
+            "unsupported kind",
         ),
         (ed([0; 32]), "small order"),
         (ed(one), "small order"),
@@ -305,9 +308,9 @@ fn weak_and_malformed_keys_are_refused() {
         (numbers(&odd(256), &[1, 0, 2]), "weak"),
         (numbers(&odd(256), &[7, 1, 1, 1, 1, 1]), "weak"),
         (numbers(&[&odd(256)[..], &[0]].concat(), &[1, 0, 1]), "weak"),
-        (numbers(&odd(256)[1..], &[1, 0, 1]), "no RSA key"),
-        (numbers(&odd(256), &[0, 1, 0, 1]), "no RSA key"),
-        (public(&spki(signing::RSA, &[0x30, 0])), "no RSA key"),
+        (numbers(&odd(256)[1..], &[1, 0, 1]), "not an RSA key"),
+        (numbers(&odd(256), &[0, 1, 0, 1]), "not an RSA key"),
+        (public(&spki(signing::RSA, &[0x30, 0])), "not an RSA key"),
     ] {
         let error = key(&pem).unwrap_err();
         assert!(

@@ -1,4 +1,4 @@
-//! Signers of the tests' own, with ring: keys, envelopes and payloads as cosign writes them.
+//! The tests' own signers, with ring: keys, envelopes and payloads as cosign writes them.
 //! `test-only.pk8` is an RSA key that signs nothing else, since ring makes none.
 
 use base64::Engine as _;

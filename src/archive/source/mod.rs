@@ -34,7 +34,7 @@ const LAYERS: usize = 8192;
 /// The largest manifest.json and config that are read; larger ones are ignored.
 const MANIFEST: u64 = 256 << 10;
 const CONFIG: u64 = 1 << 20;
-/// What one read moves at most, in bytes.
+/// The largest read, in bytes.
 const BUFFER: usize = 128 << 10;
 /// The most manifests of an index.json that are looked into.
 const MANIFESTS: usize = 256;

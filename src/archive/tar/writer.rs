@@ -1,7 +1,6 @@
-//! The headers of a tar as this program writes them: plain files, no extensions but GNU's long
-//! names.
+//! Writing tar headers: regular files only, with GNU long names.
 
-/// A tar's unit.
+/// The block size of a tar.
 pub(crate) const BLOCK: u64 = 512;
 
 pub(crate) fn padding(size: u64) -> u64 {
@@ -12,7 +11,8 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len() + padding(bytes.len() as u64) as usize, 0);
 }
 
-/// Paths of more than 100 bytes (those of sha512 blobs) take GNU's long name before the header.
+/// Paths of more than 100 bytes (those of sha512 blobs) need a GNU long-name entry before the
+/// header.
 pub(crate) fn header_size(path: &str) -> u64 {
     match path.len() as u64 {
         0..=100 => BLOCK,
@@ -50,8 +50,8 @@ fn block(path: &[u8], kind: ::tar::EntryType, size: u64) -> [u8; BLOCK as usize]
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    // As GNU tar, bsdtar and Go write it: six digits, NUL, blank; the crate writes seven and NUL.
-    // What GNU tar makes of the directory is the same archive then.
+    // As GNU tar, bsdtar and Go write it: six digits, NUL, blank. The crate writes seven digits and
+    // NUL. This way GNU tar makes the same archive of the directory.
     if let Ok(sum) = header.cksum() {
         let digits = format!("{sum:06o}\0 ");
         header.as_old_mut().cksum.copy_from_slice(digits.as_bytes());

@@ -31,7 +31,7 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// What messages call it.
+    /// Its name in messages.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -185,8 +185,10 @@ impl Walk<'_> {
                 if !self.findings.lacks(&one.digest) {
                     let name = one.digest.path();
                     let what = match self.archive.table.file(&name) {
-                        Some(_) => format!("says that {name} is missing, which is there"),
-                        None => format!("says that {name} is missing, which is no layer of it"),
+                        Some(_) => format!("says that {name} is missing, but it is there"),
+                        None => format!(
+                            "says that {name} is missing, but that is not one of its layers"
+                        ),
                     };
                     self.findings.defect(&root.label, what);
                 }
@@ -386,7 +388,10 @@ impl Walk<'_> {
                 .binary_search_by_key(&layer.digest, |one| one.digest);
             let given = found.ok().and_then(|at| root.missing[at].diff_id);
             if given.is_some_and(|given| given != *id) {
-                let what = format!("names another diff ID for {} than its config", layer.digest);
+                let what = format!(
+                    "has a different diff ID for {} than its config",
+                    layer.digest
+                );
                 self.findings.defect(&root.label, what);
             }
         }

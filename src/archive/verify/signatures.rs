@@ -1,6 +1,6 @@
-//! Is an image of an archive signed? Every document among its blobs that leads to signatures is
-//! looked into, whoever put it there; what counts covers a manifest that `index.json` names, or an
-//! index in the archive that names that manifest.
+//! Offline signature checks: all documents in an archive that lead to signatures are examined. A
+//! signature counts if it covers a manifest in `index.json`, or an index in the archive that names
+//! that manifest.
 
 use super::Findings;
 use super::oci::Oci;
@@ -10,7 +10,7 @@ use crate::archive::source::table::named_digest;
 use crate::digest::Digest;
 use crate::signature::{self, Judge, Manifest, PublicKey, Verified};
 
-/// The largest manifest of signatures or index that is looked into, in bytes.
+/// The largest signature manifest or index that is read, in bytes.
 const MANIFEST: u64 = 512 << 10;
 /// How many payloads are checked, and how many documents are reached from those that count.
 const LOOKED_AT: usize = 1024;
@@ -24,7 +24,7 @@ pub(super) fn check(
 ) {
     let roots = oci.map_or(&[][..], |oci| &oci.roots);
     if roots.is_empty() {
-        let what = "names no manifest in index.json, which a signature could cover";
+        let what = "names no manifest in index.json that a signature could cover";
         findings.unsigned("the archive", what);
     }
     let mut judge = Judge::new(Vec::new());

@@ -22,7 +22,10 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "ghcr.io/owner/app:1.2 -o app.tar",
         "choose the archive's path",
     ),
-    ("ghcr.io/o/app:1 --as lan:5000/app:1", "another name"),
+    (
+        "ghcr.io/o/app:1 --as lan:5000/app:1",
+        "a new name in the archive",
+    ),
     ("--arch arm64 alpine:3.20", "for another machine"),
     ("debian alpine", "two archives"),
     ("debian alpine -o both.tar", "each layer once"),
@@ -32,7 +35,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         "",
     ),
     ("--insecure localhost:5000/app", "plain HTTP"),
-    ("--base old.tar debian", "what old.tar lacks"),
+    ("--base old.tar debian", "only what old.tar lacks"),
     ("--tags debian", "list the tags"),
     ("--dry-run debian", "what it would download"),
 ];

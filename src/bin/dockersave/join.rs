@@ -1,4 +1,4 @@
-//! `--join`: a thin archive and its base made the full archive.
+//! The join command: makes the full archive of a thin one and its base.
 
 use super::error::{Error, Result};
 use super::flags::Low;

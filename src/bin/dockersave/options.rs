@@ -95,7 +95,7 @@ impl Options {
         if low.query == Some(Query::Referrers) && low.all_platforms {
             return wrong(
                 "--referrers",
-                "are those of one manifest; leave --all-platforms out",
+                "belong to one manifest; omit --all-platforms",
             );
         }
         let mut aliases = low.names.iter().cloned();
@@ -196,7 +196,7 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
         (
             low.gunzip && (low.keep_signatures || low.keep_referrers.is_some()),
             "--gunzip",
-            "makes another manifest, which no signature or referrer is of; leave --keep-signatures and --keep-referrers out",
+            "changes the manifest, so no signature or referrer is for it; omit --keep-signatures and --keep-referrers",
         ),
         (
             low.query.is_some_and(|query| query != Query::DryRun)
@@ -285,12 +285,12 @@ pub(super) fn check_join(low: &Low, thin: &Path) -> Result<Target> {
     };
     if *low != taken {
         return wrong(
-            "takes what is here, and pulls nothing; leave all flags but --base, --output, --restart, --json, --quiet, --verbose and --progress out",
+            "uses existing files and pulls nothing; use it only with --base, --output, --restart, --json, --quiet, --verbose and --progress",
         );
     }
     let path = low.output.clone().or_else(|| full_name(thin));
     let Some(path) = path else {
-        return wrong("needs --output: its name does not say what the full archive's is");
+        return wrong("requires --output: the full archive's name does not follow from its name");
     };
     let target = match Outlet::of(&path) {
         _ if path == Path::new("-") => Target::Stdout,

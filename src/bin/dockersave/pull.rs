@@ -234,7 +234,7 @@ pub(super) fn plan(
 fn tell_thin(plan: &Plan, base: &Base, progress: &Shown) {
     for path in base.thin() {
         let text = format!(
-            "{} is thin itself, so only the layers in it count; name its own base with a further --base",
+            "{} is itself thin, so only the layers in it count; add its own base with another --base",
             path.display()
         );
         lock(progress).note(Level::Info, &text);
@@ -251,7 +251,7 @@ fn tell_thin(plan: &Plan, base: &Base, progress: &Shown) {
     let above = plan.above();
     if above > 0 {
         text.push_str(&format!(
-            "; {} more are on the target, above layers that are new: --base-any leaves them out for containerd's store",
+            "; {} more are on the target, but above new layers: --base-any leaves them out for containerd's store",
             size(above)
         ));
     }
