@@ -155,14 +155,17 @@ impl fmt::Debug for Digest {
 #[derive(Clone)]
 pub(crate) enum Hasher {
     Sha256(sha2::Sha256),
-    Sha512(Box<sha2::Sha512>),
+    /// Rarely used, and in the binary anyway for TLS: sha2's code for it would add 17 KB.
+    Sha512(Box<ring::digest::Context>),
 }
 
 impl Hasher {
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha512 => Self::Sha512(Box::default()),
+            Algorithm::Sha512 => {
+                Self::Sha512(Box::new(ring::digest::Context::new(&ring::digest::SHA512)))
+            }
         }
     }
 
@@ -176,7 +179,7 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         match self {
             Self::Sha256(state) => Digest::from_bytes(Algorithm::Sha256, &state.finalize()),
-            Self::Sha512(state) => Digest::from_bytes(Algorithm::Sha512, &state.finalize()),
+            Self::Sha512(state) => Digest::from_bytes(Algorithm::Sha512, state.finish().as_ref()),
         }
     }
 }

@@ -27,7 +27,7 @@ fn resolve_plan_and_pull_with_an_observer() {
     let pull = Pull::new(&client, plan)
         .jobs(2)
         .observer(|event| layers += u32::from(matches!(event, Event::Layer { .. })));
-    let report = pull.to_file(&dir.join("x.tar")).unwrap();
+    let report = pull.to_file(dir.join("x.tar")).unwrap();
     assert_eq!(layers, 3);
     assert_eq!(std::fs::metadata(&report.path).unwrap().len(), size);
     assert_eq!(
@@ -64,7 +64,7 @@ fn cancel_a_pull_from_another_thread_and_go_on_with_the_same_client() {
         });
         Pull::new(&client, own)
             .cancelled_by(&token)
-            .to_file(&dir.join("x.tar"))
+            .to_file(dir.join("x.tar"))
     });
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
     registry.pace(0);
@@ -73,7 +73,7 @@ fn cancel_a_pull_from_another_thread_and_go_on_with_the_same_client() {
     let outcome = cancelled.repository(&name).unwrap().manifest();
     assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
     let report = Pull::new(&client, plan())
-        .to_file(&dir.join("x.tar"))
+        .to_file(dir.join("x.tar"))
         .unwrap();
     assert!(report.kept >= 1 << 20, "{report:?}");
 }
