@@ -181,9 +181,7 @@ impl Repository<'_> {
         for target in targets {
             search.around(target)?;
         }
-        let Search {
-            judge, mut kept, ..
-        } = search;
+        let Search { judge, kept, .. } = search;
         let verified = judge.verdict(&self.reference.to_string())?;
         for one in &verified {
             self.client.note(&format!(
@@ -195,11 +193,8 @@ impl Repository<'_> {
             ));
         }
         image.companions.verified.extend(verified);
-        // The order does not depend on that in which a registry lists them.
-        kept.sort_by_key(|(digest, _)| *digest);
         let parts = kept.into_iter().flat_map(|(_, parts)| parts);
         image.companions.documents.extend(parts);
-        image.companions.blobs.sort_by_key(|blob| blob.digest);
         Ok(())
     }
 
@@ -332,7 +327,11 @@ impl Search<'_, '_> {
             parts.push((layer.descriptor.digest, Arc::new(bytes)));
         }
         if kept {
-            self.companions.blobs.extend(manifest.parts);
+            let blobs = &mut self.companions.blobs;
+            for part in manifest.parts {
+                let at = blobs.partition_point(|own| own.digest < part.digest);
+                blobs.insert(at, part);
+            }
         }
         if keep || kept {
             if self.kept.len() >= KEPT {
@@ -348,7 +347,9 @@ impl Search<'_, '_> {
                 .room()
                 .take(held, parts.len(), name)?;
             self.companions.leases.push(lease);
-            self.kept.push((digest, parts));
+            // The order does not depend on that in which a registry lists them.
+            let at = self.kept.partition_point(|(own, _)| *own < digest);
+            self.kept.insert(at, (digest, parts));
         }
         Ok(())
     }
