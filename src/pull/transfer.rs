@@ -155,7 +155,13 @@ impl<'p> Worker<'p> {
             let (_, length) = place(shared.chunks(blob), part.at);
             shared.progress.lost(blob, length, part.kept);
         }
-        shared.queue.no_ranges(segment)
+        let whole = shared.queue.no_ranges(segment);
+        // Another segment's response brings its chunks, all of them once more.
+        if !whole && let Some(part) = segment.lock().part.take() {
+            let (_, length) = place(shared.chunks(blob), part.at);
+            shared.progress.lost(blob, length, part.kept);
+        }
+        whole
     }
 
     /// Writes a response's body to its place. `whole`: it starts at the blob's first byte, has this
