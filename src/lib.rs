@@ -111,6 +111,7 @@ mod reference;
 mod registry;
 mod secret;
 mod signature;
+mod sync;
 pub mod text;
 mod time;
 

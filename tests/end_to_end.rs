@@ -2,12 +2,13 @@
 //! with `DOCKERSAVE_TEST_BINARY` and `DOCKERSAVE_TEST_RUNNER`. Each prints the program's peak
 //! memory, without the emulator's.
 
-use crate::registry::image::{Blob, Image};
+use crate::registry::image::{self, Blob, Image};
 use crate::registry::tls::{Authority, Leaf};
-use crate::registry::{Action, Registry};
+use crate::registry::{Action, Registry, Reply};
 use crate::util::{Dir, Outcome, Run};
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::version::{TLS12, TLS13};
+use std::io::Read;
 use std::time::Duration;
 
 /// Layers of 20 MB in all, one large enough for several connections.
@@ -185,4 +186,29 @@ fn a_layer_of_more_than_4_gib() {
     let outcome = Run::pull(&dir, &registry.name("r")).limit(900).status(0);
     small(&outcome);
     assert!(std::fs::metadata(dir.join("r-latest.tar")).unwrap().len() > size);
+}
+
+#[test]
+fn a_document_that_inflates_without_end_takes_no_more_memory_than_a_large_one() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    for tag in ["latest", "slow"] {
+        Image::small(65).push(&registry, "r", tag);
+    }
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::copy(&mut std::io::repeat(0).take(64 << 20), &mut bomb).unwrap();
+    let reply = Reply::new(200, bomb.finish().unwrap())
+        .with(format!("Content-Type: {}", image::OCI_MANIFEST))
+        .with("Content-Encoding: gzip");
+    registry.route(move |seen| seen.target.ends_with("/latest").then(|| reply.clone()));
+    // The program lives on for a moment, so that its peak is seen.
+    registry.fault("/manifests/slow", Action::Delay(Duration::from_millis(500)));
+    let names = [registry.name("r"), registry.name("r:slow")];
+    let outcome = Run::pull(&dir, &names[0]).arg(&names[1]).status(1);
+    assert!(
+        outcome
+            .stderr
+            .contains("larger than the limit of 4194304 bytes")
+    );
+    assert_eq!(dir.names(), ["r-slow.tar"]);
+    small(&outcome);
 }

@@ -10,7 +10,8 @@ const LIBRARY: &str = "src";
 const PROGRAM: &str = "src/bin/dockersave";
 
 /// Values: each may import those before it.
-const VALUES: [&str; 18] = [
+const VALUES: [&str; 19] = [
+    "sync",
     "cancel",
     "counter",
     "time",

@@ -19,6 +19,7 @@ pub(crate) mod url;
 
 use crate::cancel::{CancelToken, Sockets, Stop};
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use connect::Resolver;
 use error::Failure;
 pub(crate) use http::Head;
@@ -28,7 +29,7 @@ use pending::{Pending, Wait};
 use proxy::{Proxies, Proxy};
 use std::net::{IpAddr, TcpStream};
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use stream::{Socket, Stream, TlsStream};
 use tls::Trust;
@@ -163,10 +164,6 @@ impl Deref for Agent {
     fn deref(&self) -> &Shared {
         &self.shared
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Agent {
@@ -404,6 +401,13 @@ fn alone(limit: u64) -> usize {
     (limit as usize).max(least)
 }
 
+/// An empty buffer for up to `limit` bytes. It never grows: doubling would hold both buffers at
+/// once, and untouched memory costs nothing.
+pub(crate) fn buffer(limit: u64) -> Vec<u8> {
+    let large = limit > 512 << 10;
+    Vec::with_capacity(if large { alone(limit) } else { limit as usize })
+}
+
 impl<'a> Body<'a> {
     fn new(
         agent: &'a Agent,
@@ -549,8 +553,7 @@ impl<'a> Body<'a> {
     /// The body, or its first `limit` bytes.
     pub fn at_most(&mut self, limit: u64) -> std::result::Result<Vec<u8>, Failure> {
         self.least = LEAST_RATE_OF_DOCUMENTS;
-        let large = limit > 512 << 10;
-        let mut bytes = Vec::with_capacity(if large { alone(limit) } else { limit as usize });
+        let mut bytes = buffer(limit);
         let mut part = [0; 16 << 10];
         while (bytes.len() as u64) < limit {
             let most = (limit - bytes.len() as u64).min(part.len() as u64) as usize;

@@ -4,7 +4,7 @@ use crate::codec::inflate::{self, Limits};
 use crate::error::{Error, printable};
 use crate::net::error::Failure;
 use crate::net::http::Head;
-use crate::net::{Body, Response};
+use crate::net::{Body, Response, buffer};
 use std::io::{self, Read};
 
 /// The largest zstd window within an encoding; gzip has 32 KiB.
@@ -169,10 +169,11 @@ pub(super) fn at_most(
         return response.body.at_most(limit);
     }
     let host = response.body.host();
-    let mut bytes = Vec::new();
+    let mut bytes = buffer(limit);
     reader(response, coding, limit)
         .and_then(|reader| reader.take(limit).read_to_end(&mut bytes))
         .map_err(|error| failure(error, &host))?;
+    bytes.shrink_to_fit();
     Ok(bytes)
 }
 
