@@ -284,9 +284,14 @@ enum Kind {
     Manifest(&'static str),
 }
 
+/// A media type without its parameters.
+pub(crate) fn bare(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or("").trim()
+}
+
 /// The media type, if it is an index's or a manifest's.
 pub(crate) fn known(media_type: &str) -> Option<&'static str> {
-    let bare = media_type.split(';').next().unwrap_or("").trim();
+    let bare = bare(media_type);
     [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST]
         .into_iter()
         .find(|known| bare.eq_ignore_ascii_case(known))

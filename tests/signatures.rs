@@ -850,6 +850,27 @@ fn referrers_are_listed_and_kept() {
 }
 
 #[test]
+fn what_is_kept_counts_with_the_documents_of_a_run() {
+    let (registry, image, _, dir) = signed("none, x", "p256");
+    let more = r#","artifactType":"a/b""#;
+    let referrers: Vec<String> = (0..60)
+        .map(|number| {
+            let layers: Vec<String> = (0..1000)
+                .map(|layer| part("c/d", &format!("{number} {layer}"), ""))
+                .collect();
+            let text = holder(&registry, &image.digest(), &layers, more);
+            part(OCI_MANIFEST, &text, more)
+        })
+        .collect();
+    api(&registry, &image.digest(), &referrers);
+    let outcome = Run::pull(&dir, &registry.name("r:1"))
+        .arg("--keep-referrers")
+        .fails(1, "is larger than the limit of");
+    outcome.is_small();
+    assert_eq!(registry.count("/blobs/"), 1, "only the config is asked for");
+}
+
+#[test]
 fn a_policy_says_who_must_have_signed_what() {
     let (registry, image, signer, dir) = signed("bundle, tag", "p256");
     let name = registry.name("r:1");

@@ -27,6 +27,9 @@ const ANNOTATIONS: Keys = Map(
         "org.opencontainers.image.ref.name",
         "vnd.docker.reference.type",
         "vnd.docker.reference.digest",
+        "io.github.antmicro.dockersave.kept",
+        "io.github.antmicro.dockersave.missing",
+        "io.github.antmicro.dockersave.whole",
     ],
     &Plain,
 );

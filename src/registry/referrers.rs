@@ -6,7 +6,7 @@ use super::{Ask, MANIFEST_TYPES, Repository, Wanted, content_encoding, manifest_
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::json::{self, Loose, Number, Text, keys};
-use crate::manifest::{Descriptor, Kinds, MOST, OCI_INDEX};
+use crate::manifest::{Descriptor, Kinds, MOST, OCI_INDEX, bare};
 use crate::net::error::Failure;
 use crate::net::url::Url;
 use miniserde::Deserialize;
@@ -122,10 +122,7 @@ impl Repository<'_> {
         let status = response.status();
         let media_type = response.field("content-type").unwrap_or_default();
         // A server that answers every URL with a page has no referrers.
-        let is_index = media_type
-            .split(';')
-            .next()
-            .is_some_and(|kind| [OCI_INDEX, "application/json", ""].contains(&kind.trim()));
+        let is_index = [OCI_INDEX, "application/json", ""].contains(&bare(media_type));
         let next = super::tags::link::next(response.head.fields.all("link"));
         let next = next.map(|next| self.next_page(&answered, &next, "of referrers"));
         let bytes = content_encoding::document(response, PAGE, list.what)?;

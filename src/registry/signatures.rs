@@ -5,14 +5,12 @@ use super::{Referrer, Repository};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::image::{Companions, Image};
-use crate::manifest::Content;
+use crate::manifest::{Content, Descriptor};
 use crate::platform::Platform;
 use crate::signature::policy::{Needed, identity};
-use crate::signature::{self, Demand, Judge, Manifest, Policy, PublicKey, is_signature};
+use crate::signature::{self, Demand, Judge, MANIFEST, Manifest, Policy, PublicKey, is_signature};
 use std::sync::Arc;
 
-/// The largest manifest of signatures, in bytes: one of a thousand signatures has less.
-const MANIFEST: u64 = 512 << 10;
 /// The most signatures, and manifests of them, that are checked for one image.
 const LOOKED_AT: usize = 128;
 /// The most manifests kept beside an image.
@@ -81,7 +79,13 @@ impl Repository<'_> {
                         image.companions.leases.extend_from_slice(document.leases());
                         bytes
                     }
-                    None => self.wanted_bytes(&digest)?,
+                    None => {
+                        let bytes = self.wanted_bytes(&digest)?;
+                        let room = self.client.room();
+                        let lease = room.take(bytes.len() as u64, 1, "an index that is kept")?;
+                        image.companions.leases.push(lease);
+                        bytes
+                    }
                 };
                 image.companions.documents.push((digest, bytes));
             }
@@ -279,35 +283,43 @@ impl Search<'_, '_> {
             .repository
             .bytes_of(&digest.to_string(), Some(&digest), &what, MANIFEST);
         match bytes {
-            Ok(Some(bytes)) => self.manifest(&name, digest, bytes, kept),
+            Ok(Some(bytes)) => return self.manifest(&name, digest, bytes, kept),
             Ok(None) => self.lost(&name, "is not there"),
             Err(Error::Mismatch { .. }) => self.lost(&name, "does not match its digest"),
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    /// Something that cannot be fetched is not a signature, but it may have to be kept.
-    fn lost(&mut self, name: &str, why: &str) -> Result<()> {
+    /// Something that is not a usable signature, and why.
+    fn lost(&mut self, name: &str, why: &str) {
         self.repository.client.note(&format!("{name} {why}"));
         self.judge.flaw(name, why);
-        Ok(())
     }
 
     /// A manifest that may hold signatures.
     fn manifest(&mut self, name: &str, digest: Digest, bytes: Vec<u8>, kept: bool) -> Result<()> {
-        let manifest = match Manifest::parse(&bytes, name) {
+        let manifest = match Manifest::parse(&bytes, "the manifest") {
             Ok(manifest) => manifest,
-            Err(error) => return self.lost(name, &error.to_string()),
+            Err(error) => {
+                self.lost(name, &format!("is not understood: {error}"));
+                return Ok(());
+            }
         };
         if let Some(kind) = &manifest.attestation {
             let why = format!("is an attestation ({kind}), not a signature of an image");
-            self.lost(name, &why)?;
+            self.lost(name, &why);
         }
         let signed = manifest.attestation.is_none();
         let mut parts = vec![(digest, Arc::new(bytes))];
         let keep = self.wanted.signatures && signed && !manifest.layers.is_empty();
-        if keep {
-            self.part(name, &manifest.config, &mut parts)?;
+        if keep && let Some(config) = &manifest.config {
+            let bytes = match config.digest.matches(b"{}") {
+                // The empty config of image-spec, manifest.md, needs no request.
+                true => Some(b"{}".to_vec()),
+                false => self.blob(name, config)?,
+            };
+            parts.extend(bytes.map(|bytes| (config.digest, Arc::new(bytes))));
         }
         for layer in manifest.layers.iter().filter(|_| signed) {
             if self.is_done() {
@@ -326,13 +338,6 @@ impl Search<'_, '_> {
             self.repository.client.note(&format!("{name} {told}"));
             parts.push((layer.descriptor.digest, Arc::new(bytes)));
         }
-        if kept {
-            let blobs = &mut self.companions.blobs;
-            for part in manifest.parts {
-                let at = blobs.partition_point(|own| own.digest < part.digest);
-                blobs.insert(at, part);
-            }
-        }
         if keep || kept {
             if self.kept.len() >= KEPT {
                 return Err(Error::malformed(
@@ -341,12 +346,15 @@ impl Search<'_, '_> {
                 ));
             }
             let held: u64 = parts.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-            let lease = self
-                .repository
-                .client
-                .room()
-                .take(held, parts.len(), name)?;
+            let named = if kept { manifest.parts.len() } else { 0 };
+            let room = self.repository.client.room();
+            let lease = room.take(held, parts.len() + named, name)?;
             self.companions.leases.push(lease);
+            for part in manifest.parts.into_iter().take(named) {
+                let blobs = &mut self.companions.blobs;
+                let at = blobs.partition_point(|own| own.digest < part.digest);
+                blobs.insert(at, part);
+            }
             // The order does not depend on that in which a registry lists them.
             let at = self.kept.partition_point(|(own, _)| *own < digest);
             self.kept.insert(at, (digest, parts));
@@ -354,30 +362,8 @@ impl Search<'_, '_> {
         Ok(())
     }
 
-    fn part(
-        &mut self,
-        name: &str,
-        descriptor: &Option<crate::manifest::Descriptor>,
-        parts: &mut Vec<(Digest, Arc<Vec<u8>>)>,
-    ) -> Result<()> {
-        let Some(descriptor) = descriptor else {
-            return Ok(());
-        };
-        let bytes = match descriptor.digest.matches(b"{}") {
-            // The empty config of image-spec, manifest.md, needs no request.
-            true => Some(b"{}".to_vec()),
-            false => self.blob(name, descriptor)?,
-        };
-        parts.extend(bytes.map(|bytes| (descriptor.digest, Arc::new(bytes))));
-        Ok(())
-    }
-
     /// A payload; `None` if it cannot be fetched or is too large.
-    fn blob(
-        &mut self,
-        name: &str,
-        descriptor: &crate::manifest::Descriptor,
-    ) -> Result<Option<Vec<u8>>> {
+    fn blob(&mut self, name: &str, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
         let what = format!("the signature in {name}");
         match self
             .repository
@@ -386,7 +372,10 @@ impl Search<'_, '_> {
             Ok(bytes) => Ok(Some(bytes)),
             Err(
                 error @ (Error::TooLarge { .. } | Error::NotFound { .. } | Error::Mismatch { .. }),
-            ) => self.lost(name, &error.to_string()).map(|()| None),
+            ) => {
+                self.lost(name, &format!("cannot be used: {error}"));
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -2,8 +2,6 @@
 
 use super::der::{BIT_STRING, INTEGER, Reader, SEQUENCE, positive};
 use crate::error::{Error, Result};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ring::agreement;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use std::path::Path;
@@ -36,8 +34,8 @@ const KINDS: [(&[u8], Kind); 4] = [
     ),
 ];
 
-/// With which hashes a key's kind is used. cosign took SHA-256 for all keys until 2026, and the
-/// curve's own since.
+/// The hashes that each kind of key is used with. cosign used SHA-256 for all keys until 2026, and
+/// the curve's own since.
 static ECDSA_P256: [&dyn VerificationAlgorithm; 1] = [&signature::ECDSA_P256_SHA256_ASN1];
 static ECDSA_P384: [&dyn VerificationAlgorithm; 2] = [
     &signature::ECDSA_P384_SHA384_ASN1,
@@ -133,7 +131,7 @@ fn unwrap(pem: &[u8]) -> Parsed<Vec<u8>> {
     let body = body.strip_suffix(END).filter(|body| !body.contains('-'));
     let body = body.ok_or("does not contain exactly one complete public key")?;
     let digits: String = body.split_ascii_whitespace().collect();
-    STANDARD.decode(digits).map_err(|_| "is not base64")
+    super::base64(&digits).ok_or("is not base64")
 }
 
 /// A SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).

@@ -22,6 +22,9 @@ use crate::error::{Error, count, printable};
 use miniserde::json::Value;
 use std::collections::BTreeMap;
 
+/// The largest manifest of signatures, in bytes: one of a thousand signatures has less. What is
+/// kept in an archive is read with the same limit.
+pub(crate) const MANIFEST: u64 = 512 << 10;
 /// The largest payload or bundle, in bytes: cosign's have some hundreds.
 pub(crate) const LIMIT: u64 = 64 << 10;
 /// The most objects, and values, in one of them.
@@ -86,7 +89,7 @@ struct Statement {
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// A requirement: a signature by any of these keys, over any of these digests.
+/// A requirement: a signature by any of these keys, with an acceptable name.
 pub(crate) struct Demand<'d> {
     pub keys: &'d [PublicKey],
     /// Whether the signed identity is acceptable; otherwise the reason.
@@ -186,8 +189,8 @@ impl<'d> Judge<'d> {
     }
 }
 
-/// Checks a signature whatever it covers: one of the keys made it. Gives each digest that it
-/// covers, of the first ones.
+/// Checks that one of the keys made a signature, whatever it covers; returns the first digests that
+/// it covers.
 pub(crate) fn check(
     payload: &Payload,
     bytes: &[u8],

@@ -8,10 +8,8 @@ use super::scan::{Archive, PARSED, State};
 use crate::archive::source::metadata::Outline;
 use crate::archive::source::table::named_digest;
 use crate::digest::Digest;
-use crate::signature::{self, Judge, Manifest, PublicKey, Verified};
+use crate::signature::{self, Judge, MANIFEST, Manifest, PublicKey, Verified};
 
-/// The largest signature manifest or index that is read, in bytes.
-const MANIFEST: u64 = 512 << 10;
 /// How many payloads are checked, and how many documents are reached from those that count.
 const LOOKED_AT: usize = 1024;
 const REACHED: usize = 4096;
