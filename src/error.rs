@@ -310,7 +310,7 @@ impl fmt::Display for Message<'_> {
                 size,
             } => write!(
                 f,
-                "{archive}: is a thin archive and needs {} of {size} bytes; give an archive that has them",
+                "{archive}: is a thin archive and needs {} ({size} bytes); give an archive that has them",
                 count(*layers, "layer")
             ),
             Error::Tls { host, why, .. } => write!(f, "{host}: {why}"),

@@ -171,6 +171,8 @@ fn a_containerd_store_needs_no_layer_twice() {
     assert_eq!(blobs(&thin).len(), 3);
     releases
         .join("x.tar", &["--base", "old.tar", "-o", "y.tar"])
+        // It needs no network: what the environment says of it does not count.
+        .env("HTTPS_PROXY", "socks5://nowhere.example:1")
         .status(0);
     assert!(releases.bytes("y.tar") == releases.bytes("full.tar"));
 }
@@ -507,10 +509,10 @@ fn what_cannot_be_joined_is_told_and_leaves_nothing() {
     dir.write("worn.tar", &bytes);
     std::fs::copy(dir.join(&thin), dir.join("thin.tar")).unwrap();
     for (args, status, text) in [
-        (&[][..], 9, "needs 2 layers of"),
-        (&["--base", "other.tar"], 9, "needs 2 layers of"),
-        (&["--base", "thin.tar"], 9, "needs 2 layers of"),
-        (&["--base", "cut.tar"], 9, "of"),
+        (&[][..], 9, "needs 2 layers ("),
+        (&["--base", "other.tar"], 9, "needs 2 layers ("),
+        (&["--base", "thin.tar"], 9, "needs 2 layers ("),
+        (&["--base", "cut.tar"], 9, "give an archive that has them with --base"),
         (&["--base", "worn.tar"], 6, "other bytes"),
         (&["--base", "ids.txt"], 1, "ids.txt"),
         (&["--base", "none.tar"], 1, "none.tar"),

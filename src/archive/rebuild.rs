@@ -52,6 +52,7 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
     let mut reader = Reader {
         from,
         room,
+        limit: room,
         configs,
     };
     let text = reader.bytes("index.json")?;
@@ -80,7 +81,7 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
             .find(|image| *image.manifest.digest() == child.descriptor.digest);
         let image = match known {
             Some(known) => {
-                take(&mut reader.room, known.layers.len() * LAYER)?;
+                reader.take(known.layers.len() * LAYER)?;
                 Image {
                     reference,
                     alias: None,
@@ -93,7 +94,7 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
     }
     // It follows all images, in one list.
     if let Some(first) = images.first_mut() {
-        take(&mut reader.room, kept.len() * LAYER)?;
+        reader.take(kept.len() * LAYER)?;
         for digest in kept {
             let blob = Descriptor {
                 media_type: String::new(),
@@ -119,6 +120,8 @@ pub(crate) fn rebuild(from: &dyn Documents, room: usize, configs: bool) -> Resul
 struct Reader<'d> {
     from: &'d dyn Documents,
     room: usize,
+    /// What there was at first.
+    limit: usize,
     configs: bool,
 }
 
@@ -166,27 +169,28 @@ impl Reader<'_> {
         let digest = Some(&descriptor.digest);
         let document = Document::read(bytes, media_type, digest, what, Kinds::All)?;
         if let Content::Manifest { layers, .. } = document.content() {
-            take(&mut self.room, layers.len() * LAYER)?;
+            self.take(layers.len() * LAYER)?;
         }
         Ok(document)
     }
 
     fn size(&self, name: &str) -> Result<u64> {
-        let missing = || Error::malformed(name, format!("{name} is missing"));
+        let missing = || Error::malformed("the archive", format!("{name} is missing"));
         self.from.size(name).ok_or_else(missing)
     }
 
     fn bytes(&mut self, name: &str) -> Result<Vec<u8>> {
         let size = self.size(name)?;
-        take(&mut self.room, usize::try_from(size).unwrap_or(usize::MAX))?;
+        self.take(usize::try_from(size).unwrap_or(usize::MAX))?;
         self.from.bytes(name)
     }
-}
 
-fn take(room: &mut usize, size: usize) -> Result<()> {
-    *room = room.checked_sub(size).ok_or(Error::TooLarge {
-        what: "the plan".into(),
-        limit: 0,
-    })?;
-    Ok(())
+    fn take(&mut self, size: usize) -> Result<()> {
+        let too_large = || Error::TooLarge {
+            what: "what the archive says of its images".into(),
+            limit: self.limit as u64,
+        };
+        self.room = self.room.checked_sub(size).ok_or_else(too_large)?;
+        Ok(())
+    }
 }

@@ -45,23 +45,23 @@ impl<'c> Pull<'c> {
         for base in bases {
             pull = pull.reuse(base);
         }
+        pull.check_joined(&name)?;
         pull.joined = Some(name);
-        pull.check_joined()?;
         Ok(pull)
     }
 
     /// Checks, by names, that every blob is in one of the archives, before anything is written.
-    fn check_joined(&self) -> Result<()> {
+    fn check_joined(&self, archive: &str) -> Result<()> {
         let existing = reuse::open(&self.reuse, &self.lenders, None, &self.client)?;
         let blobs = self.plan.blobs().iter();
         let missing = blobs.filter(|blob| {
             blob.descriptor.size > 0 && reuse::candidates(&existing, blob).next().is_none()
         });
         let sizes: Vec<u64> = missing.map(|blob| blob.descriptor.size).collect();
-        match (sizes.len(), &self.joined) {
-            (0, _) | (_, None) => Ok(()),
-            (layers, Some(archive)) => Err(Error::Thin {
-                archive: archive.clone(),
+        match sizes.len() {
+            0 => Ok(()),
+            layers => Err(Error::Thin {
+                archive: archive.to_owned(),
                 layers,
                 size: sizes.iter().sum(),
             }),
@@ -81,7 +81,7 @@ pub(super) fn unavailable(archive: &str, plan: &Plan, blob: usize) -> Error {
 
 impl Shared<'_> {
     /// Of an archive that is joined, nothing but an empty blob may be left to be fetched.
-    pub fn is_empty(&self, blob: usize, archive: &str) -> Result<()> {
+    pub fn check_empty(&self, blob: usize, archive: &str) -> Result<()> {
         match self.plan.blobs()[blob].descriptor.size {
             0 => Ok(()),
             _ => Err(unavailable(archive, self.plan, blob)),
@@ -105,7 +105,7 @@ impl Documents for OfThin<'_> {
             Error::input(
                 Path::new(self.name),
                 "reading",
-                io::Error::other(format!("{name} is missing")),
+                io::Error::other(format!("{name} cannot be read")),
             )
         };
         bytes.ok_or_else(wrong)

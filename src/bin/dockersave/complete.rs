@@ -53,7 +53,7 @@ _dockersave() {{
     elif [[ $flag == = ]]; then
         flag=${{COMP_WORDS[COMP_CWORD - 2]}}
     fi
-    # Behind two hyphens stand no flags.
+    # After --, nothing is a flag.
     for ((at = 1; at < COMP_CWORD; at++)); do
         [[ ${{COMP_WORDS[at]}} == -- ]] && return
     done

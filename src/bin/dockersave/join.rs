@@ -25,9 +25,8 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
     let signals = watch(&cancel);
     let mode = progress(low);
     let shown = Arc::new(Mutex::new(Progress::new(mode)));
-    // No registry is asked, so it needs no certificates.
-    let client = Client::builder().insecure(true).build()?;
-    let client = client.cancelled_by(&cancel);
+    // No registry is asked: the environment does not count.
+    let client = Client::bare().build()?.cancelled_by(&cancel);
     let mut stream = open_stream(&client, &target, low, &shown)?;
     let joined = Pull::join(&client, thin, &low.base).map_err(Error::from);
     let outcome = joined.and_then(|pull| {

@@ -12,8 +12,8 @@ const DATE: &str = env!("DOCKERSAVE_DATE");
 
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
-        "DOCKERSAVE_USER, DOCKERSAVE_PASSWORD",
-        "Credentials for the registry.",
+        "DOCKERSAVE_USER, DOCKERSAVE_PASSWORD, DOCKERSAVE_REGISTRY",
+        "Credentials, and the registry that they are for (default: the first image's).",
     ),
     (
         "DOCKER_AUTH_CONFIG",

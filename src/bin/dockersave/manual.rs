@@ -118,7 +118,7 @@ const CREDENTIALS: &[Part] = &[
 const TRUST: &[Part] = &[
     Item(
         "Certificates",
-        "Trusted are Mozilla's built-in roots; SSL_CERT_FILE and SSL_CERT_DIR; docker/certs.d/HOST[:PORT]/*.crt and containers/certs.d/HOST[:PORT]/*.crt below /etc and ~/.config, for that registry alone, with X.cert and X.key as client certificate; and --cacert, --cert, --key.",
+        "These are trusted: Mozilla's built-in roots; SSL_CERT_FILE and SSL_CERT_DIR; docker/certs.d/HOST[:PORT]/*.crt and containers/certs.d/HOST[:PORT]/*.crt below /etc and ~/.config, for that registry alone, with X.cert and X.key as client certificate; and --cacert, --cert, --key.",
     ),
     Item(
         "The clock",
@@ -178,7 +178,7 @@ const JSON: &[Part] = &[
 
 const EVENTS: &[Part] = &[
     Text(
-        "--progress json prints one object per line on standard error, with event as its first member. done or failed is the last one; of several archives each has one, and a final failed follows if any failed. A usage error is printed as plain text.",
+        "--progress json prints one object per line on standard error, with event as its first member. done or failed is the last one; of several archives each has one, and a final failed follows if any failed. A flag that cannot be parsed is reported as plain text; any other usage error is a failed object, too.",
     ),
     Item("started", "total, layers. Bytes and number of all layers."),
     Item(

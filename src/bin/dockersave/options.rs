@@ -237,6 +237,19 @@ pub(super) fn keys(low: &Low) -> Result<Vec<PublicKey>> {
         .collect()
 }
 
+/// The flags that --verify and --join both take; all others have their defaults.
+fn common(low: &Low) -> Low {
+    Low {
+        base: low.base.clone(),
+        quiet: low.quiet,
+        json: low.json,
+        verbose: low.verbose,
+        progress: low.progress,
+        again: low.again.clone(),
+        ..Low::default()
+    }
+}
+
 /// Checking an archive is not a pull: flags of a pull are refused.
 pub(super) fn check_verify(low: &Low) -> Result<()> {
     let wrong = |why: &str| Err(Error::usage("--verify", why));
@@ -245,15 +258,9 @@ pub(super) fn check_verify(low: &Low) -> Result<()> {
     }
     let taken = Low {
         verify: low.verify.clone(),
-        base: low.base.clone(),
         inflate_memory: low.inflate_memory,
         signed_by: low.signed_by.clone(),
-        quiet: low.quiet,
-        json: low.json,
-        verbose: low.verbose,
-        progress: low.progress,
-        again: low.again.clone(),
-        ..Low::default()
+        ..common(low)
     };
     if *low != taken {
         return wrong(
@@ -271,21 +278,15 @@ pub(super) fn check_join(low: &Low, thin: &Path) -> Result<Target> {
     }
     let taken = Low {
         join: low.join.clone(),
-        base: low.base.clone(),
         output: low.output.clone(),
         restart: low.restart,
         jobs: low.jobs,
         timeout: low.timeout,
-        quiet: low.quiet,
-        json: low.json,
-        verbose: low.verbose,
-        progress: low.progress,
-        again: low.again.clone(),
-        ..Low::default()
+        ..common(low)
     };
     if *low != taken {
         return wrong(
-            "uses existing files and pulls nothing; use it only with --base, --output, --restart, --json, --quiet, --verbose and --progress",
+            "uses existing files and pulls nothing; use it only with --base, --output, --restart, --jobs, --timeout, --json, --quiet, --verbose and --progress",
         );
     }
     let path = low.output.clone().or_else(|| full_name(thin));
