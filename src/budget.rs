@@ -2,7 +2,8 @@
 //! configs. An index that was only read gives its share back.
 
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::sync::lock;
+use std::sync::{Arc, Mutex};
 
 /// The largest manifest, plus a usual config.
 const ROOM: u64 = (4 << 20) + (256 << 10);
@@ -35,13 +36,13 @@ impl std::fmt::Debug for Room {
 impl Room {
     /// The limit for a document: `limit`, or what is left of the budget.
     pub fn limit(&self, limit: u64) -> u64 {
-        limit.min(*self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        limit.min(*lock(&self.0))
     }
 
     /// Takes the share of a document with this many descriptors.
     pub fn take(&self, bytes: u64, descriptors: usize, what: &str) -> Result<Arc<Lease>> {
         let bytes = bytes + descriptors as u64 * DESCRIPTOR;
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&self.0);
         *left = left.checked_sub(bytes).ok_or_else(|| exhausted(what))?;
         Ok(Arc::new(Lease {
             room: self.clone(),
@@ -52,7 +53,7 @@ impl Room {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        *lock(&self.room.0) += self.bytes;
     }
 }
 

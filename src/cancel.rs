@@ -1,9 +1,10 @@
 //! Cancellation: what ends an operation from another thread, and what ends the waits of a pull's own
 //! workers.
 
+use crate::sync::lock;
 use std::fmt;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Cancels whatever runs on the clients that were given it ([`crate::Client::cancelled_by`]), from
@@ -85,10 +86,6 @@ impl Sockets {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Ends every wait at once when a pull is stopped.
 #[derive(Default)]
 pub(crate) struct Stop {
@@ -98,18 +95,18 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub fn set(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.stopped) = true;
         self.changed.notify_all();
     }
 
     pub fn is_set(&self) -> bool {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.stopped)
     }
 
     /// Waits; `false` if it was stopped meanwhile.
     pub fn sleep(&self, wait: Duration) -> bool {
         let end = Instant::now() + wait;
-        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stopped = lock(&self.stopped);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if *stopped || left.is_zero() {

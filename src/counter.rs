@@ -55,9 +55,7 @@ impl Counter {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, u64> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        crate::sync::lock(&self.0)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::hint::Hint;
 use crate::manifest::{
     Content, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, IndexEntry, OCI_INDEX,
-    OCI_MANIFEST,
+    OCI_MANIFEST, bare,
 };
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -114,10 +114,16 @@ impl Image {
         &self.diff_ids
     }
 
+    /// Its manifest or index, and what lies below that.
+    pub(crate) fn tree(&self) -> impl Iterator<Item = &Document> {
+        std::iter::once(&self.manifest).chain(&self.documents)
+    }
+
     /// A blob that a descriptor of its documents embeds.
     pub(crate) fn embedded(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
-        let documents = std::iter::once(&self.manifest).chain(&self.documents);
-        let mut found = documents.filter_map(|one| one.embedded(&descriptor.digest));
+        let mut found = self
+            .tree()
+            .filter_map(|one| one.embedded(&descriptor.digest));
         found.next()
     }
 
@@ -227,21 +233,14 @@ impl Found {
     }
 }
 
-fn bare(entry: &IndexEntry) -> &str {
-    entry
-        .descriptor
-        .media_type
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-}
-
 pub(crate) fn is_index(entry: &IndexEntry) -> bool {
-    matches!(bare(entry), OCI_INDEX | DOCKER_LIST)
+    matches!(bare(&entry.descriptor.media_type), OCI_INDEX | DOCKER_LIST)
 }
 
 /// Entries of unknown types are not errors (image-index.md), but they are not images either.
 pub(crate) fn is_manifest(entry: &IndexEntry) -> bool {
-    matches!(bare(entry), OCI_MANIFEST | DOCKER_MANIFEST)
+    matches!(
+        bare(&entry.descriptor.media_type),
+        OCI_MANIFEST | DOCKER_MANIFEST
+    )
 }

@@ -86,7 +86,7 @@ impl Base {
     pub(super) fn left_out(&self, images: &[Image]) -> BTreeSet<Digest> {
         let mut found: BTreeMap<Digest, bool> = BTreeMap::new();
         for image in images {
-            let documents = std::iter::once(&image.manifest).chain(&image.documents);
+            let documents = image.tree();
             for document in documents {
                 let Content::Manifest { config, layers } = document.content() else {
                     continue;

@@ -6,7 +6,7 @@ use crate::digest::{Algorithm, Digest, InvalidDigest};
 use crate::error::{Error, Result};
 use crate::image::{Companions, Image};
 use crate::json::{Loose, Text, keys::Keys, quoted};
-use crate::manifest::{Content, Document, OCI_INDEX};
+use crate::manifest::{Content, Document, OCI_INDEX, bare};
 use crate::reference::Reference;
 use miniserde::Deserialize;
 use miniserde::json::{Number, Value};
@@ -208,8 +208,7 @@ pub(super) fn with_layers(manifest: &Document, layers: &[(Digest, u64)]) -> Resu
 
 /// The media type of a layer after decompression (image-spec, layer.md).
 fn uncompressed(media_type: &str) -> String {
-    let plain = media_type.split(';').next().unwrap_or_default().trim();
-    let plain = plain.split('+').next().unwrap_or_default();
+    let plain = bare(media_type).split('+').next().unwrap_or_default();
     let plain = plain.strip_suffix(".gzip").unwrap_or(plain);
     plain.replace(".foreign.", ".")
 }

@@ -181,7 +181,7 @@ impl Plan {
             builder.memory("manifest.json", manifest_json(images).into_bytes());
         }
         for image in images {
-            for document in std::iter::once(&image.manifest).chain(&image.documents) {
+            for document in image.tree() {
                 builder.document(document.digest(), document.shared())?;
             }
         }

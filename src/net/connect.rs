@@ -6,6 +6,7 @@
 use super::error::Failure;
 use super::url::Origin;
 use crate::error::plain;
+use crate::sync::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use std::collections::HashMap;
@@ -85,12 +86,6 @@ impl Resolver {
         let mut known = lock(&self.known);
         Ok(known.entry(host.to_owned()).or_insert(list).clone())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// std hides the resolver's error code; only its text distinguishes "try again" from "no such

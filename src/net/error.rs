@@ -44,6 +44,9 @@ pub(crate) enum Failure {
     Final(Error),
 }
 
+/// The outcome of one attempt.
+pub(crate) type Attempt<T> = std::result::Result<T, Failure>;
+
 /// A response with an error status, and the details for its message.
 #[derive(Debug)]
 pub(crate) struct StatusFailure {
@@ -66,6 +69,22 @@ pub(crate) struct StatusFailure {
 }
 
 impl StatusFailure {
+    /// A response of which nothing but this is known.
+    pub fn new(url: Url, status: u16, codes: Vec<String>, message: String) -> Self {
+        Self {
+            url,
+            status,
+            codes,
+            message,
+            retry_after: None,
+            limit: None,
+            quota_used: false,
+            redirected: false,
+            credentials: None,
+            hint: None,
+        }
+    }
+
     pub fn host(&self) -> String {
         self.url.origin.to_string()
     }

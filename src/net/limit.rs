@@ -1,6 +1,7 @@
 //! Rate limiting of bodies: one account for all connections.
 
-use std::sync::{Mutex, PoisonError};
+use crate::sync::lock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The largest burst after a pause.
@@ -31,7 +32,7 @@ impl Limit {
 
     /// Accounts for bytes; returns how long to wait before the next read.
     pub fn take(&self, bytes: u64) -> Duration {
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paid = lock(&self.paid);
         let now = Instant::now();
         let begin = (*paid).max(now.checked_sub(BURST).unwrap_or(now));
         // An hour at most: a read takes no more than a portion.

@@ -1,7 +1,8 @@
 //! What is being waited for, for progress displays.
 
+use crate::sync::lock;
 use std::fmt::Display;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// The waits that have begun and not ended.
@@ -38,7 +39,7 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waits> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waits)
     }
 }
 

@@ -243,21 +243,13 @@ impl Proxy {
         if (200..300).contains(&head.status) {
             return Ok(());
         }
-        Err(Failure::Status(Box::new(StatusFailure {
-            url: Url {
-                origin: self.origin.clone(),
-                target: "/".into(),
-            },
-            status: head.status,
-            codes: Vec::new(),
-            message: format!("the proxy did not open a connection to {target}"),
-            retry_after: None,
-            limit: None,
-            quota_used: false,
-            redirected: false,
-            credentials: None,
-            hint: None,
-        })))
+        let url = Url {
+            origin: self.origin.clone(),
+            target: "/".into(),
+        };
+        let message = format!("the proxy did not open a connection to {target}");
+        let failure = StatusFailure::new(url, head.status, Vec::new(), message);
+        Err(Failure::Status(Box::new(failure)))
     }
 }
 

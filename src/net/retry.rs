@@ -99,7 +99,8 @@ impl Budget {
             self.failures = 0;
             self.since = 0;
         }
-        let asked = match classify(failure) {
+        let verdict = classify(failure);
+        let asked = match verdict {
             Verdict::Never => return None,
             Verdict::After(wait) => Some(wait.max(FIRST)),
             Verdict::Once if self.attempts > 1 => return None,
@@ -110,7 +111,6 @@ impl Budget {
         if self.failures >= self.tries {
             return None;
         }
-        let once = classify(failure) == Verdict::Once;
         let doubled = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
         self.failures += 1;
         self.attempts += 1;
@@ -118,7 +118,7 @@ impl Budget {
             Some(Duration::ZERO) if self.failures <= 2 => Duration::ZERO,
             // Jitter, because many clients may be given the same second.
             Some(wait) => wait.max(Duration::from_millis(1)) + jitter(FIRST),
-            None if once => REFUSED,
+            None if verdict == Verdict::Once => REFUSED,
             None => doubled / 2 + jitter(doubled / 2),
         })
     }
@@ -151,17 +151,11 @@ mod tests {
     use crate::net::error::StatusFailure;
 
     fn status(status: u16, redirected: bool, retry_after: Option<u64>) -> Failure {
+        let url = Url::parse("https://h/").unwrap();
         Failure::Status(Box::new(StatusFailure {
-            url: Url::parse("https://h/").unwrap(),
-            status,
-            codes: Vec::new(),
-            message: String::new(),
             retry_after: retry_after.map(Duration::from_secs),
-            limit: None,
-            quota_used: false,
             redirected,
-            credentials: None,
-            hint: None,
+            ..StatusFailure::new(url, status, Vec::new(), String::new())
         }))
     }
 

@@ -50,11 +50,11 @@ pub struct Pull<'c> {
     xz: bool,
     beside: Option<PathBuf>,
     reuse: Vec<PathBuf>,
+    /// How many of `reuse` the caller named: those are told if they serve nothing.
+    named: usize,
     lenders: Vec<PathBuf>,
     quick_check: bool,
     sha256: bool,
-    /// How many of them were named to be reused: those are told if they serve nothing.
-    named: usize,
     /// The thin archive that is joined with its base: nothing is downloaded then.
     joined: Option<String>,
     observer: Option<Observer<'c>>,

@@ -9,6 +9,7 @@ use crate::counter::Counter;
 use crate::error::{Error, Result};
 use crate::registry::blob::Reader;
 use crate::registry::{Client, Repository};
+use crate::sync::lock;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -79,7 +80,7 @@ impl<'p> Ahead<'p> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Ends all reading.

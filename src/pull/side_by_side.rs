@@ -1,7 +1,7 @@
 //! Parallel inflation of layers, each to its place in an output whose plan is known.
 
 use super::event::TICK;
-use super::inflate::{Inflate, Inflated, Stored, here};
+use super::inflate::{Inflate, Inflated, Stored};
 use super::run::STACK;
 use super::teller::Teller;
 use crate::archive::plan::Plan;
@@ -12,11 +12,11 @@ use crate::codec::inflate::{MAGIC, format};
 use crate::counter::Counter;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
-use std::io::Read;
+use crate::sync::lock;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
 
 /// The size of a piece that is inflated, hashed and written, and how many pieces are queued between
 /// a layer's two threads.
@@ -117,7 +117,7 @@ impl Work<'_> {
             }
             teller.passed(shared.written.get() - told);
         });
-        let mut error = shared.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut error = lock(&shared.error);
         error.take().map_or(Ok(()), Err)
     }
 }
@@ -136,7 +136,7 @@ impl Shared<'_> {
 
     /// The first failure is reported; the others follow from it.
     fn fail(&self, error: Error) {
-        let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = lock(&self.error);
         first.get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -146,8 +146,7 @@ impl Shared<'_> {
         let origin = work.origin[blob];
         let mut target = Target::new(self, blob);
         if let Some(place) = &work.raw[origin] {
-            let digest = work.plan.blobs()[blob].descriptor.digest;
-            target.read_all(&mut *here(place, digest))?;
+            target.copy(place)?;
             return target.finish();
         }
         let mut magic = [0; MAGIC];
@@ -157,7 +156,7 @@ impl Shared<'_> {
             .min(MAGIC as u64) as usize;
         work.store.read_at(origin, &mut magic[..length], 0)?;
         let wide = format(&magic[..length]) == Some("zstd");
-        let _window = wide.then(|| self.window.lock().unwrap_or_else(PoisonError::into_inner));
+        let _window = wide.then(|| lock(&self.window));
         let mut stored = Stored {
             store: work.store,
             plan: work.pulled,
@@ -228,15 +227,16 @@ impl<'t> Target<'t> {
         })
     }
 
-    fn read_all(&mut self, input: &mut dyn Read) -> Result<()> {
+    /// Copies a layer that is here uncompressed already.
+    fn copy(&mut self, place: &Place) -> Result<()> {
         let mut buffer = vec![0; BUFFER];
-        loop {
-            let read = input.read(&mut buffer).map_err(unwrap)?;
-            if read == 0 {
-                return Ok(());
-            }
-            self.take(&buffer[..read])?;
+        while self.at < place.size() {
+            let length = (place.size() - self.at).min(BUFFER as u64) as usize;
+            let bytes = &mut buffer[..length];
+            place.read_at(bytes, self.at).map_err(unwrap)?;
+            self.take(bytes)?;
         }
+        Ok(())
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<()> {

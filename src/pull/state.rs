@@ -16,10 +16,11 @@ use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 use crate::registry::{Client, Repository};
+use crate::sync::lock;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 /// How many bytes are written back at once.
 const RUN: u64 = 8 << 20;
@@ -229,7 +230,7 @@ impl<'p> Shared<'p> {
     }
 
     pub fn tell(&self, event: Event) {
-        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(events) = &*lock(&self.events) {
             // A missing listener is not an error.
             let _ = events.send(Some(event));
         }
@@ -237,26 +238,20 @@ impl<'p> Shared<'p> {
 
     /// Wakes the event loop so that it checks whether workers are left.
     pub fn wake(&self) {
-        if let Some(events) = &*self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(events) = &*lock(&self.events) {
             let _ = events.send(None);
         }
     }
 
     /// The first failure is the pull's; the others follow from it.
     pub fn fail(&self, error: Error) {
-        self.error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        lock(&self.error).get_or_insert(error);
         self.queue.stop();
         self.stop.set();
         self.client.agent().hang_up();
     }
 
     pub fn error(&self) -> Option<Error> {
-        self.error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        lock(&self.error).take()
     }
 }

@@ -50,7 +50,7 @@ impl<'p> Worker<'p> {
     pub(super) fn fetch(&mut self, segment: &Arc<Segment>, whole: bool) -> Result<()> {
         let outcome = match self.shared.joined {
             None => self.fetch_segment(segment, whole),
-            Some(archive) => self.shared.is_empty(segment.blob, archive),
+            Some(archive) => self.shared.check_empty(segment.blob, archive),
         };
         let noted = self.shared.note_last(segment);
         self.shared.queue.release(segment);

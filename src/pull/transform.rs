@@ -155,16 +155,36 @@ impl Shape {
         out: &mut dyn Write,
         name: &Path,
     ) -> Result<()> {
-        self.run(pulled, teller, &mut |plan, layers| {
-            stream::write(plan, layers, &mut |bytes, blob| {
-                out.write_all(bytes)
-                    .map_err(|error| Error::output(name, "writing to", error))?;
-                if blob {
-                    teller.passed(bytes.len() as u64);
-                }
-                Ok(())
-            })
-        })
+        let mut inflating;
+        let (plan, layers): (&Plan, &mut dyn Layers) = match &self.inflated {
+            None => (pulled.plan, pulled.layers),
+            Some(inflated) => {
+                inflating = Inflating {
+                    inflate: inflated.inflate,
+                    pulled: pulled.plan,
+                    layers: pulled.layers,
+                    raw: pulled.raw,
+                    origin: &inflated.origin,
+                    plan: &inflated.plan,
+                };
+                (&inflated.plan, &mut inflating)
+            }
+        };
+        let told = &mut Told {
+            plan,
+            layers,
+            teller,
+        };
+        stream::write(plan, told, &mut |bytes, blob| {
+            out.write_all(bytes)
+                .map_err(|error| Error::output(name, "writing to", error))?;
+            if blob {
+                teller.passed(bytes.len() as u64);
+            }
+            Ok(())
+        })?;
+        teller.end();
+        Ok(())
     }
 
     /// Makes a file of the archive, unless the one that is there has the same bytes; says what
@@ -229,44 +249,6 @@ impl Shape {
             }
         })?;
         note(synced, job.teller);
-        Ok(())
-    }
-
-    fn run(
-        &self,
-        pulled: Pulled<'_>,
-        teller: &Teller<'_>,
-        write: &mut dyn FnMut(&Plan, &mut dyn Layers) -> Result<()>,
-    ) -> Result<()> {
-        match &self.inflated {
-            None => {
-                let (plan, layers) = (pulled.plan, pulled.layers);
-                let told = &mut Told {
-                    plan,
-                    layers,
-                    teller,
-                };
-                write(plan, told)?;
-            }
-            Some(inflated) => {
-                let layers = &mut Inflating {
-                    inflate: inflated.inflate,
-                    pulled: pulled.plan,
-                    layers: pulled.layers,
-                    raw: pulled.raw,
-                    origin: &inflated.origin,
-                    plan: &inflated.plan,
-                };
-                let plan = &inflated.plan;
-                let told = &mut Told {
-                    plan,
-                    layers,
-                    teller,
-                };
-                write(plan, told)?;
-            }
-        }
-        teller.end();
         Ok(())
     }
 }

@@ -78,8 +78,8 @@ impl Pull<'_> {
         outcome
     }
 
-    /// The plan of the requested output. Sizes of inflated layers are taken from the existing
-    /// output, which was hashed to find them by diff ID.
+    /// The plan of the requested output. Sizes of inflated layers are those of the existing output,
+    /// which is searched by diff ID.
     fn final_plan(&self, path: &Path) -> Option<Cow<'_, Plan>> {
         if self.inflate.is_none() {
             return Some(Cow::Borrowed(&self.plan));

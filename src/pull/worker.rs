@@ -15,9 +15,10 @@ use crate::archive::sink::journal::{Claim, Record, claimed};
 use crate::archive::source::Place;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 /// The largest read from the file, in bytes.
 pub(super) const BUFFER: usize = 128 << 10;
@@ -61,9 +62,7 @@ impl<'p> Worker<'p> {
 
     fn front(&self, blob: usize) -> MutexGuard<'p, Front> {
         let shared: &'p Shared<'p> = self.shared;
-        shared.fronts[blob]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&shared.fronts[blob])
     }
 
     /// Reads what the journal claims or another file lends, and keeps what matches.

@@ -1,9 +1,8 @@
 //! What all requests of a run share: connections, credentials, tokens and the retry budget.
 
+use super::Repository;
 use super::auth::credentials::{Credential, Credentials, Found};
 use super::auth::tokens::Tokens;
-
-use super::Repository;
 use super::mirror::{self, Mirror};
 use crate::budget::Room;
 use crate::cancel::{CancelToken, Stop};
@@ -17,10 +16,11 @@ use crate::net::url::{Origin, Url};
 use crate::net::{Agent, Response, Timeouts};
 use crate::reference::{Reference, is_hub};
 use crate::secret::without_user;
+use crate::sync::lock;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 type Log = Arc<dyn Fn(&str) + Send + Sync>;
@@ -195,10 +195,7 @@ impl ClientBuilder {
         let beside: Vec<Origin> = mirrors.iter().map(|m| m.base.origin.clone()).collect();
         let trust = move |origin: &Origin| {
             // A redirect's target gets neither the registry's own certificates nor ours.
-            let named = known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(origin);
+            let named = lock(&known).contains(origin);
             let options = if named {
                 options.clone().with_directories(origin)?
             } else if beside.contains(origin) {
@@ -454,30 +451,18 @@ impl Client {
 
     /// Registers the origin of a reference's registry.
     pub(super) fn know(&self, origin: &Origin) {
-        self.shared
-            .registries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(origin.clone());
+        lock(&self.shared.registries).insert(origin.clone());
     }
 
     /// Records that a blob arrived in an unsupported encoding.
     pub(super) fn note_coding(&self, digest: &crate::Digest, name: &str) {
-        let mut codings = self
-            .shared
-            .codings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut codings = lock(&self.shared.codings);
         codings.insert(*digest, name.to_owned());
     }
 
     /// The error for a blob that does not match, if its encoding is the reason.
     pub(crate) fn blame_coding(&self, digest: &crate::Digest, error: Error) -> Error {
-        let codings = self
-            .shared
-            .codings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let codings = lock(&self.shared.codings);
         match codings.get(digest) {
             Some(name) => super::content_encoding::unasked(&format!("layer {digest}"), name),
             None => error,

@@ -20,16 +20,11 @@ pub(crate) fn failure(url: &Url, response: &mut Response<'_>, redirected: bool) 
     let (codes, message) = words(&body);
     let limits = rate_limit::read(response);
     StatusFailure {
-        url: url.clone(),
-        status,
-        codes,
-        message,
         retry_after: limits.wait,
         limit: limits.quota,
         quota_used: limits.used_up,
         redirected,
-        credentials: None,
-        hint: None,
+        ..StatusFailure::new(url.clone(), status, codes, message)
     }
 }
 
@@ -177,18 +172,7 @@ pub(crate) fn disguised(
     if pinned && !body.trim_ascii_start().starts_with(b"{") {
         return None;
     }
-    Some(StatusFailure {
-        url: url.clone(),
-        status,
-        codes,
-        message,
-        retry_after: None,
-        limit: None,
-        quota_used: false,
-        redirected: false,
-        credentials: None,
-        hint: None,
-    })
+    Some(StatusFailure::new(url.clone(), status, codes, message))
 }
 
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {

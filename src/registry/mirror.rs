@@ -6,9 +6,10 @@
 use crate::digest::Digest;
 use crate::net::error::Failure;
 use crate::net::url::Url;
+use crate::sync::lock;
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// How often a mirror may disconnect before it is dropped.
 const STRIKES: u32 = 3;
@@ -69,7 +70,7 @@ impl Mirror {
 
     /// Whether it is worth asking for this.
     pub fn may_have(&self, digest: Option<&Digest>) -> bool {
-        let missing = || self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = || lock(&self.missing);
         self.strikes.load(Ordering::Relaxed) < STRIKES
             && digest.is_none_or(|digest| !missing().contains(digest))
     }
@@ -95,10 +96,7 @@ impl Mirror {
     pub fn refused(&self, digest: Option<&Digest>, failure: &Failure) {
         match (failure, digest) {
             (Failure::Status(status), Some(digest)) if matches!(status.status, 400 | 404 | 416) => {
-                self.missing
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(*digest);
+                lock(&self.missing).insert(*digest);
             }
             (Failure::Status(status), None) if status.status == 404 => {}
             _ => {

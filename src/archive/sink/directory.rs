@@ -16,6 +16,7 @@ use crate::archive::plan::{Entry, Plan, Source};
 use crate::archive::source::Place;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,7 +25,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A partial directory, locked.
 pub(crate) struct Directory {
@@ -180,7 +181,7 @@ impl Directory {
 
     fn file(&self, blob: usize) -> Result<Arc<File>> {
         let blob = &self.blobs[blob];
-        let mut file = blob.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&blob.file);
         if let Some(file) = &*file {
             return Ok(file.clone());
         }
@@ -305,7 +306,7 @@ impl Store for Directory {
     fn sync_all(&self) -> Result<()> {
         const DOING: &str = "syncing";
         for blob in &self.blobs {
-            let file = blob.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = lock(&blob.file);
             let file = file.clone();
             if let Some(file) = file {
                 let synced = self.sync(&file);
@@ -326,10 +327,7 @@ impl Store for Directory {
         let file = self.file(blob)?;
         let failed = |error| self.failed(&self.blobs[blob], "syncing", error);
         self.sync(&file).map_err(failed)?;
-        *self.blobs[blob]
-            .file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.blobs[blob].file) = None;
         Ok(())
     }
 

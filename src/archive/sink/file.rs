@@ -13,14 +13,15 @@ use super::{Opened, Store};
 use crate::archive::plan::Plan;
 use crate::archive::source::Place;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 /// A partial archive, locked.
 pub(crate) struct Partial {
@@ -215,7 +216,7 @@ impl Partial {
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.writing);
         self.file
             .write_all_at(bytes, offset)
             .map_err(|error| Error::output(&self.path, "writing", error))

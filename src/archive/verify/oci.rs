@@ -31,6 +31,12 @@ pub(super) struct Root {
 }
 
 impl Root {
+    /// What it says of a layer that it lacks.
+    fn missing(&self, digest: &Digest) -> Option<&Missing> {
+        let at = self.missing.binary_search_by_key(digest, |one| one.digest);
+        Some(&self.missing[at.ok()?])
+    }
+
     /// Its name in messages.
     pub fn label(&self) -> &str {
         &self.label
@@ -368,25 +374,18 @@ impl Walk<'_> {
         }
     }
 
-    /// Does a thin archive say that it lacks this layer? Then it is no defect.
+    /// Whether a thin archive says that it lacks this layer, which is then no defect.
     fn is_left_out(&mut self, root: usize, layer: &Descriptor) -> bool {
-        let missing = &self.roots[root].missing;
-        let found = missing.binary_search_by_key(&layer.digest, |one| one.digest);
-        let Some(one) = found.ok().map(|at| &missing[at]) else {
-            return false;
-        };
-        one.size == layer.size && self.findings.missing(one)
+        let one = self.roots[root].missing(&layer.digest);
+        one.is_some_and(|one| one.size == layer.size && self.findings.missing(one))
     }
 
-    /// Are the diff IDs that a thin archive gives those of the config?
+    /// Checks the diff IDs that a thin archive gives against the config's.
     fn check_missing(&mut self, root: usize, outline: &Outline, ids: Option<&[Digest]>) {
         let Some(ids) = ids else { return };
         let root = &self.roots[root];
         for (layer, id) in outline.layers.iter().zip(ids) {
-            let found = root
-                .missing
-                .binary_search_by_key(&layer.digest, |one| one.digest);
-            let given = found.ok().and_then(|at| root.missing[at].diff_id);
+            let given = root.missing(&layer.digest).and_then(|one| one.diff_id);
             if given.is_some_and(|given| given != *id) {
                 let what = format!(
                     "has a different diff ID for {} than its config",

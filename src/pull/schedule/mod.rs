@@ -11,6 +11,7 @@ mod pace;
 pub(in crate::pull) mod segment;
 
 use crate::archive::sink::journal::Chunks;
+use crate::sync::lock;
 use segment::{Part, Segment, YOUNG};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -122,7 +123,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Ends the work of all workers.

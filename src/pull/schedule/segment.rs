@@ -3,9 +3,10 @@
 
 use crate::counter::Counter;
 use crate::pull::noted::Noted;
+use crate::sync::lock;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A transfer younger than this has no meaningful rate.
@@ -197,7 +198,7 @@ impl Segment {
     }
 
     fn flow(&self) -> MutexGuard<'_, Flow> {
-        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.flow)
     }
 
     /// The open window; `None` while nothing has arrived.
@@ -241,7 +242,7 @@ impl Segment {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Owner> {
-        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.owner)
     }
 
     /// As if its worker had been at it for this many seconds at this rate, after waiting for the

@@ -11,11 +11,12 @@ use crate::error::{Error, Result, plain, printable};
 use crate::json::{self, Loose};
 use crate::reference::{Reference, is_hub};
 use crate::secret::Secret;
+use crate::sync::lock;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 /// The largest credentials file, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -149,7 +150,7 @@ impl Credentials {
             return Some(found);
         }
         let key = (domain.to_owned(), path.to_owned());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         known
             .entry(key)
             .or_insert_with(|| self.search(domain, path))
@@ -158,10 +159,7 @@ impl Credentials {
 
     /// The problems with files and helpers so far, for the message if access is refused.
     pub fn problems(&self) -> Vec<String> {
-        self.problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.problems).clone()
     }
 
     fn search(&self, domain: &str, path: &str) -> Option<Found> {
@@ -195,7 +193,7 @@ impl Credentials {
     }
 
     fn problem(&self, text: String) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = lock(&self.problems);
         if !problems.contains(&text) {
             problems.push(text);
         }

@@ -6,13 +6,11 @@ use super::credentials::{Credential, Found, Whose};
 use super::realm::{Challenger, is_loopback, literal};
 use crate::error::Error;
 use crate::hint::Hint;
-use crate::net::error::Failure;
+use crate::net::error::{Attempt, Failure};
 use crate::net::url::{Origin, Url};
 use crate::net::{Request, Response};
 use crate::registry::{Client, content_encoding, error};
 use std::net::IpAddr;
-
-type Attempt<T> = std::result::Result<T, Failure>;
 
 impl Client {
     /// The last accepted authorization for this origin and scope, while it is valid.

@@ -2,8 +2,9 @@
 
 use super::challenge::Authorization;
 use crate::net::url::Origin;
+use crate::sync::lock;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// An authorization that was accepted; `version` counts renewals.
 struct Known {
@@ -56,10 +57,6 @@ impl Tokens {
         });
         Ok((authorization, version))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

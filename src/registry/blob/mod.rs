@@ -15,10 +15,7 @@ use crate::net::retry::Budget;
 use crate::net::url::Url;
 
 /// Why one try at a blob failed; [`Tries`] says whether there is another.
-pub(crate) use crate::net::error::Failure;
-
-/// The outcome of one attempt.
-pub(crate) type Attempt<T> = std::result::Result<T, Failure>;
+pub(crate) use crate::net::error::{Attempt, Failure};
 
 /// The response to a request for a blob.
 pub(crate) enum Answer<'a> {
