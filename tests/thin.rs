@@ -512,7 +512,11 @@ fn what_cannot_be_joined_is_told_and_leaves_nothing() {
         (&[][..], 9, "needs 2 layers ("),
         (&["--base", "other.tar"], 9, "needs 2 layers ("),
         (&["--base", "thin.tar"], 9, "needs 2 layers ("),
-        (&["--base", "cut.tar"], 9, "give an archive that has them with --base"),
+        (
+            &["--base", "cut.tar"],
+            9,
+            "give an archive that has them with --base",
+        ),
         (&["--base", "worn.tar"], 6, "other bytes"),
         (&["--base", "ids.txt"], 1, "ids.txt"),
         (&["--base", "none.tar"], 1, "none.tar"),

@@ -5,14 +5,12 @@
 //! caller decides by its digest. Other formats are only recognised, so that the error can name
 //! them.
 
-use flate2::bufread::GzDecoder;
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-use std::fmt;
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use super::gzip::Gzip;
+pub(crate) use super::source::Defect;
+use super::source::Source;
+use super::zstd::Zstd;
+use std::io::{self, Read};
 
-/// Compressed bytes that are read at once.
-const BUFFER: usize = 32 << 10;
 /// How many first bytes it takes to distinguish the formats.
 pub(crate) const MAGIC: usize = 10;
 
@@ -33,69 +31,6 @@ pub(crate) struct Limits {
     pub window: u64,
 }
 
-/// What is wrong with compressed data, inside the [`io::Error`] of the failed read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Defect {
-    /// It is truncated.
-    Cut(&'static str),
-    /// It is not valid in its format.
-    Damaged(&'static str),
-    /// The output does not have the checksum or size stated in the data.
-    Checksum(&'static str),
-    /// Something else follows it.
-    Trailing(&'static str),
-    /// A zstd frame needs this much memory, and this much is allowed.
-    Window { asked: u64, allowed: u64 },
-    /// A zstd frame needs a dictionary, which is not available.
-    Dictionary(u32),
-    /// The output exceeds this limit.
-    TooMuch(u64),
-    /// An unsupported format.
-    Unsupported(&'static str),
-}
-
-impl fmt::Display for Defect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cut(format) => write!(f, "its {format} data is truncated"),
-            Self::Damaged(format) => write!(f, "its {format} data is damaged"),
-            Self::Checksum(format) => write!(f, "its {format} data does not match its checksum"),
-            Self::Trailing(format) => write!(f, "other data follows its {format} data"),
-            Self::Window { asked, allowed } => write!(
-                f,
-                "needs a zstd window of {} MiB, the limit is {} MiB",
-                asked.div_ceil(1 << 20),
-                allowed >> 20
-            ),
-            Self::Dictionary(id) => {
-                write!(f, "needs zstd dictionary {id}, which it does not contain")
-            }
-            Self::TooMuch(limit) => write!(f, "inflates to more than {limit} bytes"),
-            Self::Unsupported(format) => {
-                write!(
-                    f,
-                    "is compressed with {format}; only gzip and zstd are supported"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for Defect {}
-
-impl Defect {
-    /// The defect behind a failed read; `None` if the read itself failed.
-    pub fn of(error: &io::Error) -> Option<&Self> {
-        error.get_ref().and_then(|inner| inner.downcast_ref())
-    }
-}
-
-impl From<Defect> for io::Error {
-    fn from(defect: Defect) -> Self {
-        Self::new(io::ErrorKind::InvalidData, defect)
-    }
-}
-
 /// The format of `input`, and a reader for its decompressed bytes.
 pub(crate) fn reader<'r>(
     mut input: Box<dyn Read + 'r>,
@@ -113,16 +48,10 @@ pub(crate) fn reader<'r>(
     }
     let magic = &magic[..known];
     let compression = detect(magic)?;
-    let source = Source {
-        inner: Cursor::new(magic.to_vec()).chain(input),
-        ended: false,
-        error: None,
-    };
+    let source = Source::new(magic.to_vec(), input);
     let decoder = match compression {
         Compression::None => Decoder::Plain(source),
-        Compression::Gzip => {
-            Decoder::Gzip(GzDecoder::new(BufReader::with_capacity(BUFFER, source)))
-        }
+        Compression::Gzip => Decoder::Gzip(Box::new(Gzip::new(source))),
         Compression::Zstd => Decoder::Zstd(Box::new(Zstd::new(source, limits.window))),
     };
     let reader = Limited {
@@ -159,46 +88,9 @@ fn detect(magic: &[u8]) -> Result<Compression, Defect> {
     }
 }
 
-/// The compressed bytes. Keeps what decoders do not pass on: the error of a failed read, and
-/// whether they read past the end.
-struct Source<'r> {
-    inner: Chain<Cursor<Vec<u8>>, Box<dyn Read + 'r>>,
-    ended: bool,
-    error: Option<io::Error>,
-}
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.inner.read(buffer) {
-                Ok(read) => {
-                    self.ended |= read == 0 && !buffer.is_empty();
-                    return Ok(read);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.error = Some(error);
-                    return Err(io::ErrorKind::Other.into());
-                }
-            }
-        }
-    }
-}
-
-impl Source<'_> {
-    /// Why a decoder failed: a read error, the end of the input, or else `defect`.
-    fn blame(&mut self, format: &'static str, defect: Defect) -> io::Error {
-        match self.error.take() {
-            Some(error) => error,
-            None if self.ended => Defect::Cut(format).into(),
-            None => defect.into(),
-        }
-    }
-}
-
 enum Decoder<'r> {
     Plain(Source<'r>),
-    Gzip(GzDecoder<BufReader<Source<'r>>>),
+    Gzip(Box<Gzip<'r>>),
     Zstd(Box<Zstd<'r>>),
 }
 
@@ -221,11 +113,11 @@ impl Read for Limited<'_> {
         let (decoder, read) = match decoder {
             Decoder::Plain(mut source) => match source.read(buffer) {
                 Ok(read) => (Decoder::Plain(source), read),
-                Err(error) => return Err(source.error.take().unwrap_or(error)),
+                Err(error) => return Err(source.failed(error)),
             },
-            Decoder::Gzip(decoder) => {
-                let (decoder, read) = gunzip(decoder, buffer)?;
-                (Decoder::Gzip(decoder), read)
+            Decoder::Gzip(mut gzip) => {
+                let read = gzip.read(buffer)?;
+                (Decoder::Gzip(gzip), read)
             }
             Decoder::Zstd(mut zstd) => {
                 let read = zstd.read(buffer)?;
@@ -238,174 +130,6 @@ impl Read for Limited<'_> {
         }
         self.decoder = Some(decoder);
         Ok(read)
-    }
-}
-
-/// Reads one member after the other. Zeros may follow the last one, as on tapes.
-fn gunzip<'r>(
-    mut decoder: GzDecoder<BufReader<Source<'r>>>,
-    buffer: &mut [u8],
-) -> io::Result<(GzDecoder<BufReader<Source<'r>>>, usize)> {
-    const FORMAT: &str = "gzip";
-    loop {
-        match decoder.read(buffer) {
-            Ok(0) => {}
-            Ok(read) => return Ok((decoder, read)),
-            Err(error) => {
-                // flate2's message for a wrong CRC-32 or size begins like this.
-                let defect = match error.to_string() {
-                    text if text.starts_with("corrupt gzip") => Defect::Checksum(FORMAT),
-                    _ => Defect::Damaged(FORMAT),
-                };
-                return Err(decoder.get_mut().get_mut().blame(FORMAT, defect));
-            }
-        }
-        let input = decoder.get_mut();
-        let Ok(next) = input.fill_buf() else {
-            return Err(input.get_mut().blame(FORMAT, Defect::Damaged(FORMAT)));
-        };
-        match next.first() {
-            None => return Ok((decoder, 0)),
-            Some(0x1f) => decoder = GzDecoder::new(decoder.into_inner()),
-            Some(_) => {
-                padding(input, FORMAT)?;
-                return Ok((decoder, 0));
-            }
-        }
-    }
-}
-
-/// Reads to the end, allowing only zeros.
-fn padding(input: &mut BufReader<Source<'_>>, format: &'static str) -> io::Result<()> {
-    loop {
-        let Ok(rest) = input.fill_buf() else {
-            return Err(input.get_mut().blame(format, Defect::Trailing(format)));
-        };
-        if rest.is_empty() {
-            return Ok(());
-        }
-        if rest.iter().any(|byte| *byte != 0) {
-            return Err(Defect::Trailing(format).into());
-        }
-        let length = rest.len();
-        input.consume(length);
-    }
-}
-
-/// zstd frames, one after the other, with skippable ones between them.
-struct Zstd<'r> {
-    input: BufReader<Source<'r>>,
-    decoder: FrameDecoder,
-    within: bool,
-    /// Of this frame.
-    done: u64,
-    /// Zero if the frame does not state it.
-    size: u64,
-}
-
-impl<'r> Zstd<'r> {
-    const FORMAT: &'static str = "zstd";
-
-    fn new(source: Source<'r>, window: u64) -> Self {
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(window);
-        Self {
-            input: BufReader::with_capacity(BUFFER, source),
-            decoder,
-            within: false,
-            done: 0,
-            size: 0,
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.decoder.can_collect() > 0 {
-                let read = self.decoder.read(buffer)?;
-                self.done += read as u64;
-                return Ok(read);
-            }
-            if !self.within {
-                if !self.begin()? {
-                    return Ok(0);
-                }
-            } else if self.decoder.is_finished() {
-                self.within = false;
-                self.check()?;
-            } else {
-                // A block at a time: only its 128 KiB are held besides the window.
-                let step = BlockDecodingStrategy::UptoBlocks(1);
-                if let Err(error) = self.decoder.decode_blocks(&mut self.input, step) {
-                    return Err(self.blame(&error));
-                }
-            }
-        }
-    }
-
-    /// Starts the next frame, if there is one.
-    fn begin(&mut self) -> io::Result<bool> {
-        loop {
-            match self.input.fill_buf() {
-                Ok([]) => return Ok(false),
-                Ok(_) => {}
-                Err(_) => {
-                    return Err(self
-                        .input
-                        .get_mut()
-                        .blame(Self::FORMAT, Defect::Damaged(Self::FORMAT)));
-                }
-            }
-            match self.decoder.reset(&mut self.input) {
-                Ok(()) => break,
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => self.skip(length)?,
-                Err(error) => return Err(self.blame(&error)),
-            }
-        }
-        self.within = true;
-        self.done = 0;
-        self.size = self.decoder.content_size();
-        Ok(true)
-    }
-
-    fn skip(&mut self, length: u32) -> io::Result<()> {
-        let length = u64::from(length);
-        match io::copy(&mut (&mut self.input).take(length), &mut io::sink()) {
-            Ok(skipped) if skipped == length => Ok(()),
-            _ => Err(self
-                .input
-                .get_mut()
-                .blame(Self::FORMAT, Defect::Cut(Self::FORMAT))),
-        }
-    }
-
-    /// Checks a finished frame against its stated size and checksum.
-    fn check(&self) -> io::Result<()> {
-        let size = self.size == 0 || self.size == self.done;
-        let found = self.decoder.get_checksum_from_data();
-        if size && (found.is_none() || found == self.decoder.get_calculated_checksum()) {
-            Ok(())
-        } else {
-            Err(Defect::Checksum(Self::FORMAT).into())
-        }
-    }
-
-    fn blame(&mut self, error: &FrameDecoderError) -> io::Error {
-        let defect =
-            match error {
-                FrameDecoderError::WindowSizeTooBig { requested, max } => Defect::Window {
-                    asked: *requested,
-                    allowed: *max,
-                },
-                FrameDecoderError::DictNotProvided { dict_id } => Defect::Dictionary(*dict_id),
-                FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::BadMagicNumber(
-                    _,
-                )) if self.size > 0 || self.done > 0 => Defect::Trailing(Self::FORMAT),
-                _ => Defect::Damaged(Self::FORMAT),
-            };
-        self.input.get_mut().blame(Self::FORMAT, defect)
     }
 }
 
