@@ -11,7 +11,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 export DOCKERSAVE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo picture test lint bench crash fuzz real bare static-all static-amd64 static-arm64 static-armv7 static-riscv64 reproducible image deb release install clean
+.PHONY: help build demo picture test lint bench crash fuzz real bare static-all static-amd64 static-arm64 static-armv7 static-riscv64 reproducible image deb wheel release install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,7 +71,10 @@ image: ## make container images FROM scratch of the binaries in dist/
 deb: ## make Debian packages of the binaries in dist/
 	cross/release deb
 
-release: static-all ## make binaries, packages, images, source, recipes, inventory and checksums in dist/
+wheel: ## make Python wheels of the binaries in dist/
+	cross/release wheel
+
+release: static-all ## make binaries, packages, wheels, images, source, recipes, inventory and checksums in dist/
 	cross/release
 
 SHARE = $(DESTDIR)$(PREFIX)/share
