@@ -36,3 +36,6 @@ do_install() {
 INHIBIT_PACKAGE_STRIP = "1"
 INSANE_SKIP:${PN} += "already-stripped"
 RCONFLICTS:${PN} = "dockersave"
+
+# For the fetcher of dockersave-images.bbclass.
+BBCLASSEXTEND = "native"
