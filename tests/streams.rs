@@ -1,8 +1,8 @@
 //! Outputs that are not regular files get the archive in order and are not replaced. A link stays,
 //! and its target is replaced.
 
-use crate::registry::Registry;
 use crate::registry::image::{Blob, Image};
+use crate::registry::{Action, Fault, Registry};
 use crate::util::{Dir, Run};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, symlink};
@@ -414,4 +414,69 @@ fn a_place_in_a_file_is_kept() {
         .status(0);
     let bytes = std::fs::read(dir.join("out")).unwrap();
     assert!(bytes[..500] == [b'x'; 500] && bytes[500..] == whole[..]);
+}
+
+/// Streams an image over slow connections; gives the archive.
+fn streamed(registry: &Registry, image: &Image) -> Vec<u8> {
+    image.push(registry, "r", "latest");
+    let dir = Dir::new();
+    let expected = Run::pull(&Dir::new(), &registry.name("r")).archive().bytes;
+    registry.pace(2 << 20).forget();
+    let outcome = Run::pull(&dir, &registry.name("r"))
+        .args(&["-o", "-"])
+        .within("exec \"$@\" > out")
+        .status(0);
+    outcome.is_small();
+    let bytes = std::fs::read(dir.join("out")).unwrap();
+    assert!(bytes == expected);
+    bytes
+}
+
+#[test]
+fn a_large_layer_comes_over_several_slow_connections() {
+    let registry = Registry::start();
+    let layers = [9 << 20, 3000, 3 << 20, 100].into_iter().zip(1..);
+    let image = Image::new(layers.map(|(size, seed)| Blob::layer(seed, size)).collect());
+    let archive = streamed(&registry, &image);
+    let seen = registry.seen();
+    let ranges = seen.iter().filter(|seen| seen.status == 206);
+    let connections: std::collections::BTreeSet<u64> =
+        ranges.clone().map(|seen| seen.connection).collect();
+    assert!(ranges.count() > 15, "{seen:?}");
+    assert!(connections.len() > 3, "{connections:?}");
+    // What a connection had sent when the blob was divided is lost.
+    assert!(registry.blob_bytes() < archive.len() as u64 + (6 << 20));
+}
+
+#[test]
+fn without_ranges_a_slow_layer_comes_over_one_connection() {
+    let registry = Registry::start();
+    registry.faults(Fault::new("/blobs/", Action::NoRange).always());
+    let image = Image::new(vec![Blob::layer(1, 4 << 20), Blob::layer(2, 2 << 20)]);
+    let archive = streamed(&registry, &image);
+    assert!(registry.blob_bytes() < archive.len() as u64 + (4 << 20));
+}
+
+#[test]
+fn a_divided_layer_survives_broken_connections() {
+    let registry = Registry::start();
+    let image = Image::new(vec![Blob::layer(1, 6 << 20), Blob::layer(2, 2 << 20)]);
+    let layer = &image.layers[0].digest;
+    registry.faults(Fault::new(layer, Action::Reset(100_000)).ranges().every(3));
+    streamed(&registry, &image);
+}
+
+#[test]
+fn a_wrong_byte_in_a_piece_is_a_digest_mismatch() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let image = Image::new(vec![Blob::layer(1, 6 << 20)]);
+    image.push(&registry, "r", "latest");
+    let layer = &image.layers[0].digest;
+    registry.faults(Fault::new(layer, Action::Flip(1000)).ranges());
+    let outcome = Run::pull(&dir, &registry.pace(2 << 20).name("r"))
+        .args(&["-o", "-"])
+        .within("exec \"$@\" > out")
+        .status(6);
+    assert!(outcome.stderr.contains(layer), "{}", outcome.stderr);
+    assert!(registry.seen().iter().any(|seen| seen.status == 206));
 }

@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::inflate::here;
 use super::join::unavailable;
-use super::prefetch::{Ahead, READERS, Wanted};
+use super::prefetch::{Ahead, LARGE, READERS, Wanted};
 use super::run::STACK;
 use super::teller::Teller;
 use super::transform::{Pulled, Shape};
@@ -110,7 +110,10 @@ impl Pull<'_> {
                 descriptor: &self.plan.blobs()[*number].descriptor,
             });
         }
-        let readers = self.jobs.min(distant.len()).clamp(1, READERS);
+        // A large blob may be read by several.
+        let large = distant.iter().any(|wanted| wanted.descriptor.size > LARGE);
+        let most = if large { READERS } else { distant.len() };
+        let readers = self.jobs.min(most).clamp(1, READERS);
         let ahead = Ahead::new(&self.client, distant, readers, teller.downloaded);
         std::thread::scope(|scope| {
             for number in 0..readers {

@@ -206,14 +206,18 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// Reads a blob from its first byte to its last, over as many connections as necessary.
+/// Reads a blob, or a part of it, in order, over as many connections as necessary.
 pub(crate) struct Reader<'a> {
     repository: &'a Repository<'a>,
     descriptor: &'a Descriptor,
     tries: Tries<'a>,
     hasher: Hasher,
+    /// The first byte that is read.
+    from: u64,
     /// The next missing byte.
     at: u64,
+    /// The byte after the last one.
+    until: u64,
     open: Option<Open<'a>>,
     ranges: bool,
     finished: bool,
@@ -231,25 +235,49 @@ struct Open<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(repository: &'a Repository<'a>, descriptor: &'a Descriptor, stop: &'a Stop) -> Self {
+    pub fn new(
+        repository: &'a Repository<'a>,
+        descriptor: &'a Descriptor,
+        from: u64,
+        stop: &'a Stop,
+    ) -> Self {
         Self {
             tries: Tries::new(repository.client, stop, descriptor),
             hasher: Hasher::new(descriptor.digest.algorithm()),
             repository,
             descriptor,
-            at: 0,
+            from,
+            at: from,
+            until: descriptor.size,
             open: None,
             ranges: true,
             finished: false,
         }
     }
 
-    /// Reads some bytes; 0 at the end, if the digest matched.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    /// The hash of what was read.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// Whether the registry has not ignored a range so far.
+    pub fn has_ranges(&self) -> bool {
+        self.ranges
+    }
+
+    /// Reads some of the bytes before `until`; 0 at the end. Of a whole blob the digest matched
+    /// then; of a part [`verify`] has to check it.
+    pub fn read(&mut self, buffer: &mut [u8], until: u64) -> Result<usize> {
+        self.until = until;
         loop {
             let failure = match self.some(buffer) {
                 Ok(0) if self.finished => return Ok(0),
-                Ok(0) => return self.judge(),
+                Ok(0) if self.from > 0 || self.at < self.descriptor.size => return Ok(0),
+                Ok(0) => {
+                    verify(self.repository, self.descriptor, &self.hasher)?;
+                    self.finished = true;
+                    return Ok(0);
+                }
                 Ok(read) => {
                     self.tries.progress(read as u64);
                     self.hasher.update(&buffer[..read]);
@@ -266,9 +294,12 @@ impl<'a> Reader<'a> {
     }
 
     fn some(&mut self, buffer: &mut [u8]) -> Attempt<usize> {
-        let left = self.descriptor.size - self.at;
+        let left = self.until.saturating_sub(self.at);
         if left == 0 {
-            self.check_end()?;
+            if self.at == self.descriptor.size {
+                self.check_end()?;
+            }
+            self.open = None;
             return Ok(0);
         }
         if self.open.is_none() {
@@ -307,7 +338,7 @@ impl<'a> Reader<'a> {
     }
 
     fn request(&mut self) -> Attempt<Open<'a>> {
-        let range = (self.ranges && self.at > 0).then(|| (self.at, self.descriptor.size - 1));
+        let range = (self.ranges && self.at > 0).then(|| (self.at, self.until - 1));
         let (answer, mirrored) = self.repository.answer(self.descriptor, range, false)?;
         let (flow, skip) = match answer {
             Answer::Part(flow) => (flow, 0),
@@ -321,7 +352,7 @@ impl<'a> Reader<'a> {
                 return self.request();
             }
         };
-        let unproven = skip > 0 && flow.length().is_none();
+        let unproven = skip > 0 && self.from == 0 && flow.length().is_none();
         Ok(Open {
             skipped: unproven.then(|| Hasher::new(self.descriptor.digest.algorithm())),
             flow,
@@ -341,26 +372,25 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
 
-    fn judge(&mut self) -> Result<usize> {
-        let found = self.hasher.clone().finish();
-        if found != self.descriptor.digest {
-            let error = Error::Mismatch {
-                blob: format!(
-                    "layer {} of {}",
-                    self.descriptor.digest,
-                    self.repository.reference.name()
-                ),
-                digest: Box::new(self.descriptor.digest),
-                expected: self.descriptor.digest.to_string(),
-                found: found.to_string(),
-            };
-            let client = self.repository.client;
-            return Err(client.blame_coding(&self.descriptor.digest, error));
-        }
-        self.finished = true;
-        Ok(0)
+/// Checks a blob's hash against its digest.
+pub(crate) fn verify(
+    repository: &Repository<'_>,
+    descriptor: &Descriptor,
+    hasher: &Hasher,
+) -> Result<()> {
+    let (digest, found) = (descriptor.digest, hasher.clone().finish());
+    if found == digest {
+        return Ok(());
     }
+    let error = Error::Mismatch {
+        blob: format!("layer {digest} of {}", repository.reference.name()),
+        digest: Box::new(digest),
+        expected: digest.to_string(),
+        found: found.to_string(),
+    };
+    Err(repository.client.blame_coding(&digest, error))
 }
 
 /// What a response contains.
