@@ -12,6 +12,7 @@ a SHA-256 that a recipe can pin, and a plain HTTP server can mirror it.
 FETCHCMD_oci is the program, DOCKERSAVE_FLAGS are further flags of it, such as --mirror or --cacert.
 """
 
+import os
 import re
 import shlex
 
@@ -68,8 +69,17 @@ class Oci(FetchMethod):
         command = f"{command} --quiet {more} {shlex.join(flags)}"
         check_network_access(d, command, ud.url)
         original = d.getVar("BB_ORIGENV", False)
-        found = {name: d.getVar(name) or (original and original.getVar(name)) for name in CREDENTIALS}
-        return runfetchcmd(command, d, extraenv={name: value for name, value in found.items() if value})
+        before = dict(os.environ)
+        # Not on the command line, where all users see it; runfetchcmd's extraenv is newer than Yocto 6.0.
+        for name in CREDENTIALS:
+            value = d.getVar(name) or (original and original.getVar(name))
+            if value:
+                os.environ[name] = value
+        try:
+            return runfetchcmd(command, d)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def download(self, ud, d):
         bb.utils.mkdirhier(d.getVar("DL_DIR"))
