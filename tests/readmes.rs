@@ -3,13 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-const READMES: [&str; 8] = [
+const READMES: [&str; 14] = [
     "README.md",
     "CHANGELOG.md",
     "src/README.md",
     "tests/README.md",
     "tests/bench/README.md",
     "cross/README.md",
+    "cross/packaging/buildroot-images/README.md",
+    "cross/packaging/ci/README.md",
+    "cross/packaging/loader/README.md",
+    "cross/packaging/openwrt-images/README.md",
+    "cross/packaging/python/README.md",
+    "cross/packaging/yocto/README.md",
     ".github/CONTRIBUTING.md",
     ".github/SECURITY.md",
 ];
