@@ -924,3 +924,33 @@ fn a_policy_says_who_must_have_signed_what() {
         r#","signedIdentity":{"type":"exactRepository","dockerRepository":"r.example/r"}"#;
     run(&signed(elsewhere), "k.tar").fails(6, "is for 127.0.0.1");
 }
+
+#[test]
+fn a_thin_archive_and_what_is_joined_of_it_keep_signatures() {
+    for form in FORMS {
+        let (registry, image, _, dir) = signed(form, "p256");
+        // An earlier release has its first layer.
+        let old = Image::new(image.layers[..1].to_vec());
+        old.push(&registry, "r", "0");
+        Run::pull(&dir, &registry.name("r:0"))
+            .args(&["-o", "old.tar"])
+            .status(0);
+        let kept = |args: &[&str]| {
+            let pull = pull(&dir, &registry).arg("--keep-signatures");
+            pull.args(args).archive().bytes
+        };
+        let full = kept(&["-o", "full.tar"]);
+        assert!(kept(&["--base", "old.tar", "-o", "thin.tar"]).len() < full.len());
+        let base = ["--base", "old.tar"];
+        Run::new(&dir, &["--verify", "thin.tar", "--signed-by", "k.pub"])
+            .args(&base)
+            .status(0);
+        Run::new(&dir, &["--join", "thin.tar", "-o", "joined.tar"])
+            .args(&base)
+            .status(0);
+        assert!(
+            std::fs::read(dir.join("joined.tar")).unwrap() == full,
+            "{form}"
+        );
+    }
+}

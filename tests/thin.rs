@@ -629,3 +629,44 @@ fn a_thin_pull_goes_on_after_a_kill() {
         assert_eq!(dir.names(), ["old.tar", "thin.tar"]);
     }
 }
+
+#[test]
+fn joining_goes_on_after_a_kill() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    let big = |seeds: &[u64]| {
+        let layer = |seed: &u64| Blob::layer(*seed, 12 << 20);
+        Image::new(seeds.iter().map(layer).collect())
+    };
+    big(&[1, 2]).push(&registry, "r", "1");
+    big(&[1, 2, 3]).push(&registry, "r", "2");
+    for (tag, args) in [
+        ("1", &["-o", "old.tar"][..]),
+        ("2", &["-o", "full.tar"]),
+        ("2", &["--base", "old.tar", "-o", "thin.tar"]),
+    ] {
+        let name = registry.name(&format!("r:{tag}"));
+        Run::pull(&dir, &name).args(args).status(0);
+    }
+    let whole = std::fs::read(dir.join("full.tar")).unwrap();
+    let args = ["--join", "thin.tar", "--base", "old.tar", "-o", "out.tar"];
+    let partial = || {
+        let found = std::fs::metadata(dir.join("out.tar.partial"));
+        found.map_or(0, |found| found.len())
+    };
+    let mut killed = 0;
+    for millis in [0, 2, 5, 10, 20, 40] {
+        let mut child = Run::new(&dir, &args).spawn();
+        while partial() == 0 && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(millis));
+        child.kill().unwrap();
+        killed += i32::from(child.wait().unwrap().code().is_none());
+        assert_eq!(dir.join("out.tar").exists(), partial() == 0);
+        Run::new(&dir, &args).status(0);
+        assert!(std::fs::read(dir.join("out.tar")).unwrap() == whole);
+        assert_eq!(partial(), 0);
+        std::fs::remove_file(dir.join("out.tar")).unwrap();
+    }
+    assert!(killed > 0);
+}
