@@ -5,6 +5,7 @@
 use crate::text::printable;
 use sha2::Digest as _;
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 /// A supported hash algorithm of the image specification.
@@ -69,6 +70,22 @@ impl Digest {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// The digest of everything that a reader has.
+    ///
+    /// # Errors
+    ///
+    /// The reader's.
+    pub fn of_reader(algorithm: Algorithm, reader: &mut dyn Read) -> io::Result<Self> {
+        let mut hasher = Hasher::new(algorithm);
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                length => hasher.update(&buffer[..length]),
+            }
+        }
     }
 
     /// Whether this is the digest of these bytes.

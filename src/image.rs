@@ -94,6 +94,11 @@ impl Image {
         &self.manifest
     }
 
+    /// The digest of the index that its reference named, if it was one that led to this image.
+    pub fn index(&self) -> Option<&Digest> {
+        self.companions.indexes.first()
+    }
+
     /// The bytes of its config; `None` for several platforms.
     pub fn config(&self) -> Option<&[u8]> {
         self.config_bytes.as_ref().map(|bytes| bytes.as_slice())

@@ -55,6 +55,8 @@ pub struct Pull<'c> {
     lenders: Vec<PathBuf>,
     quick_check: bool,
     sha256: bool,
+    /// What the archive's SHA-256 must be.
+    expected: Option<Digest>,
     /// The thin archive that is joined with its base: nothing is downloaded then.
     joined: Option<String>,
     observer: Option<Observer<'c>>,
@@ -102,6 +104,7 @@ impl<'c> Pull<'c> {
             lenders: Vec::new(),
             quick_check: false,
             sha256: false,
+            expected: None,
             named: 0,
             joined: None,
             observer: None,
@@ -180,6 +183,13 @@ impl<'c> Pull<'c> {
     pub fn sha256(mut self, sha256: bool) -> Self {
         self.sha256 = sha256;
         self
+    }
+
+    /// Requires the archive to have this SHA-256. A file with another never gets its name: it is
+    /// discarded, with [`crate::Error::Mismatch`]. For [`Pull::to_file`].
+    pub fn expect_sha256(mut self, expected: Digest) -> Self {
+        self.expected = Some(expected);
+        self.sha256(true)
     }
 
     /// Sets a callback for events, called on the thread that calls the pull.

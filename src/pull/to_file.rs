@@ -9,7 +9,7 @@ use super::transform::{Job, Made, Pulled, Shape};
 use super::{Pull, Report, reuse, stated, unchanged};
 use crate::archive::sink::Opened;
 use crate::archive::sink::directory::{self, Directory};
-use crate::archive::sink::file::{Partial, check_target};
+use crate::archive::sink::file::{Partial, check_target, partial_path};
 use crate::archive::sink::fs::{UNSYNCED, resolve, with_suffix};
 use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
@@ -32,6 +32,7 @@ pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
             let mut made = (pull.plan.size(), None);
             let mut unchanged = false;
             if shape.is_plain() {
+                made = filled.judged(pull, &partial_path(place), path, made)?;
                 filled.finish()?;
             } else {
                 filled
@@ -39,7 +40,8 @@ pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
                     .stage(shape.plan(&pull.plan), shape.doing(), false);
                 let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
                 let job = filled.job();
-                (made, unchanged) = shape.to_file(&filled.stored(), &job, place, hasher)?;
+                let judge = |file: &Path, made| filled.judged(pull, file, path, made);
+                (made, unchanged) = shape.to_file(&filled.stored(), &job, place, hasher, &judge)?;
             }
             // What was not written in order is read back.
             if pull.sha256 && made.1.is_none() {
@@ -208,6 +210,27 @@ impl<'f> Filled<'f> {
             raw: self.shared.raw(),
         };
         Shape::of(pull.inflate, pull.xz, pulled, stated, self.teller)
+    }
+
+    /// Compares the SHA-256 of a file that is about to get its name with what it must be.
+    fn judged(&self, pull: &Pull<'_>, file: &Path, name: &Path, made: Made) -> Result<Made> {
+        let Some(expected) = pull.expected else {
+            return Ok(made);
+        };
+        let found = match made.1 {
+            Some(found) => found,
+            None => unchanged::sha256(pull, file, made.0, self.teller)?,
+        };
+        if found != expected {
+            self.shared.store.discard();
+            return Err(Error::Mismatch {
+                blob: name.display().to_string(),
+                digest: Box::new(expected),
+                expected: expected.to_string(),
+                found: found.to_string(),
+            });
+        }
+        Ok((made.0, Some(found)))
     }
 
     fn finish(&self) -> Result<()> {

@@ -188,13 +188,15 @@ impl Shape {
     }
 
     /// Makes a file of the archive, unless the one that is there has the same bytes; says what
-    /// [`Self::write`] does, and whether it was left. What is not written in order is not hashed.
+    /// [`Self::write`] does, and whether it was left. What is not written in order is not hashed;
+    /// `judge` may do that, and refuse the file before it has its name.
     pub fn to_file(
         &self,
         stored: &Stored<'_>,
         job: &Job<'_, '_>,
         path: &Path,
         hasher: Option<Hasher>,
+        judge: &dyn Fn(&Path, Made) -> Result<Made>,
     ) -> Result<(Made, bool)> {
         let mut file = NewFile::create(path)?;
         let written = match &self.inflated {
@@ -219,6 +221,7 @@ impl Shape {
                 self.write(pulled, job.teller, &mut file, path, hasher)?
             }
         };
+        let written = judge(file.path(), written)?;
         if file.is_target() {
             return Ok((written, true));
         }

@@ -44,7 +44,8 @@ impl Pull<'_> {
                 return Ok(None);
             }
             let sha256 = look.has_layers(&file)?;
-            if sha256.is_none() || !beside.map_or(Ok(true), |path| look.has_files(path))? {
+            let wrong = pull.expected.is_some() && sha256 != Some(pull.expected);
+            if wrong || sha256.is_none() || !beside.map_or(Ok(true), |path| look.has_files(path))? {
                 return Ok(None);
             }
             Ok(Some(look.report(path, sha256.flatten())))

@@ -212,6 +212,11 @@ impl NewFile {
         })
     }
 
+    /// Where it is until it is finished.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes it as long as a plan's archive, and writes all but the blobs.
     pub fn lay_out(&self, plan: &Plan) -> Result<()> {
         let laid_out = self.file.set_len(plan.size());
