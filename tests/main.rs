@@ -39,6 +39,8 @@ mod outputs;
 mod unchanged;
 // Several images, and other names in the archive.
 mod several;
+// Images from files, and locks.
+mod lists;
 // Hosts and users named one by one, and what is typed in other tools.
 mod named;
 // Planted files and links.

@@ -675,7 +675,9 @@ fn json_answers_have_the_members_that_the_manual_page_lists() {
     let unsound = verify(6);
     assert!(matches!(unsound["sound"], Value::Bool(false)));
     same("defects", list(&unsound, "defects")[0]);
-    assert_eq!(documented.len(), 12);
+    ask(&["--lock", "r.lock"]);
+    same("--check", &ask(&["--lock", "r.lock", "--check"]));
+    assert_eq!(documented.len(), 13);
 }
 
 #[test]

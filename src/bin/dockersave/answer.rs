@@ -1,6 +1,7 @@
 //! Parts of JSON answers that several commands give: an archive, its images, layers, signatures.
 
 use super::json::{Object, array};
+use super::list::lock::Row;
 use dockersave::{Image, Missing, Platform, Verified};
 use std::path::Path;
 
@@ -35,6 +36,23 @@ pub(super) fn members(images: &[Image]) -> String {
             list => object.raw("signatures", &signatures(list)),
         }
         .finish()
+    });
+    array(&items.collect::<Vec<_>>())
+}
+
+/// The images of an archive that is as a lock says, as JSON.
+pub(super) fn rows(rows: &[Row]) -> String {
+    let items = rows.iter().map(|row| {
+        let name = row.name.as_ref().unwrap_or(&row.reference);
+        Object::new()
+            .text("reference", &row.reference.to_string())
+            .maybe("name", name.full_tag().as_deref())
+            .text("digest", &row.manifest.to_string())
+            .maybe(
+                "platform",
+                row.platform.as_ref().map(Platform::to_string).as_deref(),
+            )
+            .finish()
     });
     array(&items.collect::<Vec<_>>())
 }

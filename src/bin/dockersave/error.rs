@@ -34,6 +34,10 @@ pub(super) enum Error {
         of: usize,
         status: u8,
     },
+    /// An archive is not what a lock says: what is wrong.
+    Differs(String),
+    /// A renewal would change a lock.
+    Outdated { lock: String, changes: usize },
     /// Ended by the signal of this number.
     Interrupted(i32),
 }
@@ -45,8 +49,9 @@ impl Error {
             Self::Library(error) => status(error),
             Self::Usage(..) => 2,
             Self::Unsupported(_) => 1,
-            Self::Unsound { .. } | Self::Unsigned { .. } => 6,
+            Self::Unsound { .. } | Self::Unsigned { .. } | Self::Differs(_) => 6,
             Self::Uninflated { .. } => 8,
+            Self::Outdated { .. } => 10,
             Self::Several { status, .. } => *status,
             Self::Interrupted(signal) => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
         }
@@ -152,7 +157,13 @@ impl fmt::Display for Error {
                 None => return error.fmt(f),
             },
             Self::Usage(what, why) => format!("{}: {why}", text::printable(what, 300)),
-            Self::Unsupported(what) => what.clone(),
+            Self::Unsupported(what) | Self::Differs(what) => what.clone(),
+            Self::Outdated { lock, changes } => {
+                format!(
+                    "a renewal of {lock} would change {}",
+                    count(*changes, "image")
+                )
+            }
             Self::Unsound {
                 archive,
                 defects,

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Low {
     pub images: Vec<String>,
+    pub from: Vec<PathBuf>,
+    pub lock: Option<PathBuf>,
     /// Each with its registry, if one was given.
     pub users: Vec<(Option<String>, String)>,
     pub password: Option<String>,
@@ -66,6 +68,14 @@ pub(super) struct Low {
     pub again: String,
 }
 
+impl Low {
+    /// Whether one image is asked about, instead of a pull or what one would do.
+    pub fn asks(&self) -> bool {
+        self.query
+            .is_some_and(|query| !matches!(query, Query::DryRun | Query::Check))
+    }
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -85,6 +95,7 @@ pub(super) enum Query {
     Platforms,
     Referrers,
     DryRun,
+    Check,
 }
 
 /// Something to print without doing anything else.
@@ -329,6 +340,9 @@ macro_rules! flag {
 
 /// All flags, in the order of the help.
 pub(super) const FLAGS: &[Flag] = &[
+    flag!("from" None, Some("FILE"), 0, "also pull the images that FILE lists; - is standard input",
+        "May be given more than once. FILE has one image per line, optionally with its platform and a file name that ends in .tar, or is a compose file or a Kubernetes manifest, whose image: lines are read, or a lock. # starts a comment. An image that is listed twice is pulled once. If a line cannot be read, or two archives would have the same name, nothing is pulled.",
+        |low, value| { low.from.push(value.path()?); Ok(()) }),
     flag!("platform" None, Some("OS/ARCH[/VARIANT]"), 0, "which platform of a multi-platform image (default: this machine's)",
         "If the image does not have it, the error lists the platforms that exist.",
         |low, value| platform(low, &value.text()?)),
@@ -376,6 +390,9 @@ pub(super) const FLAGS: &[Flag] = &[
         |low, value| { low.base.push(value.path()?); Ok(()) }),
     flag!("base-any" None, None, 1, "with --base: leave out any layer, not only the lowest", "For a target whose store is containerd's, which finds each layer by its digest.",
         |low, _| { low.base_any = true; Ok(()) }),
+    flag!("lock" None, Some("FILE"), 1, "write a lock: digests, sizes and SHA-256 of what was pulled",
+        "--from FILE pulls exactly that again, by digest, with status 6 if an archive has another SHA-256. An existing lock is renewed: images whose tags still name the same digest, and whose archives are here, are not pulled again; if a pull fails, its line stays. FILE is written only if it changes.",
+        |low, value| { low.lock = Some(value.path()?); Ok(()) }),
     flag!("quick-check" None, None, 1, "check an existing archive without hashing its layers",
         "An existing archive that is already what is requested is left unchanged, with its time. Its size, headers and documents are compared and, without this flag, its layers are hashed.",
         |low, _| { low.quick_check = true; Ok(()) }),
@@ -475,6 +492,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("dry-run" None, None, 6, "print what would be downloaded and what is already here",
         "One line per entry of the archive: known, here, partly or download; its size; its path. Manifests and configs are counted. Nothing is written, and a partial file's claims are checked only when the pull resumes.",
         |low, _| query(low, Query::DryRun)),
+    flag!("check" None, None, 6, "say what a renewal of --lock would change; status 10 if anything",
+        "One line per image: unchanged, changed, new or removed; its reference; its digest in the lock, and now. Registries are asked with HEAD, which does not count as a pull.",
+        |low, _| query(low, Query::Check)),
     flag!("verify" None, Some("ARCHIVE"), 6, "check an existing archive of any tool",
         "Hashes every byte that a digest covers, and compares the tar, index.json, manifest.json, manifests and configs with each other. Prints a line for each defect, with status 6; the status is 8 if nothing is wrong but some layers were not inflated. - reads an archive from standard input. An archive compressed with gzip or zstd is inflated on the way. A directory with an image is accepted, too. For a thin archive (see --base) the status is 9, unless --base names one that has the layers it lacks.",
         |low, value| { low.verify = Some(value.path()?); Ok(()) }),

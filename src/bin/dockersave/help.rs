@@ -4,7 +4,7 @@
 use super::flags::{FLAGS, Flag, GROUPS};
 use std::fmt::Write as _;
 
-pub(super) const USAGE: &str = "[FLAGS] IMAGE...";
+pub(super) const USAGE: &str = "[FLAGS] [IMAGE...]";
 
 pub(super) const WHAT: &str =
     "Downloads a container image from its registry straight into a tar that docker load takes.";
@@ -30,6 +30,7 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
     ("debian alpine", "two archives"),
     ("debian alpine -o both.tar", "each layer once"),
     ("debian -o - | docker load", "without disk"),
+    ("--from images.txt --lock images.lock", "a list, pinned"),
     (
         "--user me --password-stdin registry.example/app < password",
         "",
@@ -60,6 +61,7 @@ pub(super) const STATUSES: &[(u8, &str)] = &[
         "--verify found no defect, but did not inflate some layers",
     ),
     (9, "a thin archive needs layers that no --base has"),
+    (10, "--check found that a renewal would change the lock"),
 ];
 
 fn head(flag: &Flag) -> String {

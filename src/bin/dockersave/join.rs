@@ -1,12 +1,13 @@
 //! The join command: makes the full archive of a thin one and its base.
 
+use super::done::Answer;
 use super::error::{Error, Result};
 use super::flags::Low;
 use super::options::{check_join, progress};
 use super::output::TERMINAL;
 use super::place::Target;
 use super::progress::Progress;
-use super::pull::{Answer, make, open_stream};
+use super::pull::{make, open_stream};
 use super::{answer, interrupted, lock, print_json, watch};
 use dockersave::{CancelToken, Client, Pull, check_file};
 use std::io::IsTerminal as _;
@@ -34,13 +35,14 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
             members: answer::members(pull.plan().images()),
             missing: None,
             json: low.json,
+            hashed: low.json,
             mode,
         };
         let pull = pull
             .jobs(low.jobs.unwrap_or(6))
             .restart(low.restart)
             .observer(|event| lock(&shown).event(event));
-        let object = make(pull, &target, &mut stream, &shown, &told)?;
+        let (_, object) = make(pull, &target, &mut stream, &shown, &told)?;
         object.map_or(Ok(()), |object| print_json(&(object + "\n")))
     });
     lock(&shown).end();

@@ -7,13 +7,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod check;
 mod complete;
+mod done;
 mod error;
 mod flags;
 mod help;
 mod join;
 mod json;
+mod list;
 mod login;
+mod made;
 mod man;
 mod manual;
 mod names;
@@ -27,6 +31,7 @@ mod pull;
 mod query;
 #[cfg(test)]
 mod readme;
+mod renew;
 mod signal;
 mod verify;
 

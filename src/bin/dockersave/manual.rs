@@ -14,6 +14,7 @@ use Part::{Item, Text};
 
 pub(super) const SECTIONS: &[(&str, &[Part])] = &[
     ("ARCHIVES", ARCHIVES),
+    ("LISTS AND LOCKS", LISTS),
     ("RESUMING", RESUMING),
     ("REUSING AND VERIFYING", EXISTING),
     ("SIGNATURES", SIGNATURES),
@@ -54,6 +55,30 @@ const ARCHIVES: &[Part] = &[
     Item(
         "Names",
         "A default name replaces only an archive of the same repository: ghcr.io/owner/app:1 does not replace the owner-app-1.tar of quay.io/owner/app:1, unless -o or --tarname asks for it.",
+    ),
+];
+
+const LISTS: &[Part] = &[
+    Text(
+        "--from FILE reads images from a file. Each goes into an archive of its own in --working-dir, or all go into the one that -o names. What the archives share is downloaded once. A file may have 1 MiB, lines of 4096 bytes, and 1000 images. Its content decides what it is:",
+    ),
+    Item(
+        "A list",
+        "One image per line. Behind it, separated by blanks, may be a platform, which has a slash (linux/arm64), and the archive's file name, which ends in .tar or .tar.xz. # at the start of a word begins a comment.",
+    ),
+    Item(
+        "YAML",
+        "A compose file or a Kubernetes manifest in block style. Every image: is read, with the platform: beside it. This is no YAML parser: whatever could give an image another way is an error that names the line, and nothing is pulled. Such are flow style, block scalars, anchors around an image, aliases, variables, templates, include, and extends with a file.",
+    ),
+    Item(
+        "A lock",
+        "What --lock FILE wrote: for each image a line of eight fields separated by tabs, with - for none. They are the reference, its platform, the digests of index and manifest, the archive's size, SHA-256 and file name, and the image's name in it if --as gave one. Lines that start with # are the head, which also has the flags that change archives (--gunzip, --xz, --format). To check archives without dockersave: awk -F'\\t' '!/^#/{print $6\" *\"$7}' images.lock | sha256sum -c.",
+    ),
+    Text(
+        "--from images.lock pulls exactly what a lock says, with its flags: by digest, so no tag is asked for. An archive that is here with the right SHA-256 needs no request at all. If the SHA-256 of a new archive is another, because the lock was changed or another version of dockersave lays archives out differently, it is discarded before it gets its name, and the status is 6.",
+    ),
+    Text(
+        "--lock beside a list or images renews the lock. If it exists, each tag is asked for with HEAD; an archive that is here is only hashed (with --quick-check, only its size is compared) unless its tag names something else. A line is kept if its image cannot be pulled, and dropped if it is no longer listed. The lock is replaced at once and only if it changes, also after failures and interrupts. --check prints what a renewal would change, with status 10 if anything, and pulls nothing. A lock cannot describe --all-platforms, --keep-signatures, --keep-referrers, --base, directories and streams.",
     ),
 ];
 
@@ -174,6 +199,10 @@ const JSON: &[Part] = &[
         "digest, size, diffId (null for an image of several platforms). A layer that a thin archive lacks.",
     ),
     Item("defects", "subject, what."),
+    Item(
+        "--check",
+        "reference, archive, state (unchanged, changed, new or removed), locked (the digest in the lock, or null), found (the digest now, or null). Several images give an array.",
+    ),
 ];
 
 const EVENTS: &[Part] = &[

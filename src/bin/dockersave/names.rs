@@ -35,6 +35,9 @@ const COMMANDS: [(&[&str], &str); 8] = [
 /// The images of a command line, and notes about how they were typed.
 pub(super) fn references(low: &Low) -> Result<(Vec<Reference>, Vec<String>)> {
     let Some(first) = low.images.first() else {
+        if !low.from.is_empty() {
+            return Ok(Default::default());
+        }
         return Err(Error::usage(
             "IMAGE",
             "an image name is required, such as debian; see --help",
@@ -67,7 +70,8 @@ pub(super) fn references(low: &Low) -> Result<(Vec<Reference>, Vec<String>)> {
     Ok((found, notes))
 }
 
-fn reference(typed: &str, notes: &mut Vec<String>) -> Result<Reference> {
+/// An image as typed.
+pub(super) fn reference(typed: &str, notes: &mut Vec<String>) -> Result<Reference> {
     let bare = typed.split(['?', '#']).next().unwrap_or_default();
     let parts = bare.split_once("://");
     // A text with a user and a password is never printed.

@@ -4,10 +4,12 @@
 use super::error::{Error, Result, count};
 use super::flags::{Low, Mode, Query};
 use super::login::{Login, logins};
-use super::names;
 use super::output::Outlet;
+use super::parse::parse;
 use super::place::{Goal, Target, Wanted, goals, target};
-use dockersave::{Base, Format, Platform, PublicKey, Reference};
+use super::renew::Book;
+use super::{list, names};
+use dockersave::{Base, Format, Platform, PublicKey, Reference, text};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,8 @@ pub(super) struct Options {
     /// The archives to make, in order; at least one.
     pub goals: Vec<Goal>,
     pub logins: Vec<Login>,
+    /// The lock that is renewed.
+    pub lock: Option<Book>,
     /// What the target has already.
     pub base: Option<Base>,
     pub platform: Option<Platform>,
@@ -32,7 +36,10 @@ impl Options {
 
     pub fn from_low(mut low: Low) -> Result<Self> {
         let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
-        let (references, notes) = names::references(&low)?;
+        let (typed, mut notes) = names::references(&low)?;
+        let listed = listed(&mut low, &mut notes)?;
+        let own = listed.iter().map(|image| image.reference.clone());
+        let references: Vec<Reference> = typed.iter().cloned().chain(own).collect();
         if low.output.is_some() && (low.tarname.is_some() || low.working_dir.is_some()) {
             return wrong(
                 "--output",
@@ -44,18 +51,18 @@ impl Options {
         if low.output.as_ref().is_some_and(slash) {
             low.working_dir = low.output.take();
         }
-        if !low.names.is_empty() && low.names.len() != references.len() {
+        if !low.names.is_empty() && low.names.len() != typed.len() {
             let why = format!(
-                "names {}, but there are {}: give one for each, in order",
+                "names {}, but there are {} on the command line: give one for each, in order",
                 count(low.names.len(), "image"),
-                references.len()
+                typed.len()
             );
             return wrong("--as", &why);
         }
-        if !low.names.is_empty() && low.query.is_some_and(|query| query != Query::DryRun) {
+        if !low.names.is_empty() && low.asks() {
             return wrong("--as", "is a name in an archive, and a query makes none");
         }
-        if low.query.is_some_and(|query| query != Query::DryRun) && references.len() > 1 {
+        if low.asks() && (references.len() > 1 || !low.from.is_empty()) {
             return wrong("IMAGE", "only one image can be queried at a time");
         }
         if low.query == Some(Query::Tags) && low.platform.is_some() {
@@ -99,21 +106,51 @@ impl Options {
             );
         }
         let mut aliases = low.names.iter().cloned();
-        let wanted = references.iter().map(|reference| Wanted {
-            reference: reference.clone(),
+        let wanted = typed.into_iter().map(|reference| Wanted {
             name: aliases.next(),
+            ..Wanted::new(reference, String::new())
         });
-        let wanted: Vec<Wanted> = wanted.collect();
-        let plain = target(&low, wanted[0].name(), None);
+        let wanted: Vec<Wanted> = wanted.chain(listed).collect();
+        let own = |image: &Wanted| image.platform.is_some();
+        if low.all_platforms
+            && let Some(image) = wanted.iter().find(|image| own(image))
+        {
+            return wrong(
+                &image.origin,
+                "has a platform, but --all-platforms pulls all of them",
+            );
+        }
+        let plain = target(&low, &wanted[0], None);
         refuse_contradictions(&low, &plain)?;
+        check_lock(&low, &wanted, &plain)?;
         let base = match low.base.is_empty() {
             true => None,
             false => Some(Base::open(&low.base)?.any(low.base_any)),
         };
         let goals = goals(&low, wanted, base.as_ref())?;
+        if let Some(path) = low.from.iter().find(|path| {
+            goals
+                .iter()
+                .any(|goal| goal.target.paths().any(|own| own == *path))
+        }) {
+            let why = format!(
+                "an archive would replace {}; choose another name",
+                path.display()
+            );
+            return wrong("--from", &why);
+        }
+        let lock = match &low.lock {
+            Some(path) => {
+                let book = Book::open(path, shape(&low))?;
+                book.check(&goals, low.working_dir.as_deref())?;
+                Some(book)
+            }
+            None => None,
+        };
         let logins = logins(&low, &references)?;
         Ok(Self {
             goals,
+            lock,
             logins,
             notes,
             base,
@@ -126,7 +163,7 @@ impl Options {
     /// The paths beside which partial outputs may be.
     pub fn partials(&self) -> impl Iterator<Item = PathBuf> {
         let gunzip = self.low.gunzip;
-        let full = |goal: &Goal| target(&self.low, goal.images[0].name(), None);
+        let full = |goal: &Goal| target(&self.low, &goal.images[0], None);
         let targets = self.goals.iter().flat_map(move |goal| {
             let full = self.base.as_ref().map(|_| full(goal));
             [
@@ -136,6 +173,101 @@ impl Options {
         });
         targets.flatten()
     }
+}
+
+/// The images that files list. A lock's flags become those of the command line.
+fn listed(low: &mut Low, notes: &mut Vec<String>) -> Result<Vec<Wanted>> {
+    let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
+    let pipes = low.from.iter().filter(|path| *path == Path::new("-"));
+    if pipes.count() + usize::from(low.password_stdin) > 1 {
+        return wrong(
+            "--from -",
+            "reads standard input, which can be read only once",
+        );
+    }
+    let mut listed = Vec::new();
+    let mut made_with: Option<String> = None;
+    let mut other = !low.images.is_empty();
+    for path in &low.from {
+        let list = list::read(path, notes)?;
+        listed.extend(list.images);
+        match (list.options, &made_with) {
+            (None, _) => other = true,
+            (Some(options), Some(before)) if options != *before => {
+                return wrong(
+                    "--from",
+                    "has locks that were made with different flags; pull from one at a time",
+                );
+            }
+            (options, _) => made_with = options,
+        }
+    }
+    if listed.len() > list::MOST {
+        let why = format!(
+            "lists {} images; at most {} are supported",
+            listed.len(),
+            list::MOST
+        );
+        return wrong("--from", &why);
+    }
+    let given = shape(low);
+    if let Some(options) = made_with.filter(|options| *options != given) {
+        if other || !given.is_empty() {
+            let with = match &*options {
+                "" => "no flag that changes archives",
+                options => options,
+            };
+            let why = format!(
+                "has a lock that was made with {with}; pull from it alone, without such flags"
+            );
+            return wrong("--from", &why);
+        }
+        let words = std::iter::once("dockersave").chain(options.split(' '));
+        let with = parse(words.map(Into::into)).unwrap_or_default();
+        if shape(&with) != options {
+            let why = format!(
+                "has a lock that was made with {}, which is not supported",
+                text::printable(&options, 100)
+            );
+            return wrong("--from", &why);
+        }
+        (low.gunzip, low.xz, low.format) = (with.gunzip, with.xz, with.format);
+    }
+    Ok(listed)
+}
+
+/// The flags that change an archive's bytes, as a lock has them.
+fn shape(low: &Low) -> String {
+    let flags = [
+        (low.gunzip, "--gunzip"),
+        (low.xz, "--xz"),
+        (low.format == Some(Format::Oci), "--format oci"),
+    ];
+    let given = flags.iter().filter(|(given, _)| *given);
+    given.map(|(_, flag)| *flag).collect::<Vec<_>>().join(" ")
+}
+
+/// Refuses what a lock cannot say, or would silently overrule.
+fn check_lock(low: &Low, wanted: &[Wanted], target: &Target) -> Result<()> {
+    let locked = wanted.iter().any(|image| image.locked.is_some());
+    if locked && (low.platform.is_some() || low.all_platforms) {
+        let why = "is not used with a lock, which says which platform each image is for";
+        return Err(Error::usage("--platform", why));
+    }
+    if low.query == Some(Query::Check) && low.lock.is_none() {
+        return Err(Error::usage("--check", "requires --lock"));
+    }
+    let unfit = low.all_platforms
+        || low.keep_signatures
+        || low.keep_referrers.is_some()
+        || low.no_tar
+        || !low.base.is_empty()
+        || target.is_stream();
+    if unfit && (locked || low.lock.is_some()) {
+        let why = "is for archives in files; omit --all-platforms, --keep-signatures, --keep-referrers, --no-tar, --base and --output -";
+        return Err(Error::usage("a lock", why));
+    }
+    Ok(())
 }
 
 /// How progress is shown where that was not said.
@@ -199,7 +331,7 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
             "changes the manifest, so no signature or referrer is for it; omit --keep-signatures and --keep-referrers",
         ),
         (
-            low.query.is_some_and(|query| query != Query::DryRun)
+            low.asks()
                 && (!low.signed_by.is_empty()
                     || low.policy.is_some()
                     || low.keep_signatures
@@ -315,7 +447,6 @@ fn full_name(thin: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::parse;
 
     fn options(args: &[&str]) -> Result<Options> {
         let args = std::iter::once("dockersave").chain(args.iter().copied());

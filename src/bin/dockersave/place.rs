@@ -2,18 +2,56 @@
 
 use super::error::{Error, Result};
 use super::flags::Low;
+use super::list::lock::Row;
 use super::output::{Outlet, with_suffix};
-use dockersave::{Base, Reference};
+use dockersave::{Base, Platform, Reference};
 use std::path::{Path, PathBuf};
 
-/// An image, and its name in the archive if that is a different one.
-#[derive(Clone, PartialEq, Eq)]
+/// An image that was asked for.
+#[derive(Clone)]
 pub(super) struct Wanted {
     pub reference: Reference,
+    /// Its name in the archive if that is a different one.
     pub name: Option<Reference>,
+    /// Its own platform.
+    pub platform: Option<Platform>,
+    /// The file name of an archive for it.
+    pub file: Option<String>,
+    /// What a lock says of it.
+    pub locked: Option<Box<Row>>,
+    /// The file and line that it was read from, or empty.
+    pub origin: String,
 }
 
 impl Wanted {
+    pub fn new(reference: Reference, origin: String) -> Self {
+        Self {
+            reference,
+            name: None,
+            platform: None,
+            file: None,
+            locked: None,
+            origin,
+        }
+    }
+
+    /// Whether it is the same image, wherever it was named.
+    fn is_same(&self, other: &Self) -> bool {
+        self.reference == other.reference
+            && self.name == other.name
+            && self.platform == other.platform
+            && self.file == other.file
+            && self.locked == other.locked
+    }
+
+    /// For messages about two images.
+    fn shown(&self) -> String {
+        match &*self.origin {
+            "" => self.name().to_string(),
+            origin => format!("{} ({origin})", self.name()),
+        }
+    }
+
     /// Its name in the archive.
     pub fn name(&self) -> &Reference {
         self.name.as_ref().unwrap_or(&self.reference)
@@ -61,7 +99,7 @@ impl Target {
         }
     }
 
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         let (first, second) = match self {
             Self::File(path, beside) => (Some(path), beside.as_ref()),
             Self::Directory(path) => (Some(path), None),
@@ -71,17 +109,32 @@ impl Target {
     }
 }
 
-/// One archive for all images if its name is given, otherwise one for each.
+/// One archive for all images if its name is given, otherwise one for each; an image that is named
+/// twice counts once.
 pub(super) fn goals(low: &Low, images: Vec<Wanted>, base: Option<&Base>) -> Result<Vec<Goal>> {
-    let named = low.output.is_some()
-        || low.tarname.is_some()
-        || low.no_tar && low.layers_dir.is_some()
-        || images.len() == 1;
-    if named {
-        let target = target(low, images[0].name(), base);
+    let mut distinct: Vec<Wanted> = Vec::new();
+    for image in images {
+        if !distinct.iter().any(|other| other.is_same(&image)) {
+            distinct.push(image);
+        }
+    }
+    let images = distinct;
+    if low.output.is_some() || low.tarname.is_some() || low.no_tar && low.layers_dir.is_some() {
+        // Images that a lock has in one archive may be in one elsewhere.
+        let together = |image: &Wanted| image.locked.is_some() && image.file == images[0].file;
+        let own = |image: &&Wanted| image.file.is_some() && !together(image);
+        let apart = images.iter().find(own).or(images
+            .iter()
+            .find(|image| images[0].locked.is_some() && !together(image)));
+        if let Some(image) = apart {
+            let why =
+                "names an archive of its own, but all images go into one; omit one of the names";
+            return Err(Error::usage(&image.origin, why));
+        }
+        let target = target(low, &images[0], base);
         return Ok(vec![Goal { images, target }]);
     }
-    if low.layers_dir.is_some() {
+    if low.layers_dir.is_some() && images.len() > 1 {
         return Err(Error::usage(
             "--layers-dir",
             "is one directory, but each of these images gets an archive of its own; use --tarname for one archive",
@@ -89,15 +142,20 @@ pub(super) fn goals(low: &Low, images: Vec<Wanted>, base: Option<&Base>) -> Resu
     }
     let mut goals: Vec<Goal> = Vec::new();
     for image in images {
-        if goals.iter().any(|goal| goal.images[0] == image) {
+        let target = target(low, &image, base);
+        if image.locked.is_some()
+            && let Some(goal) = goals
+                .iter_mut()
+                .find(|goal| goal.images[0].locked.is_some() && goal.images[0].file == image.file)
+        {
+            goal.images.push(image);
             continue;
         }
-        let target = target(low, image.name(), base);
         if let Some((other, path)) = goals.iter().find_map(|goal| meets(goal, &target)) {
             let why = format!(
                 "{} and {} would both be written to {}; use --tarname for one archive, or pull them separately",
-                other.name(),
-                image.name(),
+                other.shown(),
+                image.shown(),
                 path.display()
             );
             return Err(Error::usage("IMAGE", why));
@@ -120,9 +178,9 @@ fn meets<'g>(goal: &'g Goal, target: &Target) -> Option<(&'g Wanted, &'g PathBuf
     Some((&goal.images[0], met.next()?))
 }
 
-/// The place of an archive whose first image has this name; one that lacks the layers of a base is
-/// named after that, too.
-pub(super) fn target(low: &Low, first: &Reference, base: Option<&Base>) -> Target {
+/// The place of an archive with this first image; one that lacks the layers of a base is named
+/// after that, too.
+pub(super) fn target(low: &Low, first: &Wanted, base: Option<&Base>) -> Target {
     let folder = low.working_dir.as_deref().unwrap_or(Path::new(""));
     let archive = match (&low.output, &low.tarname) {
         (Some(path), _) if path == Path::new("-") => return Target::Stdout,
@@ -133,7 +191,10 @@ pub(super) fn target(low: &Low, first: &Reference, base: Option<&Base>) -> Targe
             let from = base.map_or(String::new(), |base| {
                 format!("-from-{}", &base.digest().hex()[..12])
             });
-            folder.join(format!("{}{from}.{extension}", first.archive_stem()))
+            match &first.file {
+                Some(name) => folder.join(name),
+                None => folder.join(format!("{}{from}.{extension}", first.name().archive_stem())),
+            }
         }
     };
     if !low.no_tar {

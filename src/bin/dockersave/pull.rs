@@ -1,41 +1,56 @@
 //! The pull command: resolve, plan, fill the output, print its path.
 
+use super::done::{Answer, Done, finished, tell};
 use super::error::{Error, Result, STANDARD_OUTPUT, count, gravest};
-use super::flags::{Low, Mode};
+use super::flags::Low;
 use super::json::{Object, array};
+use super::list::lock::Row;
+use super::made::Made;
 use super::options::{self, Options};
 use super::output::{Stream, TERMINAL};
-use super::place::{Goal, Target, target};
+use super::place::{Goal, Target, Wanted, target};
 use super::progress::{Level, size};
-use super::{Shown, answer, json, lock, print_json, print_path, tell_failure};
+use super::renew::{Book, archive, settled};
+use super::{Shown, answer, lock, print_json, tell_failure};
 use dockersave::{
-    Base, Client, Image, Plan, PlanOptions, Policy, Pull, Reference, Report, Requirements,
+    Base, Client, Image, Plan, PlanOptions, Platform, Policy, Pull, Reference, Requirements,
     check_directory, check_file, image_names,
 };
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Result<()> {
     for goal in &options.goals {
         check(options, goal)?;
     }
-    let mut made = Vec::new();
-    each(options, progress, |goal| {
-        one(client, options, goal, &mut made, progress)
-    })
+    let mut made = Made::default();
+    let mut book = options.lock.clone();
+    let outcome = each(options, progress, Vec::new(), |goal| {
+        let answer = one(client, options, goal, (&mut made, &mut book), progress)?;
+        Ok(answer.into_iter().collect())
+    });
+    // Also after an interrupt: what was pulled is in the lock.
+    let written = book.map_or(Ok(()), |book| book.write(&options.goals));
+    match (outcome, written) {
+        (Err(error), Err(other)) => {
+            tell_failure(other.status(), &other.to_string(), options.progress);
+            Err(error)
+        }
+        (outcome, written) => outcome.and(written),
+    }
 }
 
-/// Runs something for each archive, and prints its JSON. If one of several fails, the failure is
-/// printed and the others go on.
+/// Runs something for each archive, and prints its JSON behind other `answers`. If one of several
+/// fails, the failure is printed and the others go on.
 pub(super) fn each(
     options: &Options,
     progress: &Shown,
-    mut run: impl FnMut(&mut Goal) -> Result<Option<String>>,
+    mut answers: Vec<String>,
+    mut run: impl FnMut(&mut Goal) -> Result<Vec<String>>,
 ) -> Result<()> {
-    let mut answers = Vec::new();
     let mut failed = Vec::new();
     let of = options.goals.len();
     for goal in &options.goals {
@@ -56,7 +71,7 @@ pub(super) fn each(
         }
     }
     if options.low.json && !answers.is_empty() {
-        let answer = if of == 1 {
+        let answer = if of == 1 && answers.len() == 1 {
             answers.remove(0)
         } else {
             array(&answers)
@@ -73,53 +88,146 @@ pub(super) fn each(
     }
 }
 
-/// Makes one archive; `made` are those before it. Returns its JSON with `--json`.
+/// Makes one archive; `made` are those before it, and `book` is the lock that is renewed. Returns
+/// its JSON with `--json`.
 fn one(
     client: &Client,
     options: &Options,
     goal: &mut Goal,
-    made: &mut Vec<PathBuf>,
+    (made, book): (&mut Made, &mut Option<Book>),
     progress: &Shown,
 ) -> Result<Option<String>> {
-    let mut stream = open_stream(client, &goal.target, &options.low, progress)?;
+    let low = &options.low;
+    // What must be signed is looked at each time.
+    let trusts = low.signed_by.is_empty() && low.policy.is_none() && !low.restart;
+    if let Some(path) = goal.target.path().filter(|path| trusts && path.exists()) {
+        lock(progress).busy("checking what is there");
+        let platform = options.platform.as_ref();
+        if let Some(rows) = settled(client, goal, book.as_ref(), platform, low.quick_check)? {
+            let answer = Answer {
+                members: answer::rows(&rows),
+                missing: None,
+                json: low.json,
+                hashed: true,
+                mode: options.progress,
+            };
+            let done = Done::settled(path, rows[0].size, rows[0].sha256);
+            made.add(path, Vec::new());
+            if let Some(book) = book {
+                book.add(rows);
+            }
+            return finished(&done, &answer, progress);
+        }
+        lock(progress).end();
+    }
+    let mut stream = open_stream(client, &goal.target, low, progress)?;
     let plan = plan(client, options, goal, progress)?;
     let missing = options.base.as_ref();
     let answer = Answer {
         members: answer::members(plan.images()),
         missing: missing.map(|_| answer::missing(&plan.missing())),
-        json: options.low.json,
+        json: low.json,
+        hashed: low.json || book.is_some() || goal.images[0].locked.is_some(),
         mode: options.progress,
     };
+    let rows = rows(&plan, options, goal);
     for folder in folders(options, goal) {
         std::fs::create_dir_all(folder).map_err(|error| Error::output(folder, "making", error))?;
     }
-    let pull = configured(client, plan, options)
-        .lenders(made)
+    let blobs = Made::blobs(&plan);
+    let locked = goal.images[0].locked.as_deref();
+    if let Some(row) = locked {
+        let known = !low.gunzip && !low.xz;
+        let same = |(row, wanted): (&Row, &Wanted)| {
+            let locked = wanted.locked.as_ref();
+            locked.is_some_and(|locked| locked.manifest == row.manifest)
+        };
+        if known && plan.size() != row.size || !rows.iter().zip(&goal.images).all(same) {
+            return Err(differs(goal, row, "another size or manifest"));
+        }
+    }
+    let mut pull = configured(client, plan, options)
+        .lenders(&made.lenders(&blobs))
         .observer(|event| lock(progress).event(event));
-    let object = make(pull, &goal.target, &mut stream, progress, &answer)?;
-    made.extend(goal.target.path().map(Path::to_owned));
+    if let Some(row) = locked {
+        pull = pull.expect_sha256(row.sha256);
+    }
+    let made_now = make(pull, &goal.target, &mut stream, progress, &answer);
+    let (done, object) = made_now.map_err(|error| match (locked, error) {
+        (Some(row), Error::Library(dockersave::Error::Mismatch { digest, found, .. }))
+            if *digest == row.sha256 =>
+        {
+            differs(goal, row, &found)
+        }
+        (_, error) => error,
+    })?;
+    if let (Some(book), Some(sha256), Some(archive)) = (book, done.sha256, archive(goal)) {
+        book.add(rows.into_iter().map(|row| Row {
+            size: done.size,
+            sha256,
+            archive: archive.to_owned(),
+            ..row
+        }));
+    }
+    if let Some(path) = goal.target.path() {
+        made.add(path, blobs);
+    }
     Ok(object)
 }
 
-/// What is told of a finished archive.
-pub(super) struct Answer {
-    /// Its images, as JSON.
-    pub members: String,
-    /// What a thin one lacks, as JSON.
-    pub missing: Option<String>,
-    pub json: bool,
-    pub mode: Mode,
+/// An archive that cannot be what a lock says.
+fn differs(goal: &Goal, row: &Row, found: &str) -> Error {
+    let path = goal.target.path().unwrap_or(Path::new(STANDARD_OUTPUT));
+    Error::Differs(format!(
+        "{} would have {found}, but {} says {} bytes with {}; it is not kept",
+        path.display(),
+        goal.images[0].origin,
+        row.size,
+        row.sha256
+    ))
 }
 
-/// Makes the archive, and says where it is; returns its JSON if that is wanted.
+/// What a lock will say of a plan's images, but for the archive.
+fn rows(plan: &Plan, options: &Options, goal: &Goal) -> Vec<Row> {
+    let pairs = goal.images.iter().zip(plan.images());
+    let rows = pairs.map(|(wanted, image)| {
+        let manifest = *image.manifest().digest();
+        if let Some(row) = wanted.locked.as_deref() {
+            return Row {
+                manifest,
+                ..row.clone()
+            };
+        }
+        let asked = wanted.platform.as_ref().or(options.platform.as_ref());
+        let platform = asked.or(image.platform()).cloned();
+        Row {
+            reference: wanted.reference.clone(),
+            // One that cannot be read again is left out.
+            platform: platform.filter(|one| {
+                one.to_string()
+                    .parse()
+                    .is_ok_and(|read: Platform| read == *one)
+            }),
+            index: image.index().copied(),
+            manifest,
+            size: 0,
+            sha256: manifest,
+            archive: String::new(),
+            name: wanted.name.clone(),
+        }
+    });
+    rows.collect()
+}
+
+/// Makes the archive, and says where it is; returns also its JSON if that is wanted.
 pub(super) fn make(
     pull: Pull<'_>,
     target: &Target,
     stream: &mut Option<Stream>,
     progress: &Shown,
     answer: &Answer,
-) -> Result<Option<String>> {
-    let pull = pull.sha256(answer.json);
+) -> Result<(Done, Option<String>)> {
+    let pull = pull.sha256(answer.hashed);
     let report = match (target, &mut *stream) {
         (Target::File(path, None), _) => pull.to_file(path),
         (Target::File(path, Some(beside)), _) => pull.directory(beside).to_file(path),
@@ -134,33 +242,15 @@ pub(super) fn make(
         }
         _ => pull.to_writer(&mut standard_output()?),
     }?;
-    // Ends the bar, so that the path is printed below it.
-    lock(progress).end();
-    if answer.mode == Mode::Json {
-        told(&report);
-    } else if report.unchanged {
-        let text = format!("{} is unchanged", report.path.display());
-        lock(progress).note(Level::Info, &text);
-    }
+    let done = Done::of(report);
     // Nothing else is written where the archive went.
     let taken = stream.as_ref().is_some_and(Stream::is_standard_output);
     if *target == Target::Stdout || taken {
-        return Ok(None);
+        tell(&done, answer, progress);
+        return Ok((done, None));
     }
-    if answer.json {
-        let sha256 = report.sha256.map(|digest| digest.hex());
-        let mut object = answer::archive(&report.path, Some(report.size), &answer.members)
-            .maybe("sha256", sha256.as_deref())
-            .raw("unchanged", if report.unchanged { "true" } else { "false" })
-            .number("downloaded", report.downloaded)
-            .number("kept", report.kept);
-        if let Some(missing) = &answer.missing {
-            object = object.raw("missing", missing);
-        }
-        return Ok(Some(object.finish()));
-    }
-    print_path(&report.path)?;
-    Ok(None)
+    let object = finished(&done, answer, progress)?;
+    Ok((done, object))
 }
 
 /// A pull of a plan as the command line has it.
@@ -221,7 +311,7 @@ pub(super) fn plan(
     if let Some(base) = &options.base {
         tell_thin(&plan, base, progress);
         if plan.missing().is_empty() {
-            goal.target = target(&options.low, goal.images[0].name(), None);
+            goal.target = target(&options.low, &goal.images[0], None);
         }
         if goal.target.path().is_some() {
             check(options, goal)?;
@@ -296,7 +386,9 @@ fn check_name(options: &Options, goal: &Goal) -> Result<()> {
         Target::Directory(path) => (None, Some(path)),
         _ => return Ok(()),
     };
-    if low.output.is_some() || low.tarname.is_some() {
+    let first = &goal.images[0];
+    let chosen = first.file.is_some() && first.locked.is_none();
+    if chosen || low.output.is_some() || low.tarname.is_some() {
         return Ok(());
     }
     let directory = directory.filter(|_| low.layers_dir.is_none());
@@ -361,32 +453,34 @@ fn resolve(
     let required = requirements(&options.low)?;
     let mut images = Vec::new();
     for wanted in &goal.images {
-        let repository = client.repository(&wanted.reference)?;
+        let locked = wanted.locked.as_deref();
+        let signed = !options.low.signed_by.is_empty() || options.low.policy.is_some();
+        let asked = match locked {
+            Some(row) => &row.pinned(signed)?,
+            None => &wanted.reference,
+        };
+        let repository = client.repository(asked)?;
         let image = if options.low.all_platforms {
             repository.all_platforms_with(&required)?
         } else {
-            repository.image_with(options.platform.as_ref(), &required)?
+            let own = locked
+                .filter(|_| signed)
+                .and_then(|row| row.platform.as_ref());
+            let platform = wanted
+                .platform
+                .as_ref()
+                .or(own)
+                .or(options.platform.as_ref());
+            repository.image_with(platform, &required)?
         };
-        for warning in image.warnings() {
+        // Which platform a lock is for was decided before.
+        for warning in image.warnings().iter().filter(|_| locked.is_none()) {
             lock(progress).note(Level::Warning, warning);
         }
-        images.push(match &wanted.name {
-            Some(name) => image.named(name.clone()),
-            None => image,
+        images.push(match locked.is_some() || wanted.name.is_some() {
+            true => image.named(wanted.name().clone()),
+            false => image,
         });
     }
     Ok(images)
-}
-
-fn told(report: &Report) {
-    let path = json::ascii(&report.path.to_string_lossy());
-    // Ignored: standard error may be closed.
-    let _ = writeln!(
-        std::io::stderr(),
-        r#"{{"event":"done","path":{path},"size":{},"unchanged":{},"downloaded":{},"kept":{}}}"#,
-        report.size,
-        report.unchanged,
-        report.downloaded,
-        report.kept
-    );
 }

@@ -8,7 +8,7 @@ use super::json::{Object, array, ascii, document_for_terminal, document_in_ascii
 use super::options::Options;
 use super::place::{Goal, Target};
 use super::progress::size;
-use super::{Shown, lock, print, print_bytes, print_json, pull};
+use super::{Shown, check, lock, print, print_bytes, print_json, pull};
 use dockersave::text::{printable, without_secrets};
 use dockersave::{Client, Platform, Repository};
 use std::borrow::Cow;
@@ -30,7 +30,11 @@ pub(super) fn answer(
         Query::Metadata => metadata(&repository, options),
         Query::Platforms => platforms(&repository, options.low.json),
         Query::Referrers => referrers(&repository, options),
-        Query::DryRun => pull::each(options, shown, |goal| dry_run(client, options, goal, shown)),
+        Query::DryRun => pull::each(options, shown, Vec::new(), |goal| {
+            let answer = dry_run(client, options, goal, shown)?;
+            Ok(answer.into_iter().collect())
+        }),
+        Query::Check => check::run(client, options, shown),
     }
 }
 
