@@ -77,6 +77,7 @@
 //! | put several images into one archive | [`Plan::new`] with all of them |
 //! | choose a platform, or take all | [`Repository::image`], [`Repository::all_platforms`] |
 //! | store layers uncompressed, or compress the archive | [`Pull::inflate`], [`Pull::xz`] |
+//! | get an image's files | [`Pull::rootfs`] |
 //! | reuse an older archive | [`Pull::reuse`] |
 //! | list tags or platforms | [`Repository::tags`], [`Repository::platforms`] |
 //! | get a digest or a manifest | [`Repository::digest`], [`Repository::manifest`] |

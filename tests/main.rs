@@ -89,5 +89,7 @@ mod verify;
 mod dialects;
 // Archives as people have them.
 mod archives;
+// The final files of images.
+mod rootfs;
 // Archives without what the target has.
 mod thin;

@@ -206,6 +206,8 @@ fn a_platforms_digest_takes_the_index_alone() {
         requests,
         ["GET latest".to_owned(), format!("GET {}", arm.digest())]
     );
+    let (out, _) = ask(&["--config", "--arch", "arm"]);
+    assert_eq!(out.trim_end().as_bytes(), arm.config.data());
     let (out, requests) = ask(&["--platforms"]);
     assert!(
         out.contains(&format!("linux/arm/v7\t{}\t", arm.digest())),
@@ -633,6 +635,13 @@ fn json_answers_have_the_members_that_the_manual_page_lists() {
     };
     assert_eq!(list(manifest, "layers").len(), amd64.layers.len());
     assert_eq!(number(&metadata, "size"), amd64.manifest().len() as u64);
+    let config = ask(&["--config"]);
+    same("--config", &config);
+    let Value::Object(found) = &config["config"] else {
+        panic!()
+    };
+    assert_eq!(text(found, "architecture").unwrap(), "amd64");
+    assert_eq!(text(&config, "digest").unwrap(), amd64.config.digest);
     let platforms = plain("--platforms");
     same("--platforms", &platforms);
     same("platforms", list(&platforms, "platforms")[0]);
@@ -677,7 +686,7 @@ fn json_answers_have_the_members_that_the_manual_page_lists() {
     same("defects", list(&unsound, "defects")[0]);
     ask(&["--lock", "r.lock"]);
     same("--check", &ask(&["--lock", "r.lock", "--check"]));
-    assert_eq!(documented.len(), 13);
+    assert_eq!(documented.len(), 14);
 }
 
 #[test]

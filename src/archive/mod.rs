@@ -6,6 +6,7 @@ mod documents;
 pub(crate) mod inventory;
 pub(crate) mod plan;
 pub(crate) mod rebuild;
+pub(crate) mod rootfs;
 pub(crate) mod sink;
 pub(crate) mod source;
 mod tar;

@@ -127,6 +127,8 @@ impl Read for Here<'_> {
 pub(super) struct Inflate {
     /// The most bytes of an inflated layer; `None`: depends on its size.
     pub limit: Option<u64>,
+    /// Whether the layers could be stored as they are instead.
+    pub optional: bool,
 }
 
 impl Inflate {
@@ -148,7 +150,7 @@ impl Inflate {
             plan.reference(blob).name()
         );
         let (_, reader) = inflate::reader(layers.layer(blob)?, limits)
-            .map_err(|error| unwrap(named(error, &name)))?;
+            .map_err(|error| unwrap(named(error, &name, self.optional)))?;
         let algorithm = plan
             .diff_id(blob)
             .map_or(Algorithm::Sha256, |id| id.algorithm());
@@ -158,7 +160,20 @@ impl Inflate {
             hasher: Hasher::new(algorithm),
             size: 0,
             expected: None,
+            optional: self.optional,
         })
+    }
+
+    /// The same; it ends without an error only if it matches its diff ID.
+    pub fn checked<'l>(
+        self,
+        plan: &Plan,
+        blob: usize,
+        layers: &'l mut dyn Layers,
+    ) -> Result<Inflated<'l>> {
+        let mut inflated = self.open(plan, blob, layers)?;
+        inflated.expected = plan.diff_id(blob);
+        Ok(inflated)
     }
 
     /// The most bytes that a blob may have when it is inflated.
@@ -273,13 +288,19 @@ pub(super) struct Inflated<'l> {
     hasher: Hasher,
     size: u64,
     expected: Option<Digest>,
+    optional: bool,
 }
 
 impl Inflated<'_> {
+    /// The layer's name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Reads without hashing.
     pub fn read_plain(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer);
-        read.map_err(|error| named(error, &self.name))
+        read.map_err(|error| named(error, &self.name, self.optional))
     }
 }
 
@@ -298,13 +319,14 @@ impl Read for Inflated<'_> {
 }
 
 /// Adds the layer's name to a decompression error.
-fn named(error: io::Error, name: &str) -> io::Error {
+fn named(error: io::Error, name: &str, optional: bool) -> io::Error {
     let Some(defect) = Defect::of(&error) else {
         return error;
     };
-    let hint = match defect {
-        Defect::TooMuch(_) => Hint::InflateLimit,
-        _ => Hint::NoInflate,
-    };
-    io::Error::other(Error::malformed(name, defect.to_string()).with_hint(hint))
+    let told = Error::malformed(name, defect.to_string());
+    io::Error::other(match defect {
+        Defect::TooMuch(_) => told.with_hint(Hint::InflateLimit),
+        _ if optional => told.with_hint(Hint::NoInflate),
+        _ => told,
+    })
 }

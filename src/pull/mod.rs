@@ -11,6 +11,7 @@ mod prefetch;
 mod preview;
 mod progress;
 mod reuse;
+mod rootfs;
 mod run;
 mod schedule;
 mod side_by_side;
@@ -47,6 +48,8 @@ pub struct Pull<'c> {
     jobs: usize,
     restart: bool,
     inflate: Option<Inflate>,
+    /// Instead of the archive, the image's final files.
+    rootfs: Option<Inflate>,
     xz: bool,
     beside: Option<PathBuf>,
     reuse: Vec<PathBuf>,
@@ -98,6 +101,7 @@ impl<'c> Pull<'c> {
             plan,
             restart: false,
             inflate: None,
+            rootfs: None,
             xz: false,
             beside: None,
             reuse: Vec::new(),
@@ -139,7 +143,25 @@ impl<'c> Pull<'c> {
     /// also needs disk for the compressed layers until it is finished; for a writer, they are
     /// downloaded twice.
     pub fn inflate(mut self, limit: Option<u64>) -> Self {
-        self.inflate = Some(Inflate { limit });
+        self.inflate = Some(Inflate {
+            limit,
+            optional: true,
+        });
+        self
+    }
+
+    /// Makes a tar of the image's final files instead of an archive: its layers put together, each
+    /// checked against its diff ID. The plan must have one image for one platform.
+    ///
+    /// `limit`: as for [`Pull::inflate`].
+    ///
+    /// A file also needs disk for the layers until it is finished. Memory grows with the number of
+    /// paths, from 50 000 on beyond the usual. A million are the most.
+    pub fn rootfs(mut self, limit: Option<u64>) -> Self {
+        self.rootfs = Some(Inflate {
+            limit,
+            optional: false,
+        });
         self
     }
 
@@ -243,6 +265,10 @@ impl<'c> Pull<'c> {
         self.named = self.reuse.len();
         // What the target has, but what cannot be left out, is here all the same.
         self.reuse.extend(self.plan.bases().map(Path::to_owned));
+        if self.rootfs.is_some() {
+            rootfs::check(&self.plan)?;
+            self.plan = self.plan.whole()?;
+        }
         if self.inflate.is_some() {
             self.plan.check_inflatable()?;
             // How large a layer is uncompressed is known only once it was inflated, and a manifest

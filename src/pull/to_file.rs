@@ -2,15 +2,16 @@
 //! xz). For writers see [`super::to_writer`].
 
 use super::event::Event;
-use super::inflate::Stored;
+use super::inflate::{Inflate, Stored};
+use super::rootfs::Rootfs;
 use super::state::Shared;
 use super::teller::Teller;
-use super::transform::{Job, Made, Pulled, Shape};
+use super::transform::{Job, Made, Pulled, Shape, encode, note};
 use super::{Pull, Report, reuse, stated, unchanged};
 use crate::archive::sink::Opened;
 use crate::archive::sink::directory::{self, Directory};
 use crate::archive::sink::file::{Partial, check_target, partial_path};
-use crate::archive::sink::fs::{UNSYNCED, resolve, with_suffix};
+use crate::archive::sink::fs::{NewFile, UNSYNCED, resolve, with_suffix};
 use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -23,11 +24,16 @@ pub(super) fn to_file(mut pull: Pull<'_>, path: &Path) -> Result<Report> {
     }
     // A link stays; its target is replaced.
     let place = &resolve(path).map_err(|error| Error::output(path, "writing", error))?;
-    if let Some(report) = pull.unchanged_file(place, path)? {
+    if pull.rootfs.is_none()
+        && let Some(report) = pull.unchanged_file(place, path)?
+    {
         return Ok(report);
     }
     let opened = Partial::open(place, &pull.plan, pull.restart)?;
     pull.fill(opened, path, |pull, filled| {
+        if let Some(inflate) = pull.rootfs {
+            return filled.rootfs(pull, inflate, place);
+        }
         filled.shaped(pull, &|shape| {
             let mut made = (pull.plan.size(), None);
             let mut unchanged = false;
@@ -117,7 +123,7 @@ impl Pull<'_> {
                     &Filled {
                         shared: &shared,
                         // Inflated layers are checked against their diff IDs.
-                        check: self.inflate.is_none(),
+                        check: self.inflate.is_none() && self.rootfs.is_none(),
                         teller: &Teller::new(&mut *observer, &shared.progress.downloaded),
                     },
                 ),
@@ -231,6 +237,27 @@ impl<'f> Filled<'f> {
             });
         }
         Ok((made.0, Some(found)))
+    }
+
+    /// Makes a file of the image's final files, unless the one that is there has the same bytes.
+    fn rootfs(&self, pull: &Pull<'_>, inflate: Inflate, place: &Path) -> Result<(Made, bool)> {
+        let plan = self.shared.plan;
+        self.teller.stage(plan, "writing", false);
+        let mut file = NewFile::create(place)?;
+        let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
+        let mut rootfs = Rootfs::new(plan, inflate);
+        let made = encode(pull.xz, &mut file, place, hasher, &mut |out| {
+            rootfs.write(out, place, (self.teller, &pull.client), &mut |_, run| {
+                run(&mut self.stored())
+            })
+        })?;
+        let made = self.judged(pull, file.path(), place, made)?;
+        let unchanged = file.is_target();
+        if !unchanged {
+            note(file.finish()?, self.teller);
+        }
+        self.shared.store.discard();
+        Ok((made, unchanged))
     }
 
     fn finish(&self) -> Result<()> {

@@ -1,12 +1,13 @@
 //! Pulls to a writer: the archive is written in order while its blobs arrive.
 
 use super::event::Event;
-use super::inflate::here;
+use super::inflate::{Inflate, here};
 use super::join::unavailable;
 use super::prefetch::{Ahead, LARGE, READERS, Wanted};
+use super::rootfs::Rootfs;
 use super::run::STACK;
 use super::teller::Teller;
-use super::transform::{Pulled, Shape};
+use super::transform::{Made, Pulled, Shape, encode};
 use super::{Pull, Report, reuse};
 use crate::archive::plan::Plan;
 use crate::archive::sink::stream::Layers;
@@ -45,26 +46,11 @@ pub(super) fn to_writer(mut pull: Pull<'_>, out: &mut dyn Write) -> Result<Repor
         teller.tell(&Event::Note(line));
     }
     let all: Vec<usize> = (0..pull.plan.blobs().len()).collect();
-    let wanted = if pull.inflate.is_some() {
-        &all[..]
-    } else {
-        &[]
-    };
-    let shape = pull.in_order(wanted, &here, &teller, |pulled| {
-        if pull.inflate.is_some() {
-            teller.stage(pulled.plan, "inflating", true);
-        }
-        Shape::of(pull.inflate, pull.xz, pulled, &[], &teller)
-    })?;
-    let plan = shape.plan(&pull.plan);
     let hasher = pull.sha256.then(|| Hasher::new(Algorithm::Sha256));
-    let (size, sha256) = pull.in_order(&shape.order(&pull.plan), &here, &teller, |pulled| {
-        // As the first stage, it is the download.
-        if pull.inflate.is_some() {
-            teller.stage(plan, shape.doing(), false);
-        }
-        shape.write(pulled, &teller, out, Path::new(STANDARD_OUTPUT), hasher)
-    })?;
+    let (size, sha256) = match pull.rootfs {
+        Some(inflate) => pull.write_rootfs(inflate, &here, &teller, out, hasher)?,
+        None => pull.write_archive(&all, &here, &teller, out, hasher)?,
+    };
     teller.tell(&teller.snapshot());
     teller.tell(&Event::Finishing);
     // Each once: an uncompressed layer is found both by its digest and by its diff ID.
@@ -94,6 +80,51 @@ impl Here {
 }
 
 impl Pull<'_> {
+    /// Writes the archive.
+    fn write_archive(
+        &self,
+        all: &[usize],
+        here: &Here,
+        teller: &Teller<'_>,
+        out: &mut dyn Write,
+        hasher: Option<Hasher>,
+    ) -> Result<Made> {
+        let wanted = if self.inflate.is_some() { all } else { &[] };
+        let shape = self.in_order(wanted, here, teller, |pulled| {
+            if self.inflate.is_some() {
+                teller.stage(pulled.plan, "inflating", true);
+            }
+            Shape::of(self.inflate, self.xz, pulled, &[], teller)
+        })?;
+        let plan = shape.plan(&self.plan);
+        self.in_order(&shape.order(&self.plan), here, teller, |pulled| {
+            // As the first stage, it is the download.
+            if self.inflate.is_some() {
+                teller.stage(plan, shape.doing(), false);
+            }
+            shape.write(pulled, teller, out, Path::new(STANDARD_OUTPUT), hasher)
+        })
+    }
+
+    /// Writes the image's final files. Layers are downloaded as they are needed, and some of them
+    /// twice if hard links take that.
+    fn write_rootfs(
+        &self,
+        inflate: Inflate,
+        here: &Here,
+        teller: &Teller<'_>,
+        out: &mut dyn Write,
+        hasher: Option<Hasher>,
+    ) -> Result<Made> {
+        let name = Path::new(STANDARD_OUTPUT);
+        let mut rootfs = Rootfs::new(&self.plan, inflate);
+        encode(self.xz, out, name, hasher, &mut |out| {
+            rootfs.write(out, name, (teller, &self.client), &mut |order, run| {
+                self.in_order(order, here, teller, |pulled| run(pulled.layers))
+            })
+        })
+    }
+
     /// Prefetches blobs in order for `run`, which gets them as layers.
     fn in_order<T>(
         &self,

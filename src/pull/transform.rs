@@ -131,21 +131,11 @@ impl Shape {
         name: &Path,
         hasher: Option<Hasher>,
     ) -> Result<Made> {
-        let failed = |error| Error::output(name, "writing to", error);
-        let mut out = Counted {
-            out,
-            bytes: 0,
-            hasher,
-        };
-        if self.xz {
-            let mut xz = Xz::new(LEVEL, Box::new(&mut out)).map_err(failed)?;
-            self.write_tar(pulled, teller, &mut xz, name)?;
-            xz.finish().map_err(failed)?;
-        } else {
-            self.write_tar(pulled, teller, &mut out, name)?;
-        }
-        out.flush().map_err(failed)?;
-        Ok((out.bytes, out.hasher.map(Hasher::finish)))
+        let mut pulled = Some(pulled);
+        encode(self.xz, out, name, hasher, &mut |out| match pulled.take() {
+            Some(pulled) => self.write_tar(pulled, teller, out, name),
+            None => Ok(()),
+        })
     }
 
     fn write_tar(
@@ -256,10 +246,35 @@ impl Shape {
     }
 }
 
-fn note(synced: bool, teller: &Teller<'_>) {
+pub(super) fn note(synced: bool, teller: &Teller<'_>) {
     if !synced {
         teller.tell(&Event::Note(UNSYNCED.to_owned()));
     }
+}
+
+/// Writes a tar, compressed or not; says how many bytes that were, and what `hasher` made of them.
+pub(super) fn encode(
+    xz: bool,
+    out: &mut dyn Write,
+    name: &Path,
+    hasher: Option<Hasher>,
+    write_tar: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+) -> Result<Made> {
+    let failed = |error| Error::output(name, "writing to", error);
+    let mut out = Counted {
+        out,
+        bytes: 0,
+        hasher,
+    };
+    if xz {
+        let mut xz = Xz::new(LEVEL, Box::new(&mut out)).map_err(failed)?;
+        write_tar(&mut xz)?;
+        xz.finish().map_err(failed)?;
+    } else {
+        write_tar(&mut out)?;
+    }
+    out.flush().map_err(failed)?;
+    Ok((out.bytes, out.hasher.map(Hasher::finish)))
 }
 
 /// A writer that counts, and hashes where that is wanted.

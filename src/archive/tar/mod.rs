@@ -2,4 +2,5 @@
 
 pub(super) mod header;
 pub(super) mod reader;
+pub(super) mod rewrite;
 pub(crate) mod writer;

@@ -16,6 +16,12 @@ use std::os::unix::fs::FileExt;
 const LONG: u64 = 64 << 10;
 /// The most zeros read after the end: a tape record has that many.
 const TRAILER: u64 = 1 << 20;
+/// Only the last two blocks are missing.
+pub(crate) const UNENDED: &str = "its end, two blocks of zeros, is missing";
+/// To most readers such an entry has no data.
+pub(crate) const SIZED: &str = "is not a file, but has a size";
+/// The most bytes of headers that are kept to be compared with dockersave's.
+const COMPARED: usize = 4 * BLOCK as usize;
 const DIRTY: &str = "nonzero bytes are in it or after it";
 
 /// A source of an archive's bytes, in order.
@@ -134,8 +140,9 @@ pub(crate) struct Walker<'i> {
     /// The header before had a wrong checksum.
     doubtful: bool,
     done: bool,
-    /// The headers of the current entry.
+    /// The headers of the current entry, up to about so many bytes.
     raw: Vec<u8>,
+    most: usize,
 }
 
 /// Receives the defects of the archive.
@@ -161,7 +168,19 @@ impl<'i> Walker<'i> {
             doubtful: false,
             done: false,
             raw: Vec::new(),
+            most: COMPARED,
         }
+    }
+
+    /// Keeps so many bytes of headers, for [`Self::headers`].
+    pub fn keep_headers(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// The headers of the current entry.
+    pub fn headers(&self) -> &[u8] {
+        &self.raw
     }
 
     /// Its first bytes.
@@ -284,7 +303,7 @@ impl<'i> Walker<'i> {
         }
         let has_data = matches!(kind, Kind::File | Kind::Sparse | Kind::Unknown);
         if !has_data && size > 0 {
-            self.tell_header("is not a file, but has a size", tell);
+            self.tell_header(SIZED, tell);
         }
         let size = if has_data { size } else { 0 };
         if self
@@ -398,10 +417,7 @@ impl<'i> Walker<'i> {
         self.at += read as u64;
         if read < block.len() {
             self.done = true;
-            let what = format!(
-                "the archive is truncated at {} bytes: its end, two blocks of zeros, is missing",
-                self.at
-            );
+            let what = format!("the archive is truncated at {} bytes: {UNENDED}", self.at);
             tell(Defect::new("the end", what));
             return Ok(Next::End);
         }
@@ -456,9 +472,8 @@ impl<'i> Walker<'i> {
         Ok(None)
     }
 
-    /// Headers are kept to be compared with dockersave's; longer ones are not.
     fn keep(&mut self, bytes: &[u8]) {
-        if self.raw.len() < 4 * BLOCK as usize {
+        if self.raw.len() < self.most {
             self.raw.extend_from_slice(bytes);
         }
     }
@@ -535,6 +550,7 @@ impl<'i> Walker<'i> {
                 self.cut_off("the map of a sparse file is missing", tell);
                 return Ok(());
             }
+            self.keep(&block);
             if block[504] == 0 {
                 return Ok(());
             }

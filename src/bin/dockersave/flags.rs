@@ -38,6 +38,8 @@ pub(super) struct Low {
     pub platform: Option<Platform>,
     pub all_platforms: bool,
     pub format: Option<Format>,
+    /// The image's final files instead of an archive.
+    pub rootfs: bool,
     pub no_tar: bool,
     pub no_rm: bool,
     pub layers_dir: Option<PathBuf>,
@@ -90,6 +92,7 @@ pub(super) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Query {
     Metadata,
+    Config,
     Sha,
     Tags,
     Platforms,
@@ -373,10 +376,15 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("layers-dir" None, Some("NAME"), 1, "the directory's name (default: the archive's without .tar)", "",
         |low, value| { low.layers_dir = Some(value.path()?); Ok(()) }),
     Flag {
-        choices: &["docker", "oci"],
-        ..flag!("format" None, Some("FORMAT"), 1, "docker: for all loaders (default); oci: only an OCI layout",
-        "An archive of format docker is a docker-archive and an OCI layout at once; oci omits manifest.json.",
-        |low, value| { low.format = Some(if value.text()? == "oci" { Format::Oci } else { Format::Docker }); Ok(()) })
+        choices: &["docker", "oci", "rootfs"],
+        ..flag!("format" None, Some("FORMAT"), 1, "docker: for all loaders (default); oci: only an OCI layout; rootfs: the image's files",
+        "An archive of format docker is a docker-archive and an OCI layout at once; oci omits manifest.json. rootfs is no archive of an image but a tar of its files, library-debian-latest.rootfs.tar: the layers put together, for a chroot, an initramfs or mkfs.",
+        |low, value| {
+            let format = value.text()?;
+            low.rootfs = format == "rootfs";
+            low.format = match format.as_str() { "oci" => Some(Format::Oci), "docker" => Some(Format::Docker), _ => None };
+            Ok(())
+        })
     },
     flag!("gunzip" None, None, 1, "store layers uncompressed", "Inflates gzip and zstd layers and checks them against the config's diff IDs. The manifest changes, and so does its digest. Until the archive is finished the disk also holds the compressed layers; with --output - they are downloaded twice instead. A zstd layer needs memory for its window, at most 8 MiB.",
         |low, _| { low.gunzip = true; Ok(()) }),
@@ -478,6 +486,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag!("metadata" None, None, 6, "print the image's manifest",
         "As the registry serves it: for a multi-platform image, the index. With --platform, that platform's manifest.",
         |low, _| query(low, Query::Metadata)),
+    flag!("config" None, None, 6, "print the image's config: its command, environment, user, ports",
+        "The JSON document as it is, of the platform that a pull would take.",
+        |low, _| query(low, Query::Config)),
     flag!("sha" None, None, 6, "print the manifest's digest",
         "For a multi-platform image, the digest of the index. With --platform, of that platform's manifest. Without it the registry is asked with HEAD, which Docker Hub does not count as a pull.",
         |low, _| query(low, Query::Sha)),

@@ -208,7 +208,7 @@ mod tests {
     fn values_are_written_as_they_are_typed() {
         let page = page();
         assert!(page.contains("\ndocker: for all loaders"), "{page}");
-        assert!(page.contains("\\fB\\-\\-format\\fR \\fBdocker|oci\\fR"));
+        assert!(page.contains("\\fB\\-\\-format\\fR \\fBdocker|oci|rootfs\\fR"));
         assert!(page.contains("\\fB\\-\\-insecure\\fR\\fI[=HOST]\\fR"));
     }
 

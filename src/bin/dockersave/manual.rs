@@ -45,6 +45,10 @@ const ARCHIVES: &[Part] = &[
         "--gunzip inflates gzip and zstd and checks every diff ID. Layers whose inflated size is stated in their gzip trailer or zstd frame are inflated once, on all processors; if a statement is missing or wrong, all are inflated twice, to measure and to write. The compressed layers stay on disk until the archive is done; with -o - no disk is used, and layers are downloaded twice. The manifest changes, and so does its digest. A layer that inflates to more than a hundred times its size and more than 1 GiB is refused (--inflate-limit), and so is a zstd window of more than 8 MiB, which is memory on top of the usual.",
     ),
     Item(
+        "Root file systems",
+        "--format rootfs puts the layers of one image together as engines do: whiteouts and opaque directories are applied, hard links kept, and with them owners, devices, extended attributes and exact times; each layer is checked against its diff ID. The same image gives the same bytes. The upper layers come first, so unpack it with: tar --delay-directory-restore --xattrs --xattrs-include=* --numeric-owner -xpf FILE. A directory that only a lower layer describes may be in it twice, and so is what a layer has twice: the last entry counts. A path that climbs out, a name that is a directory and a file in one layer, and a hard link to nothing are refused. Memory stays below 8 MiB up to 50000 paths and below 80 MiB up to a million, the most. Until the tar is finished the disk also holds the layers. With -o - there is no disk; a layer is downloaded twice if one of its files was replaced but has a hard link that was not.",
+    ),
+    Item(
         "Compressed archives",
         "--xz keeps the tar until it is compressed; with -o - it needs no disk. Layers arrive compressed, and such data bypasses the compressor: only --gunzip --xz makes a small archive, slowly.",
     ),
@@ -169,7 +173,7 @@ const JSON: &[Part] = &[
     ),
     Item(
         "--dry-run",
-        "path, size (null with --gunzip and --xz), images, unchanged (true if a pull would leave it as it is), download (bytes to download), here (bytes already here), layers. With --base also missing, and above: the bytes that only --base-any leaves out.",
+        "path, size (null with --gunzip, --xz and --format rootfs), images, unchanged (true if a pull would leave it as it is), download (bytes to download), here (bytes already here), layers. With --base also missing, and above: the bytes that only --base-any leaves out.",
     ),
     Item(
         "images",
@@ -183,6 +187,10 @@ const JSON: &[Part] = &[
     Item(
         "--metadata",
         "reference, platform, digest, mediaType, size, manifest (the registry's JSON, with non-ASCII characters escaped).",
+    ),
+    Item(
+        "--config",
+        "reference, platform, digest, size, config (the registry's JSON).",
     ),
     Item("--platforms", "reference, digest, platforms."),
     Item(

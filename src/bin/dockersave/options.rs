@@ -147,6 +147,12 @@ impl Options {
             }
             None => None,
         };
+        if low.rootfs && goals.iter().any(|goal| goal.images.len() > 1) {
+            return wrong(
+                "--format rootfs",
+                "is a tar of one image's files; pull one image, or omit --output and --tarname",
+            );
+        }
         let logins = logins(&low, &references)?;
         Ok(Self {
             goals,
@@ -261,10 +267,11 @@ fn check_lock(low: &Low, wanted: &[Wanted], target: &Target) -> Result<()> {
         || low.keep_signatures
         || low.keep_referrers.is_some()
         || low.no_tar
+        || low.rootfs
         || !low.base.is_empty()
         || target.is_stream();
     if unfit && (locked || low.lock.is_some()) {
-        let why = "is for archives in files; omit --all-platforms, --keep-signatures, --keep-referrers, --no-tar, --base and --output -";
+        let why = "is for archives in files; omit --all-platforms, --keep-signatures, --keep-referrers, --no-tar, --format rootfs, --base and --output -";
         return Err(Error::usage("a lock", why));
     }
     Ok(())
@@ -340,9 +347,21 @@ fn refuse_contradictions(low: &Low, target: &Target) -> Result<()> {
             "are for pulls and --dry-run",
         ),
         (
-            low.inflate_limit.is_some() && !low.gunzip,
+            low.inflate_limit.is_some() && !low.gunzip && !low.rootfs,
             "--inflate-limit",
             "requires --gunzip",
+        ),
+        (
+            low.rootfs
+                && (low.all_platforms
+                    || low.gunzip
+                    || low.no_tar
+                    || low.no_rm
+                    || low.keep_signatures
+                    || low.keep_referrers.is_some()
+                    || !low.base.is_empty()),
+            "--format rootfs",
+            "is a tar of one image's files, without layers; omit --all-platforms, --gunzip, --no-tar, --no-rm, --keep-signatures, --keep-referrers and --base",
         ),
         (
             low.base_any && low.base.is_empty(),

@@ -188,12 +188,16 @@ pub(super) fn target(low: &Low, first: &Wanted, base: Option<&Base>) -> Target {
         (None, Some(name)) => folder.join(name),
         (None, None) => {
             let extension = if low.xz { "tar.xz" } else { "tar" };
+            let kind = if low.rootfs { ".rootfs" } else { "" };
             let from = base.map_or(String::new(), |base| {
                 format!("-from-{}", &base.digest().hex()[..12])
             });
             match &first.file {
                 Some(name) => folder.join(name),
-                None => folder.join(format!("{}{from}.{extension}", first.name().archive_stem())),
+                None => folder.join(format!(
+                    "{}{from}{kind}.{extension}",
+                    first.name().archive_stem()
+                )),
             }
         }
     };

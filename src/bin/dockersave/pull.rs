@@ -267,6 +267,9 @@ pub(super) fn configured<'c>(client: &'c Client, plan: Plan, options: &Options) 
     if low.gunzip {
         pull = pull.inflate(low.inflate_limit);
     }
+    if low.rootfs {
+        pull = pull.rootfs(low.inflate_limit);
+    }
     pull
 }
 

@@ -10,7 +10,7 @@ use super::place::{Goal, Target};
 use super::progress::size;
 use super::{Shown, check, lock, print, print_bytes, print_json, pull};
 use dockersave::text::{printable, without_secrets};
-use dockersave::{Client, Platform, Repository};
+use dockersave::{Client, Content, Platform, Repository};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -28,6 +28,7 @@ pub(super) fn answer(
         Query::Tags => tags(repository, options.low.json),
         Query::Sha => sha(&repository, options),
         Query::Metadata => metadata(&repository, options),
+        Query::Config => config(&repository, options),
         Query::Platforms => platforms(&repository, options.low.json),
         Query::Referrers => referrers(&repository, options),
         Query::DryRun => pull::each(options, shown, Vec::new(), |goal| {
@@ -130,9 +131,33 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
         None => repository.manifest()?,
         Some(platform) => repository.manifest_for(platform)?,
     };
+    let object = named(repository, platform)
+        .text("digest", &document.digest().to_string())
+        .text("mediaType", document.media_type())
+        .number("size", document.bytes().len() as u64)
+        .raw("manifest", "");
+    print_document(document.bytes(), options.low.json.then_some(object))
+}
+
+/// The config of an image, as the registry has it.
+fn config(repository: &Repository<'_>, options: &Options) -> Result<()> {
+    let platform = options.platform.as_ref();
+    let image = repository.image(platform)?;
+    let mut object = named(repository, platform);
+    if let Content::Manifest { config, .. } = image.manifest().content() {
+        object = object
+            .text("digest", &config.digest.to_string())
+            .number("size", config.size);
+    }
+    let json = options.low.json.then(|| object.raw("config", ""));
+    print_document(image.config().unwrap_or_default(), json)
+}
+
+/// Prints a document, or as the last member of an object.
+fn print_document(bytes: &[u8], object: Option<Object>) -> Result<()> {
     // In pieces: a copy of the largest manifest would take half of the memory.
-    let text = String::from_utf8_lossy(document.bytes());
-    if !options.low.json {
+    let text = String::from_utf8_lossy(bytes);
+    let Some(object) = object else {
         // A file or a program gets the registry's own bytes, whose digest can be computed.
         let terminal = std::io::stdout().is_terminal();
         for piece in pieces(text.trim_end()) {
@@ -143,12 +168,7 @@ fn metadata(repository: &Repository<'_>, options: &Options) -> Result<()> {
             print_bytes(without_secrets(&shown).as_bytes())?;
         }
         return print("\n");
-    }
-    let object = named(repository, platform)
-        .text("digest", &document.digest().to_string())
-        .text("mediaType", document.media_type())
-        .number("size", document.bytes().len() as u64)
-        .raw("manifest", "");
+    };
     print_json(object.open())?;
     for piece in pieces(text.trim()) {
         print_json(&document_in_ascii(piece))?;
@@ -253,7 +273,7 @@ fn dry_run(
     let plan = full.as_ref().unwrap_or_else(|| pull.plan());
     let (left, kept) = (preview.download(), preview.here());
     // The size after inflating and compressing is not known in advance.
-    let known_before = !options.low.gunzip && !options.low.xz;
+    let known_before = !options.low.gunzip && !options.low.xz && !options.low.rootfs;
     let whole = known_before.then_some(plan.size());
     let path = match &goal.target {
         Target::File(path, _) | Target::Directory(path) | Target::Stream(_, path) => path.clone(),
@@ -292,6 +312,8 @@ fn dry_run(
             false => preview.document(entry.path()).map(|blob| blob.here),
         };
         let (what, rest) = match here {
+            // They are in the archive, and not among the image's files.
+            None if options.low.rootfs => continue,
             None => ("known", String::new()),
             Some(here) if here == entry.size() => ("here", String::new()),
             Some(0) => ("download", String::new()),
