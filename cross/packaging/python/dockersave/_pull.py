@@ -121,6 +121,8 @@ class Pull:
         self._closed = True
         if not self._has_ended(0):
             self._process.terminate()
+            # A program that waits for a reader of its output learns that there is none.
+            self._release()
             if not self._has_ended(_PATIENCE):
                 self._process.kill()
                 self._process.wait()
