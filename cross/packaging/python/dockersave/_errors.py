@@ -75,6 +75,12 @@ class BaseMissing(Error):
     status = 9
 
 
+class LockOutdated(Error):
+    """--check found that a renewal would change the lock."""
+
+    status = 10
+
+
 class Cancelled(Error):
     """The pull was closed or interrupted. The same pull resumes."""
 
@@ -93,6 +99,7 @@ _BY_STATUS = {
         OutputError,
         NotInflated,
         BaseMissing,
+        LockOutdated,
     )
 }
 _INTERRUPTED = {
