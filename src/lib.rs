@@ -79,6 +79,7 @@
 //! | store layers uncompressed, or compress the archive | [`Pull::inflate`], [`Pull::xz`] |
 //! | get an image's files | [`Pull::rootfs`] |
 //! | reuse an older archive | [`Pull::reuse`] |
+//! | accept only an archive with a known SHA-256 | [`Pull::expect_sha256`] |
 //! | list tags or platforms | [`Repository::tags`], [`Repository::platforms`] |
 //! | get a digest or a manifest | [`Repository::digest`], [`Repository::manifest`] |
 //! | give credentials, certificates, mirrors | [`ClientBuilder`] |

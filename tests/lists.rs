@@ -200,12 +200,28 @@ fn of_twenty_images_no_blob_comes_twice() {
     }
     list(&registry, &dir, "images.txt", &text);
     let outcome = from(&dir, "images.txt").args(&["--jobs", "1"]).status(0);
-    assert_eq!(outcome.stdout.lines().count(), 20);
+    assert_eq!(outcome.is_small().stdout.lines().count(), 20);
     for digest in &digests {
         assert_eq!(registry.count(digest), 1, "{digest}");
     }
     assert_eq!(registry.connections(), 1, "one pool of connections");
     assert_eq!(registry.seen().len(), 20 * 2 + 1 + 10 + 10 + 20);
+}
+
+#[test]
+fn a_thousand_images_take_no_more_memory() {
+    let (registry, dir, _) = two();
+    let mut text = String::from("@/one:1\n");
+    for number in 0..999 {
+        let long = "a".repeat(100);
+        text += &format!("@/{long}/none:{number} linux/arm64 {long}-{number}.tar\n");
+    }
+    list(&registry, &dir, "images.txt", &text);
+    let run = from(&dir, "images.txt").args(&["--lock", "images.lock", "--json"]);
+    let outcome = run.limit(120).status(4);
+    outcome.is_small();
+    assert!(outcome.stderr.ends_with("999 of 1000 archives failed\n"));
+    assert_eq!(rows(&dir, "images.lock").len(), 1);
 }
 
 #[test]

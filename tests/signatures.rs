@@ -370,6 +370,28 @@ fn an_index_covers_what_it_names() {
     }
 }
 
+#[test]
+fn a_lock_leads_to_the_index_that_is_signed() {
+    let registry = Registry::start();
+    let (image, signer, dir) = (Image::small(1), Signer::new("p256"), Dir::new());
+    image.push_untagged(&registry, "r");
+    let entry = image.entry(&platform("linux", own(), ""));
+    let digest = push_index(&registry, "r", "1", OCI_INDEX, &[entry]);
+    dir.write("k.pub", signer.pem());
+    dir.write("other.pub", Signer::new("p256").pem());
+    sign(&registry, FORMS[0], &signer, &digest);
+    let run = pull(&dir, &registry).args(&["--lock", "r.lock", "-o", "r.tar"]);
+    let first = run.archive();
+    let locked = |key: &str| {
+        let args = ["--insecure", "--from", "r.lock", "--working-dir", "w"];
+        Run::new(&dir, &args).args(&["--signed-by", key])
+    };
+    locked("other.pub").fails(6, "is not signed by other.pub");
+    assert!(locked("k.pub").archive().bytes == first.bytes);
+    // An archive that is here is no proof of a signature.
+    locked("other.pub").status(6);
+}
+
 /// The processor that images are for.
 fn own() -> &'static str {
     match std::env::consts::ARCH {

@@ -164,7 +164,10 @@ impl Reader {
         match name {
             "image" => {
                 if within {
-                    return Err("has an image within an anchor; write out what it is for".into());
+                    return Err(
+                        "has an image within an anchor; move it to each service that uses it"
+                            .into(),
+                    );
                 }
                 if level.image.is_some() {
                     return Err("has a second image for the same thing".into());
@@ -262,7 +265,10 @@ impl Open {
         let mut chars = line.char_indices();
         while let Some((at, c)) = chars.next() {
             if self.depth > 0 {
-                self.flow.push(c);
+                // What is quoted is a key only as a whole.
+                let within = self.quote.is_some_and(|quote| quote != c);
+                let hidden = within && !c.is_alphanumeric();
+                self.flow.push(if hidden { '_' } else { c });
             }
             match (self.quote, c) {
                 (Some('"'), '\\') => drop(chars.next()),
@@ -351,7 +357,7 @@ fn uncommented(text: &str) -> &str {
 
 /// A plain or quoted text that is all in this line.
 fn scalar(text: &str) -> Result<String, String> {
-    let not = |what: &str| Err(format!("has {what} here; write the name itself"));
+    let not = |what: &str| Err(format!("has {what} instead of a plain name on this line"));
     let first = text.chars().next().unwrap_or('#');
     let value = match first {
         '#' => return not("nothing"),
@@ -544,6 +550,8 @@ image: f:5
             "platform: ${P}\nw:\n  image: i",
             "a: it's\nimage: i\nb: don't",
             "url: http://h/image:x\nimage: i",
+            "run: [sh, -c, 'echo {image: x}', \"my image\", {\"image.x\": y}]\nimage: i",
+            "image_: [image, {images: x, my-image: y}]\nimage: i",
             "a: |-\n\n  x\n  image: z\nimage: i",
             "- run: |\n    image: z\n  image: i",
             "- |\n  image: z\n- image: i",
