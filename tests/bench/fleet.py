@@ -30,6 +30,7 @@ TOGETHER = 10  # boards that really pull at once
 WINDOW = 60  # seconds within which boards look for the update
 SITE_LINE, LAN, BOARD = 5 * MB, 100 * MB, 8 * MB  # bytes a second
 REGISTRY_LINE = 50 * MB
+THIN_LINE = 125_000  # 1 Mbit/s
 
 
 class Fleet:
@@ -92,6 +93,13 @@ class Fleet:
             warm = sorted((self.pull(way, lan) for _ in range(3)), key=lambda seen: seen["registry"]["bytes"])[1]
             found[title] = (cold, warm, lan is not None)
         return found
+
+    def carried(self):
+        """The update as a thin archive, made once: what that took, and its size."""
+        self.origin.forget()
+        empty(self.place.out)
+        run([(self.tools.dockersave(Source(self.origin.port), "fleet/app", "-o", "x.tar", "--base", self.old), self.place.out)])
+        return counts(self.origin), os.path.getsize(os.path.join(self.place.out, "x.tar"))
 
     def together(self):
         """Ten at once: what the registry gave, beside what one cold and nine warm ones make."""
@@ -168,15 +176,27 @@ def calculate(ways, boards, sites):
     return head, rows
 
 
-def overview(ways, boards, sites):
+def thin_line(size, whose, usb):
+    """What passes a device's or a site's thin line, in how long; a file can be carried instead."""
+    return f"{size / MB:.1f} MB {whose}, {size / THIN_LINE:.0f} s" + (" or by USB" if usb else "")
+
+
+def overview(ways, carried, boards, sites):
     """What cross/README.md shows of it."""
-    _, rows = calculate({title: way for title, way in ways.items() if "crane" not in title}, boards, sites)
-    return markdown(["dockersave", "requests", "manifests got", "GB", "last board after"],
-                    [(" ".join(f"`{flag}`" for flag in title.split() if flag.startswith("-")) or "without a flag", requests, pulls, size, f"{last} s")
-                     for title, requests, pulls, _, size, _, last in rows])
+    ways = {title: way for title, way in ways.items() if "crane" not in title}
+    _, rows = calculate(ways, boards, sites)
+    body = []
+    for title, requests, pulls, _, size, _, last in rows:
+        cold, warm, through_lan = ways[title]
+        flags = [flag for flag in title.split() if flag.startswith("-")]
+        line = thin_line(cold["registry"]["bytes"], "a site", False) if through_lan else thin_line(warm["registry"]["bytes"], "a device", not flags)
+        body.append((" ".join(f"`{flag}`" for flag in flags) or "without a flag", requests, pulls, size, f"{last} s", line))
+    once, size = carried
+    body.append(("`--base`, made once", once["requests"], once["pulls"], f"{once['bytes'] / 1e9:.3f}", "-", thin_line(size, "a device", True)))
+    return markdown(["dockersave", "requests", "manifests got", "GB", "last board after", "thin line or USB"], body)
 
 
-def parts_of(ways, together, boards, sites):
+def parts_of(ways, carried, together, boards, sites):
     """(title, head, rows) of each table."""
     parts, rows = [], []
     for title, (cold, warm, _) in ways.items():
@@ -189,6 +209,9 @@ def parts_of(ways, together, boards, sites):
     parts.append((f"{boards} boards at {sites} sites, calculated", *calculate(ways, boards, sites)))
     rows = [(title, f"{cold['bytes'] / MB:.1f}", cold["requests"], f"{warm['bytes'] / MB:.1f}", warm["requests"]) for title, cold, warm in together]
     parts.append((f"{TOGETHER} boards at once, measured at the registry", ["", "cold MB", "cold requests", "warm MB", "warm requests"], rows))
+    once, size = carried
+    parts.append(("A thin archive (--base), made once, for any number of boards", ["requests", "MB from the registry", "MB of the archive"],
+                  [(once["requests"], f"{once['bytes'] / MB:.3f}", f"{size / MB:.3f}")]))
     return parts
 
 
@@ -215,10 +238,10 @@ def main():
     options = parser.parse_args()
     with Place(options.registry) as place:
         fleet = Fleet(place, Tools(options.binary, place))
-        ways, together = fleet.ways(), fleet.together()
-    say(parts_of(ways, together, options.boards, options.sites), options.out)
+        ways, carried, together = fleet.ways(), fleet.carried(), fleet.together()
+    say(parts_of(ways, carried, together, options.boards, options.sites), options.out)
     if os.environ.get("BENCH_UPDATE"):
-        put(f"{HERE}/../../cross/README.md", "fleet", overview(ways, options.boards, options.sites))
+        put(f"{HERE}/../../cross/README.md", "fleet", overview(ways, carried, options.boards, options.sites))
 
 
 if __name__ == "__main__":
