@@ -37,7 +37,7 @@ lint: ## check format, clippy and the documentation
 
 bench: ## compare with crane, skopeo, oras and curl (BENCH_RUNS=7, BENCH_CASES=twelve,wan-one, BENCH_UPDATE=1)
 	$(CARGO) build --release --locked --bin dockersave --example registry
-	CRANE=$$(tests/real/crane) ORAS=$$(tests/bench/oras) tests/bench/run --binary $(BINARY) --registry $(REGISTRY) \
+	CRANE=$$(tests/real/crane) ORAS=$$(tests/bench/oras) SKOPEO=$$(tests/bench/skopeo) tests/bench/run --binary $(BINARY) --registry $(REGISTRY) \
 		--out $(TARGET_DIR)/bench --pictures $(BENCH_PICTURES)
 	tests/bench/fleet.py --binary $(BINARY) --registry $(REGISTRY) --out $(TARGET_DIR)/bench
 

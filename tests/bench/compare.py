@@ -7,16 +7,20 @@ import time
 
 from count import Counter
 from measure import empty, run
-from tools import Source
+from push import files_of_this_machine, push
+from tools import Source, path_of
 
-# name: (image, link, what is left out, how)
 IMAGES = {
     "twelve": "12x9267200",
     "one": "1x536870912",
     "small": "200x65536",
     "thirty": "30x71582788",
     "hundred": "1x104857600",
+    "gigabyte": "12x83886080",
 }
+# Files of this machine, as tar in gzip: bytes and layers.
+REAL = {"real-one": (400_000_000, 1), "real-five": (400_000_000, 5)}
+# name: (image, link, title)
 CASES = {
     "twelve": ("twelve", "http", "12 layers, 111 MB, loopback HTTP"),
     "one": ("one", "http", "one layer, 537 MB, loopback HTTP"),
@@ -26,7 +30,13 @@ CASES = {
     "thirty": ("thirty", "http", "30 layers, 2.1 GB, loopback HTTP"),
     "wan-twelve": ("twelve", "wan", "12 layers, 111 MB, 80 ms, 4 MB/s a connection, 16 MB/s in all"),
     "wan-one": ("hundred", "wan", "one layer, 105 MB, the same link"),
+    "wan-stream": ("hundred", "wan", "the same to a pipe: -o -"),
+    "gunzip-one": ("real-one", "http", "--gunzip of one layer, 400 MB inflated, loopback HTTP"),
+    "gunzip-five": ("real-five", "http", "--gunzip of five layers, 400 MB inflated, loopback HTTP"),
+    "verify": ("gigabyte", "http", "--verify of 1 GB in 12 layers, in the page cache"),
 }
+# How far away a peer is asked: its time there is arithmetic.
+FAR_PEERS = 1
 LARGE = ("thirty",)
 # A virtual machine gives idle memory back to its host within seconds, and a run that follows then
 # pays for every page it takes. A user's machine was idle before the pull.
@@ -79,7 +89,9 @@ class Comparison:
     def prepare(self, cases):
         wanted = {CASES[case][0] for case in cases}
         self.plain = self.bench.plain
-        self.place.push(self.plain, {f"bench/{image}": IMAGES[image] for image in sorted(wanted)})
+        self.place.push(self.plain, {f"bench/{image}": IMAGES[image] for image in sorted(wanted & IMAGES.keys())})
+        for image in sorted(wanted & REAL.keys()):
+            push(self.plain, f"bench/{image}", files_of_this_machine(self.place.path, *REAL[image]))
         self.counter = Counter(self.plain)
         self.links = {"http": Source(self.plain)}
         if any(CASES[case][1] == "tls" for case in cases):
@@ -88,11 +100,25 @@ class Comparison:
             # What passes the link is counted behind it: at its rates that costs nothing.
             self.links["wan"] = Source(self.place.distant(self.counter.port))
 
+    def commands(self, name, source, repository, without):
+        """{tool: command} of a case."""
+        if name.startswith("gunzip"):
+            found = {"dockersave": self.tools.dockersave(source, repository, "--gunzip", "-o", "x.tar")}
+            return {**found, "skopeo": self.tools.skopeo(source, repository)} if path_of("skopeo") else found
+        if name == "verify":
+            archive = os.path.join(self.place.path, "verify.tar")
+            run([(self.tools.dockersave(source, repository, "-o", archive), self.place.path)])
+            return {"dockersave": [self.tools.binary, "-q", "--verify", archive], "sha256sum": ["sha256sum", archive]}
+        if name == "wan-stream":
+            found = {"dockersave": self.tools.dockersave(source, repository, "-o", "-")}
+            return {**found, "crane": self.tools.crane(source, repository)} if path_of("crane") else found
+        return self.tools.all(source, repository, without, pieces=name == "wan-one")
+
     def case(self, name):
         image, link, title = CASES[name]
         repository, source = f"bench/{image}", self.links[link]
-        without = {"wan": ("skopeo", "synced")}.get(link, ())
-        commands = self.tools.all(source, repository, without, pieces=name == "wan-one")
+        without = {"wan": ("skopeo",)}.get(link, ())
+        commands = self.commands(name, source, repository, without)
         # On the distant link the line decides, not the memory.
         states = ["idle"] if link == "wan" else [state for state in STATES if state in self.bench.states]
         taken = {(state, tool): [] for state in states for tool in commands}
@@ -102,25 +128,33 @@ class Comparison:
             for turn in range(self.runs):
                 # Nobody follows the same tool each time.
                 for tool in random.sample(list(commands), len(commands)):
-                    # A peer's time on the distant link is its arithmetic: with few runs, one of them.
-                    if link == "wan" and turn and self.runs < 7 and tool in ("crane", "oras"):
+                    if link == "wan" and turn >= FAR_PEERS and tool in ("crane", "oras"):
                         continue
                     empty(self.place.out)
                     self.counter.forget()
                     os.sync()
                     time.sleep(0 if link == "wan" else STATES[state])
-                    taken[state, tool].append(run([(commands[tool], self.place.out)], self.place.out, environment))
+                    taken[state, tool].append(run(
+                        [(commands[tool], self.place.out)], self.place.out, environment, then=None if link == "wan" else self.tools.behind(tool),
+                        pipe="x.tar" if (name, tool) == ("wan-stream", "dockersave") else None))
                     if link == "wan":
                         counted[tool] = self.counter.summary()
                     archive[tool] = size_of(self.place.out)
-        if link == "http":
+        if link == "http" and image in IMAGES and name != "verify":
             counted = self.count(repository, without)
-        return title, [summary(name, tool, state, runs, archive[tool], counted.get(tool)) for (state, tool), runs in taken.items()]
+        rows = []
+        for (state, tool), runs in taken.items():
+            rows.append(summary(name, tool, state, runs, archive[tool], counted.get(tool)))
+            if runs[0].synced:
+                # The same runs, with the sync behind them.
+                runs = [dataclasses.replace(one, wall=one.synced, cpu=one.synced_cpu) for one in runs]
+                rows.append(summary(name, f"{tool}+sync", state, runs, archive[tool], counted.get(tool)))
+        return title, rows
 
     def count(self, repository, without):
         """Once more through the counting proxy, where nothing is timed."""
         counted = {}
-        for tool, command in self.tools.all(Source(self.counter.port), repository, (*without, "synced")).items():
+        for tool, command in self.tools.all(Source(self.counter.port), repository, without).items():
             empty(self.place.out)
             self.counter.forget()
             run([(command, self.place.out)], None, self.tools.environment())

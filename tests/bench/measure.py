@@ -23,6 +23,8 @@ class Run:
     stored: int  # bytes that were to go to a disk (0 on tmpfs)
     fair: int = 0  # proportional bytes (pages that several share are divided), where asked for
     late: bool = False  # ended by the limit
+    synced: float = 0.0  # seconds until `then` had ended, too
+    synced_cpu: float = 0.0
 
 
 def empty(directory):
@@ -96,21 +98,29 @@ class Sampler(threading.Thread):
             turn += 1
 
 
-def run(commands, watch=None, environment=None, limit=None, fair=False, sync=True, sample=True):
+def run(commands, watch=None, environment=None, limit=None, fair=False, sync=True, sample=True, then=None, pipe=None):
     """Runs commands at once, each (argv, directory); what all of them took together.
 
-    `watch`: the directory whose disk is looked at. After `limit` seconds they are ended. A failure
-    ends the program: half a measurement is none.
+    `watch`: the directory whose disk is looked at. After `limit` seconds they are ended. `then`: a
+    command behind them, timed with them apart. `pipe`: the file in `watch` to which somebody who is
+    not measured brings what they write to a pipe. A failure ends the program: half a measurement is none.
     """
     if sync:
         # Nobody pays for what somebody else has written before.
         os.sync()
     errors = tempfile.TemporaryFile()
+    output, reader = subprocess.DEVNULL, None
+    if pipe:
+        with open(os.path.join(watch, pipe), "wb") as file:
+            reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
+        output = reader.stdin
     begin = time.perf_counter()
     processes = [
-        subprocess.Popen(argv, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+        subprocess.Popen(argv, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         for argv, directory in commands
     ]
+    if reader:
+        reader.stdin.close()
     sampler = Sampler([process.pid for process in processes], watch, fair)
     if sample:
         sampler.start()
@@ -126,7 +136,15 @@ def run(commands, watch=None, environment=None, limit=None, fair=False, sync=Tru
         timer.start()
     for process in processes:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    if reader:
+        reader.wait()
     wall = time.perf_counter() - begin
+    synced = (0.0, 0.0)
+    if then:
+        _, status, usage = os.wait4(os.posix_spawnp(then[0], then, os.environ), 0)
+        synced = (time.perf_counter() - begin, usage.ru_utime + usage.ru_stime)
+        if status:
+            sys.exit(f"{' '.join(then)}: failed")
     if timer:
         timer.cancel()
     sampler.done.set()
@@ -145,4 +163,5 @@ def run(commands, watch=None, environment=None, limit=None, fair=False, sync=Tru
         if status and not late:
             errors.seek(0)
             sys.exit(f"{' '.join(argv)}: {errors.read().decode(errors='replace')[-800:]}")
+    total.synced, total.synced_cpu = synced[0], total.cpu + synced[1]
     return total

@@ -1,7 +1,10 @@
 """Registries that misbehave, fifty pulls at once, and how all grows with the image."""
 import os
+import random
 import statistics
+import time
 
+from compare import STATES
 from count import Counter
 from measure import empty, run
 from tools import Source, path_of
@@ -18,9 +21,11 @@ PACE = 16 * MB
 LIMIT = 30  # seconds, after which a pull counts as lost, and is not tried again
 FIFTY = 50
 CONNECTIONS = (1, 2, 3, 4, 6, 8, 12, 16)
-LAYERS = (1, 3, 10, 30, 100, 300, 1000)
+LAYERS = (1, 10, 100, 1000)
 SIZES = (1, 4, 16, 64, 256, 1024)  # MB
 LARGE_SIZES = (2048, 8192)
+MOST_PEERS = {"layers": 1000, "sizes": 1024}  # no peer is asked for more
+FEW = 3  # runs of each point of a line
 
 
 class Stress:
@@ -55,10 +60,12 @@ class Stress:
         self.place.push(self.bench.plain, {"bench/fifty": "12x1048576"})
         source = Source(self.bench.plain)
         names = ["dockersave"] + (["crane"] if path_of("crane") else [])
-        took = {name: [] for name in names}
+        took = {(name, state): [] for state in self.bench.states for name in names}
         for _ in range(self.runs):
-            for name, runs in took.items():
+            for (name, state), runs in took.items():
                 empty(self.place.out)
+                os.sync()
+                time.sleep(STATES[state])
                 commands = []
                 for number in range(FIFTY):
                     directory = os.path.join(self.place.out, str(number))
@@ -67,50 +74,70 @@ class Stress:
                     commands.append((command, directory))
                 runs.append(run(commands, environment=self.tools.environment(), fair=True))
         empty(self.place.out)
-        return [{"tool": name, "wall": statistics.median(one.wall for one in runs), "cpu": statistics.median(one.cpu for one in runs),
-                 "peak": max(one.peak for one in runs), "fair": max(one.fair for one in runs)} for name, runs in took.items()]
+        return [{"tool": name, "state": state, "wall": statistics.median(one.wall for one in runs), "cpu": statistics.median(one.cpu for one in runs),
+                 "peak": max(one.peak for one in runs), "fair": max(one.fair for one in runs)} for (name, state), runs in took.items()]
+
+    def states(self, commands, runs, states=None):
+        """{tool: {state: median seconds, processor seconds, highest peak}}; nobody follows the same tool each time."""
+        took = {(tool, state): [] for tool in commands for state in states or self.bench.states}
+        for _ in range(runs):
+            for state in states or self.bench.states:
+                for tool in random.sample(list(commands), len(commands)):
+                    empty(self.place.out)
+                    os.sync()
+                    time.sleep(STATES[state])
+                    took[tool, state].append(self.once(commands[tool]))
+        found = {tool: {} for tool in commands}
+        for (tool, state), them in took.items():
+            found[tool][state] = {"wall": statistics.median(one.wall for one in them), "cpu": statistics.median(one.cpu for one in them),
+                                  "peak": max(one.peak for one in them)}
+        return found
 
     def connections(self):
-        """Time over --jobs, near and far."""
+        """Time over --jobs, near and far, and what a peer takes, which has no such flag."""
         self.place.push(self.bench.plain, {"bench/near": "12x9267200", "bench/far": "12x2666666", "bench/far-one": "1x32000000"})
         near, far = Source(self.bench.plain), Source(self.place.distant(self.bench.plain))
-        lines = {}
-        for name, source, image in (("loopback, 12 layers, 111 MB", near, "bench/near"),
-                                    ("distant, 12 layers, 32 MB", far, "bench/far"),
-                                    ("distant, one layer, 32 MB", far, "bench/far-one")):
-            times = self.runs if source is near else 1
-            lines[name] = [(jobs, statistics.median(self.once(self.tools.pull(source, image, jobs)).wall for _ in range(times)))
-                           for jobs in CONNECTIONS]
-        return lines
+        lines, peers = {}, {}
+        for title, source, image in (("12 layers, 111 MB", near, "bench/near"), ("distant, 12 layers, 32 MB", far, "bench/far"),
+                                     ("distant, one layer, 32 MB", far, "bench/far-one")):
+            # Far away the line decides, not the memory.
+            states, runs = (None, min(self.runs, FEW)) if source is near else (["busy"], 1)
+            self.once(self.tools.pull(source, image, 1))  # a warm-up
+            for jobs in CONNECTIONS:
+                for state, one in self.states({"": self.tools.pull(source, image, jobs)}, runs, states)[""].items():
+                    lines.setdefault(f"{title}, {state}" if source is near else title, []).append((jobs, one["wall"]))
+            if path_of("crane"):
+                for state, one in self.states({"": self.tools.crane(source, image)}, runs, states)[""].items():
+                    peers[f"{title}, {state}" if source is near else title] = one["wall"]
+        return {"lines": lines, "crane": peers}
 
     def _grow(self, images, peer_up_to):
         """{x: SPEC} of the tests' registry, each pulled by dockersave and crane, then counted."""
         points = []
         for x, spec in images.items():
             process, port = self.place.serve(f"grow/image:latest={spec}")
-            source, counter = Source(port), Counter(port)
-            commands = {"dockersave": self.tools.pull(source, "grow/image")}
-            if path_of("crane") and x <= peer_up_to:
-                commands["crane"] = self.tools.crane(source, "grow/image")
-            point = {"x": x}
+            counter = Counter(port)
+            commands = {"dockersave": self.tools.pull, **({"crane": self.tools.crane} if path_of("crane") and x <= peer_up_to else {})}
+            # A first run reads programs from the disk, and the registry makes its layers.
+            cold = {tool: self.once(command(Source(port), "grow/image")).wall for tool, command in commands.items()} if x <= 256 else {}
+            point = self.states({tool: command(Source(port), "grow/image") for tool, command in commands.items()}, min(self.runs, FEW) if x <= 256 else 1)
             for tool, command in commands.items():
-                runs = [self.once(command) for _ in range(self.runs if x <= 256 else 1)]
-                point[tool] = {"wall": statistics.median(one.wall for one in runs), "peak": max(one.peak for one in runs),
-                               "cpu": statistics.median(one.cpu for one in runs)}
-                point[tool]["archive"] = os.path.getsize(os.path.join(self.place.out, "x.tar"))
-            if x <= peer_up_to:
-                self.once(self.tools.pull(Source(counter.port), "grow/image"))
-                point["dockersave"].update(counter.summary())
+                if not points and tool in cold:
+                    point[tool]["cold"] = cold[tool]
+                if x <= peer_up_to:
+                    counter.forget()
+                    self.once(command(Source(counter.port), "grow/image"))
+                    point[tool].update(counter.summary())
             empty(self.place.out)
             self.place.stop(process)
-            points.append(point)
+            points.append({"x": x, **point})
         return points
 
     def layers(self):
         """Layers of 16 KB, from one to a thousand."""
-        return self._grow({count: f"{count}x16384" for count in LAYERS}, LAYERS[-1])
+        return self._grow({count: f"{count}x16384" for count in LAYERS}, MOST_PEERS["layers"])
 
     def sizes(self, large):
         """One layer of zeros, which nobody keeps: 1 MB to 1 GB, or to 8 GB."""
         sizes = SIZES + (LARGE_SIZES if large else ())
-        return self._grow({size: f"zeros:{size * MB}" for size in sizes}, SIZES[-1])
+        return self._grow({size: f"zeros:{size * MB}" for size in sizes}, MOST_PEERS["sizes"])

@@ -33,6 +33,7 @@ class Source:
 
 
 def path_of(name):
+    """Where a tool is: what the environment names, or the path's."""
     return os.environ.get(name.upper()) or shutil.which(name)
 
 
@@ -74,7 +75,7 @@ class Tools:
 
     def skopeo(self, source, repository):
         trust = [] if source.certificate else ["--src-tls-verify=false"]
-        return ["skopeo", "copy", "-q", *trust, f"docker://{source.name(repository)}", "docker-archive:x.tar"]
+        return [path_of("skopeo"), "copy", "-q", *trust, f"docker://{source.name(repository)}", "docker-archive:x.tar"]
 
     def oras(self, source, repository):
         trust = ["--from-ca-file", source.certificate] if source.certificate else ["--from-plain-http"]
@@ -101,11 +102,10 @@ class Tools:
         for name in ("crane", "skopeo", "oras"):
             if name not in without and path_of(name):
                 found[name] = getattr(self, name)(source, repository)
-        if "crane" in found and "synced" not in without:
-            # The same, with the archive on the disk at the end, as dockersave's is.
-            found["crane+sync"] = ["sh", "-c", '"$@" && exec sync x.tar', "crane", *found["crane"]]
         if "curl" not in without and path_of("curl"):
             found["curl"] = self.curl(source, repository, pieces)
-            if "synced" not in without:
-                found["curl+sync"] = ["sh", "-c", '"$@" && exec sync *', "curl", *found["curl"]]
         return found
+
+    def behind(self, tool):
+        """What brings a tool's output to the disk, as dockersave's is at its end."""
+        return ["sh", "-c", f"exec sync {self.place.out}/*"] if tool in ("crane", "skopeo", "curl") else None
