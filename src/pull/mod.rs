@@ -267,6 +267,8 @@ impl<'c> Pull<'c> {
         self.reuse.extend(self.plan.bases().map(Path::to_owned));
         if self.rootfs.is_some() {
             rootfs::check(&self.plan)?;
+            // These have no blobs, either.
+            self.lenders.clear();
             self.plan = self.plan.whole()?;
         }
         if self.inflate.is_some() {

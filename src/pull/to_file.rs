@@ -103,7 +103,9 @@ impl Pull<'_> {
     ) -> Result<Report> {
         let mut observer = self.observer.take().unwrap_or_else(|| Box::new(|_| {}));
         let (sender, receiver) = channel();
-        let existing = reuse::open(&self.reuse, &self.lenders, Some(path), &self.client);
+        // A root file system has no blobs, but perhaps very many entries.
+        let replaced = Some(path).filter(|_| self.rootfs.is_none());
+        let existing = reuse::open(&self.reuse, &self.lenders, replaced, &self.client);
         let shared = Shared::new(&self, opened, sender);
         let outcome = existing.and_then(|existing| {
             observer(&Event::Started {

@@ -390,7 +390,8 @@ fn check_name(options: &Options, goal: &Goal) -> Result<()> {
         _ => return Ok(()),
     };
     let first = &goal.images[0];
-    let chosen = first.file.is_some() && first.locked.is_none();
+    // A root file system does not say whose it is.
+    let chosen = low.rootfs || first.file.is_some() && first.locked.is_none();
     if chosen || low.output.is_some() || low.tarname.is_some() {
         return Ok(());
     }
