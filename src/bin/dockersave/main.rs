@@ -32,7 +32,9 @@ mod query;
 #[cfg(test)]
 mod readme;
 mod renew;
+mod resolve;
 mod signal;
+mod sources;
 mod verify;
 
 use dockersave::text::{line, lines, without_secrets};

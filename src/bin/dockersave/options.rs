@@ -4,12 +4,12 @@
 use super::error::{Error, Result, count};
 use super::flags::{Low, Mode, Query};
 use super::login::{Login, logins};
+use super::names;
 use super::output::Outlet;
-use super::parse::parse;
 use super::place::{Goal, Target, Wanted, goals, target};
 use super::renew::Book;
-use super::{list, names};
-use dockersave::{Base, Format, Platform, PublicKey, Reference, text};
+use super::sources::{check_lock, listed, shape};
+use dockersave::{Base, Format, Platform, PublicKey, Reference};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -179,102 +179,6 @@ impl Options {
         });
         targets.flatten()
     }
-}
-
-/// The images that files list. A lock's flags become those of the command line.
-fn listed(low: &mut Low, notes: &mut Vec<String>) -> Result<Vec<Wanted>> {
-    let wrong = |what: &str, why: &str| Err(Error::usage(what, why));
-    let pipes = low.from.iter().filter(|path| *path == Path::new("-"));
-    if pipes.count() + usize::from(low.password_stdin) > 1 {
-        return wrong(
-            "--from -",
-            "reads standard input, which can be read only once",
-        );
-    }
-    let mut listed = Vec::new();
-    let mut made_with: Option<String> = None;
-    let mut other = !low.images.is_empty();
-    for path in &low.from {
-        let list = list::read(path, notes)?;
-        listed.extend(list.images);
-        match (list.options, &made_with) {
-            (None, _) => other = true,
-            (Some(options), Some(before)) if options != *before => {
-                return wrong(
-                    "--from",
-                    "has locks that were made with different flags; pull from one at a time",
-                );
-            }
-            (options, _) => made_with = options,
-        }
-    }
-    if listed.len() > list::MOST {
-        let why = format!(
-            "lists {} images; at most {} are supported",
-            listed.len(),
-            list::MOST
-        );
-        return wrong("--from", &why);
-    }
-    let given = shape(low);
-    if let Some(options) = made_with.filter(|options| *options != given) {
-        if other || !given.is_empty() {
-            let with = match &*options {
-                "" => "no flag that changes archives",
-                options => options,
-            };
-            let why = format!(
-                "has a lock that was made with {with}; pull from it alone, without such flags"
-            );
-            return wrong("--from", &why);
-        }
-        let words = std::iter::once("dockersave").chain(options.split(' '));
-        let with = parse(words.map(Into::into)).unwrap_or_default();
-        if shape(&with) != options {
-            let why = format!(
-                "has a lock that was made with {}, which is not supported",
-                text::printable(&options, 100)
-            );
-            return wrong("--from", &why);
-        }
-        (low.gunzip, low.xz, low.format) = (with.gunzip, with.xz, with.format);
-    }
-    Ok(listed)
-}
-
-/// The flags that change an archive's bytes, as a lock has them.
-fn shape(low: &Low) -> String {
-    let flags = [
-        (low.gunzip, "--gunzip"),
-        (low.xz, "--xz"),
-        (low.format == Some(Format::Oci), "--format oci"),
-    ];
-    let given = flags.iter().filter(|(given, _)| *given);
-    given.map(|(_, flag)| *flag).collect::<Vec<_>>().join(" ")
-}
-
-/// Refuses what a lock cannot say, or would silently overrule.
-fn check_lock(low: &Low, wanted: &[Wanted], target: &Target) -> Result<()> {
-    let locked = wanted.iter().any(|image| image.locked.is_some());
-    if locked && (low.platform.is_some() || low.all_platforms) {
-        let why = "is not used with a lock, which says which platform each image is for";
-        return Err(Error::usage("--platform", why));
-    }
-    if low.query == Some(Query::Check) && low.lock.is_none() {
-        return Err(Error::usage("--check", "requires --lock"));
-    }
-    let unfit = low.all_platforms
-        || low.keep_signatures
-        || low.keep_referrers.is_some()
-        || low.no_tar
-        || low.rootfs
-        || !low.base.is_empty()
-        || target.is_stream();
-    if unfit && (locked || low.lock.is_some()) {
-        let why = "is for archives in files; omit --all-platforms, --keep-signatures, --keep-referrers, --no-tar, --format rootfs, --base and --output -";
-        return Err(Error::usage("a lock", why));
-    }
-    Ok(())
 }
 
 /// How progress is shown where that was not said.
@@ -466,6 +370,7 @@ fn full_name(thin: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::parse;
 
     fn options(args: &[&str]) -> Result<Options> {
         let args = std::iter::once("dockersave").chain(args.iter().copied());

@@ -6,15 +6,15 @@ use super::flags::Low;
 use super::json::{Object, array};
 use super::list::lock::Row;
 use super::made::Made;
-use super::options::{self, Options};
+use super::options::Options;
 use super::output::{Stream, TERMINAL};
 use super::place::{Goal, Target, Wanted, target};
 use super::progress::{Level, size};
 use super::renew::{Book, archive, settled};
+use super::resolve::{differs, resolve, rows};
 use super::{Shown, answer, lock, print_json, tell_failure};
 use dockersave::{
-    Base, Client, Image, Plan, PlanOptions, Platform, Policy, Pull, Reference, Requirements,
-    check_directory, check_file, image_names,
+    Base, Client, Plan, PlanOptions, Pull, Reference, check_directory, check_file, image_names,
 };
 use std::fs::File;
 use std::io::IsTerminal;
@@ -88,6 +88,45 @@ pub(super) fn each(
     }
 }
 
+/// Leaves an archive that is as a lock says, whose images still are those. Returns its JSON with
+/// `--json`.
+fn kept(
+    client: &Client,
+    options: &Options,
+    goal: &Goal,
+    (made, book): (&mut Made, &mut Option<Book>),
+    progress: &Shown,
+) -> Result<Option<Option<String>>> {
+    let low = &options.low;
+    // Signatures are checked each time.
+    if !low.signed_by.is_empty() || low.policy.is_some() || low.restart {
+        return Ok(None);
+    }
+    let Some(path) = goal.target.path().filter(|path| path.exists()) else {
+        return Ok(None);
+    };
+    lock(progress).busy("checking what is there");
+    let platform = options.platform.as_ref();
+    let rows = settled(client, goal, book.as_ref(), platform, low.quick_check)?;
+    lock(progress).end();
+    let Some(rows) = rows else {
+        return Ok(None);
+    };
+    let answer = Answer {
+        members: answer::rows(&rows),
+        missing: None,
+        json: low.json,
+        hashed: true,
+        mode: options.progress,
+    };
+    let done = Done::settled(path, rows[0].size, rows[0].sha256);
+    made.add(path, Vec::new());
+    if let Some(book) = book {
+        book.add(rows);
+    }
+    finished(&done, &answer, progress).map(Some)
+}
+
 /// Makes one archive; `made` are those before it, and `book` is the lock that is renewed. Returns
 /// its JSON with `--json`.
 fn one(
@@ -98,27 +137,8 @@ fn one(
     progress: &Shown,
 ) -> Result<Option<String>> {
     let low = &options.low;
-    // What must be signed is looked at each time.
-    let trusts = low.signed_by.is_empty() && low.policy.is_none() && !low.restart;
-    if let Some(path) = goal.target.path().filter(|path| trusts && path.exists()) {
-        lock(progress).busy("checking what is there");
-        let platform = options.platform.as_ref();
-        if let Some(rows) = settled(client, goal, book.as_ref(), platform, low.quick_check)? {
-            let answer = Answer {
-                members: answer::rows(&rows),
-                missing: None,
-                json: low.json,
-                hashed: true,
-                mode: options.progress,
-            };
-            let done = Done::settled(path, rows[0].size, rows[0].sha256);
-            made.add(path, Vec::new());
-            if let Some(book) = book {
-                book.add(rows);
-            }
-            return finished(&done, &answer, progress);
-        }
-        lock(progress).end();
+    if let Some(kept) = kept(client, options, goal, (made, book), progress)? {
+        return Ok(kept);
     }
     let mut stream = open_stream(client, &goal.target, low, progress)?;
     let plan = plan(client, options, goal, progress)?;
@@ -173,50 +193,6 @@ fn one(
         made.add(path, blobs);
     }
     Ok(object)
-}
-
-/// An archive that cannot be what a lock says.
-fn differs(goal: &Goal, row: &Row, found: &str) -> Error {
-    let path = goal.target.path().unwrap_or(Path::new(STANDARD_OUTPUT));
-    Error::Differs(format!(
-        "{} would have {found}, but {} says {} bytes with {}; it is not kept",
-        path.display(),
-        goal.images[0].origin,
-        row.size,
-        row.sha256
-    ))
-}
-
-/// What a lock will say of a plan's images, but for the archive.
-fn rows(plan: &Plan, options: &Options, goal: &Goal) -> Vec<Row> {
-    let pairs = goal.images.iter().zip(plan.images());
-    let rows = pairs.map(|(wanted, image)| {
-        let manifest = *image.manifest().digest();
-        if let Some(row) = wanted.locked.as_deref() {
-            return Row {
-                manifest,
-                ..row.clone()
-            };
-        }
-        let asked = wanted.platform.as_ref().or(options.platform.as_ref());
-        let platform = asked.or(image.platform()).cloned();
-        Row {
-            reference: wanted.reference.clone(),
-            // One that cannot be read again is left out.
-            platform: platform.filter(|one| {
-                one.to_string()
-                    .parse()
-                    .is_ok_and(|read: Platform| read == *one)
-            }),
-            index: image.index().copied(),
-            manifest,
-            size: 0,
-            sha256: manifest,
-            archive: String::new(),
-            name: wanted.name.clone(),
-        }
-    });
-    rows.collect()
 }
 
 /// Makes the archive, and says where it is; returns also its JSON if that is wanted.
@@ -431,60 +407,4 @@ fn standard_output() -> Result<File> {
     let fd = std::io::stdout().as_fd().try_clone_to_owned();
     fd.map(File::from)
         .map_err(|error| Error::output(Path::new(STANDARD_OUTPUT), "opening", error))
-}
-
-/// What the images have to come with.
-fn requirements(low: &Low) -> Result<Requirements> {
-    let mut wanted = Requirements::default().keep_signatures(low.keep_signatures);
-    for key in options::keys(low)? {
-        wanted = wanted.signed_by(key);
-    }
-    if let Some(path) = &low.policy {
-        wanted = wanted.policy(Policy::read(path)?);
-    }
-    if let Some(kind) = &low.keep_referrers {
-        wanted = wanted.keep_referrers(kind);
-    }
-    Ok(wanted)
-}
-
-fn resolve(
-    client: &Client,
-    options: &Options,
-    goal: &Goal,
-    progress: &Shown,
-) -> Result<Vec<Image>> {
-    let required = requirements(&options.low)?;
-    let mut images = Vec::new();
-    for wanted in &goal.images {
-        let locked = wanted.locked.as_deref();
-        let signed = !options.low.signed_by.is_empty() || options.low.policy.is_some();
-        let asked = match locked {
-            Some(row) => &row.pinned(signed)?,
-            None => &wanted.reference,
-        };
-        let repository = client.repository(asked)?;
-        let image = if options.low.all_platforms {
-            repository.all_platforms_with(&required)?
-        } else {
-            let own = locked
-                .filter(|_| signed)
-                .and_then(|row| row.platform.as_ref());
-            let platform = wanted
-                .platform
-                .as_ref()
-                .or(own)
-                .or(options.platform.as_ref());
-            repository.image_with(platform, &required)?
-        };
-        // Which platform a lock is for was decided before.
-        for warning in image.warnings().iter().filter(|_| locked.is_none()) {
-            lock(progress).note(Level::Warning, warning);
-        }
-        images.push(match locked.is_some() || wanted.name.is_some() {
-            true => image.named(wanted.name().clone()),
-            false => image,
-        });
-    }
-    Ok(images)
 }
