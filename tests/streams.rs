@@ -480,3 +480,35 @@ fn a_wrong_byte_in_a_piece_is_a_digest_mismatch() {
     assert!(outcome.stderr.contains(layer), "{}", outcome.stderr);
     assert!(registry.seen().iter().any(|seen| seen.status == 206));
 }
+
+#[test]
+fn the_first_signal_ends_a_stream_that_nobody_reads() {
+    let (registry, dir) = (Registry::start(), Dir::new());
+    pushed(&registry);
+    let run = Run::pull(&dir, &registry.name("r")).args(&["-o", "-"]);
+    let mut child = run.spawn();
+    // Its pipe is full by now: the archive is larger.
+    let begin = Instant::now();
+    while registry.blob_bytes() < 100_000 {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    let begin = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if begin.elapsed() > Duration::from_secs(20) => {
+                child.kill().unwrap();
+                break child.wait().unwrap();
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(15)
+    );
+}

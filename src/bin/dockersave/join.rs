@@ -12,6 +12,7 @@ use super::{answer, interrupted, lock, print_json, watch};
 use dockersave::{CancelToken, Client, Pull, check_file};
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
@@ -23,7 +24,8 @@ pub(super) fn run(thin: &Path, low: &Low) -> Result<()> {
         check_file(path)?;
     }
     let cancel = CancelToken::new();
-    let signals = watch(&cancel);
+    let keeps = AtomicBool::new(target.path().is_some());
+    let signals = watch(&cancel, &Arc::new(keeps));
     let mode = progress(low);
     let shown = Arc::new(Mutex::new(Progress::new(mode)));
     // No registry is asked: the environment does not count.

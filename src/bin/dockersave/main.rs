@@ -48,6 +48,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -94,8 +95,14 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
         return join::run(thin, &low);
     }
     let cancel = CancelToken::new();
-    let signals = watch(&cancel);
+    let keeps = Arc::new(AtomicBool::new(false));
+    let signals = watch(&cancel, &keeps);
     let options = Options::from_low(low)?;
+    let pulls = options.low.query.is_none();
+    keeps.store(
+        pulls && options.partials().next().is_some(),
+        Ordering::Relaxed,
+    );
     *mode = options.progress;
     let progress: Shown = Arc::new(Mutex::new(Progress::new(options.progress)));
     for note in &options.notes {
@@ -110,7 +117,6 @@ fn go(args: impl Iterator<Item = OsString>, mode: &mut Mode) -> Result<()> {
     lock(&progress).end();
     match (outcome, signals.and_then(|signals| signals.received())) {
         (Err(Error::Library(dockersave::Error::Cancelled)), Some(signal)) => {
-            let pulls = options.low.query.is_none();
             let mut partials = options.partials().filter(|_| pulls);
             let partial = partials.find(|path| partial_path(path).exists());
             interrupted(signal, partial, options.progress);
@@ -212,14 +218,19 @@ fn watch_waits(client: &Client, progress: &Shown) {
     let _ = builder.stack_size(128 << 10).spawn(watch);
 }
 
-fn watch(cancel: &CancelToken) -> Option<Signals> {
-    let cancel = cancel.clone();
+/// Cancels at the first signal. If nothing is kept (`keeps`), the process does not wait long for
+/// its end: a write to a pipe that nobody reads cannot be cancelled.
+fn watch(cancel: &CancelToken, keeps: &Arc<AtomicBool>) -> Option<Signals> {
+    let (cancel, keeps) = (cancel.clone(), keeps.clone());
     // Without signals, an interrupt ends the process as ever: the partial file bears that.
     Signals::watch(move |signal| {
         if prompt::restore() {
             signal::die_by(signal);
-        } else {
-            cancel.cancel();
+        }
+        cancel.cancel();
+        std::thread::sleep(Duration::from_secs(2));
+        if !keeps.load(Ordering::Relaxed) {
+            signal::die_by(signal);
         }
     })
     .ok()
