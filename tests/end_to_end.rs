@@ -156,6 +156,12 @@ fn every_way_to_shake_hands() {
         let mut provider = default_provider();
         provider.cipher_suites = vec![suite];
         let what = format!("{:?}", suite.suite());
+        // There is another one for these processors on every server.
+        let emulated =
+            std::env::var_os("DOCKERSAVE_TEST_RUNNER").is_some_and(|own| !own.is_empty());
+        if cfg!(target_arch = "x86_64") && !emulated && what.contains("CHACHA20") {
+            continue;
+        }
         pull(&what, authority.server_by(provider, version, p256));
     }
     for group in default_provider().kx_groups {

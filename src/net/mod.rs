@@ -11,6 +11,7 @@ pub(crate) mod error;
 pub(crate) mod http;
 mod limit;
 pub(crate) mod pending;
+mod provider;
 pub(crate) mod proxy;
 pub(crate) mod retry;
 pub(crate) mod stream;
