@@ -107,6 +107,7 @@ mod image;
 mod json;
 mod manifest;
 mod net;
+mod order;
 mod platform;
 mod pull;
 mod reference;

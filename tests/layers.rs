@@ -10,8 +10,9 @@ const LIBRARY: &str = "src";
 const PROGRAM: &str = "src/bin/dockersave";
 
 /// Values: each may import those before it.
-const VALUES: [&str; 19] = [
+const VALUES: [&str; 20] = [
     "sync",
+    "order",
     "cancel",
     "counter",
     "time",

@@ -62,7 +62,8 @@ impl Base {
             return image;
         }
         let mut hasher = Hasher::new(Algorithm::Sha256);
-        let held: BTreeSet<&Digest> = self.sources.iter().flat_map(|known| &known.held).collect();
+        let mut held: BTreeSet<Digest> = BTreeSet::new();
+        held.extend(self.sources.iter().flat_map(|known| &known.held));
         for digest in held {
             hasher.update(digest.as_bytes());
         }
@@ -96,8 +97,10 @@ impl Base {
                 self.judge(layers, &image.diff_ids, is_image, &mut found);
             }
         }
-        let found = found.into_iter().filter(|(_, left_out)| *left_out);
-        found.map(|(digest, _)| digest).collect()
+        found.retain(|_, left_out| *left_out);
+        let mut left_out = BTreeSet::new();
+        left_out.extend(found.into_keys());
+        left_out
     }
 
     fn judge(

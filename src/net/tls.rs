@@ -72,8 +72,14 @@ impl TrustOptions {
                 }
             }
         }
-        self.roots.sort();
-        self.roots.dedup();
+        let mut roots: Vec<PathBuf> = Vec::new();
+        for root in std::mem::take(&mut self.roots) {
+            let at = roots.partition_point(|own| *own < root);
+            if roots.get(at) != Some(&root) {
+                roots.insert(at, root);
+            }
+        }
+        self.roots = roots;
         Ok(self)
     }
 

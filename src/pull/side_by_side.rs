@@ -12,6 +12,7 @@ use crate::codec::inflate::{MAGIC, format};
 use crate::counter::Counter;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
+use crate::order::largest_first;
 use crate::sync::lock;
 use std::path::Path;
 use std::sync::Mutex;
@@ -76,8 +77,7 @@ impl Work<'_> {
         name: &Path,
     ) -> Result<()> {
         let blobs = self.plan.blobs();
-        let mut order: Vec<usize> = (0..blobs.len()).collect();
-        order.sort_by_key(|blob| std::cmp::Reverse(blobs[*blob].descriptor.size));
+        let order = largest_first(blobs.iter().map(|blob| blob.descriptor.size));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = processors.min(order.len()).clamp(1, MOST);
         let shared = &Shared {

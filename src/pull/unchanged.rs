@@ -10,10 +10,12 @@ use super::{Observer, Pull, Report};
 use crate::archive::plan::{Part, Plan, Source};
 use crate::archive::source::Existing;
 use crate::archive::source::directory::Folder;
+use crate::archive::source::table::Row;
 use crate::counter::Counter;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -168,15 +170,15 @@ impl Look<'_, '_, '_> {
     fn is_listed(&self, path: &Path) -> bool {
         let entries = self.plan.entries().iter();
         let wanted = entries.map(|entry| (entry.path().to_owned(), entry.size()));
-        let wanted: std::collections::BTreeSet<(String, u64)> = wanted.collect();
+        let mut known = BTreeMap::new();
+        known.extend(wanted);
         let Some(table) = folder(path).and_then(|folder| folder.list().ok()) else {
             return false;
         };
-        let rows = table.rows().iter().enumerate();
-        let found: Vec<_> = rows
-            .map(|(number, row)| (table.name(number).into_owned(), row.size))
-            .collect();
-        found.len() == wanted.len() && found.iter().all(|one| wanted.contains(one))
+        let mut rows = table.rows().iter().enumerate();
+        let is_wanted =
+            |(number, row): (usize, &Row)| known.get(&*table.name(number)) == Some(&row.size);
+        table.rows().len() == known.len() && rows.all(is_wanted)
     }
 
     /// Whether a directory has the content of each of the plan's entries.

@@ -134,7 +134,9 @@ impl<'p> Worker<'p> {
         let lent = lent.map(|(record, place)| (record, Some(place)));
         let mut tries = [Some((own, None)), lent];
         // Our own claim first, unless the other file has more.
-        tries.sort_by_key(|of| of.map(|(record, _)| std::cmp::Reverse(claimed(record, size))));
+        if lent.is_some_and(|(record, _)| claimed(record, size) > own_size) {
+            tries.swap(0, 1);
+        }
         for (record, from) in tries.into_iter().flatten() {
             if claimed(record, size) == 0 {
                 continue;

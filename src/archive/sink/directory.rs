@@ -163,7 +163,8 @@ impl Directory {
                 self.journal.write_all_at(&claim.to_bytes(), place)?;
             }
         }
-        let wanted: BTreeSet<Digest> = self.blobs.iter().map(|blob| blob.digest).collect();
+        let mut wanted = BTreeSet::new();
+        wanted.extend(self.blobs.iter().map(|blob| blob.digest));
         self.folders.all.list(|algorithm| {
             let Some(folder) = self.folders.all.find(algorithm, Trust::Alone)? else {
                 return Ok(());

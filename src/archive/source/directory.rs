@@ -98,7 +98,8 @@ impl Folder {
         }
         table.seal();
         let new = old..table.rows().len();
-        let targets: BTreeSet<String> = new.filter_map(|number| table.target(number)).collect();
+        let mut targets = BTreeSet::new();
+        targets.extend(new.filter_map(|number| table.target(number)));
         for name in &targets {
             if table.find(name).is_none() {
                 self.add(name, table)?;

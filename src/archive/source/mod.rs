@@ -368,7 +368,9 @@ pub(super) fn named_files(items: &[DockerItem]) -> BTreeSet<String> {
     let names = items
         .iter()
         .flat_map(|item| item.layers.iter().chain([&item.config]));
-    names.filter_map(|name| clean(name.as_bytes())).collect()
+    let mut found = BTreeSet::new();
+    found.extend(names.filter_map(|name| clean(name.as_bytes())));
+    found
 }
 
 /// Opens an archive or a directory. Never blocks, whatever has that name.

@@ -196,7 +196,8 @@ fn compare_tags(items: &[DockerItem], oci: &Oci, archive: &Archive, findings: &m
         return;
     }
     let full = |name: &str| full_name(name).unwrap_or_else(|| name.to_owned());
-    let names: BTreeSet<String> = named().map(|root| full(&root.name)).collect();
+    let mut names = BTreeSet::new();
+    names.extend(named().map(|root| full(&root.name)));
     let mut configs = BTreeSet::new();
     let mut tags: BTreeMap<String, Vec<[u8; 32]>> = BTreeMap::new();
     for item in items {

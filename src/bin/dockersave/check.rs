@@ -35,7 +35,7 @@ pub(super) fn run(client: &Client, options: &Options, shown: &Shown) -> Result<(
             json,
         )?);
     }
-    pull::each(options, shown, removed, |goal| {
+    pull::each(options, shown, removed, &mut |goal| {
         let mut answers = Vec::new();
         for wanted in &goal.images {
             let archive = archive(goal).unwrap_or_default();

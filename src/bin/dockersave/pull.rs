@@ -28,7 +28,7 @@ pub(super) fn pull(client: &Client, options: &Options, progress: &Shown) -> Resu
     }
     let mut made = Made::default();
     let mut book = options.lock.clone();
-    let outcome = each(options, progress, Vec::new(), |goal| {
+    let outcome = each(options, progress, Vec::new(), &mut |goal| {
         let answer = one(client, options, goal, (&mut made, &mut book), progress)?;
         Ok(answer.into_iter().collect())
     });
@@ -49,7 +49,7 @@ pub(super) fn each(
     options: &Options,
     progress: &Shown,
     mut answers: Vec<String>,
-    mut run: impl FnMut(&mut Goal) -> Result<Vec<String>>,
+    run: &mut dyn FnMut(&mut Goal) -> Result<Vec<String>>,
 ) -> Result<()> {
     let mut failed = Vec::new();
     let of = options.goals.len();

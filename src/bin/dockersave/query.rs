@@ -31,7 +31,7 @@ pub(super) fn answer(
         Query::Config => config(&repository, options),
         Query::Platforms => platforms(&repository, options.low.json),
         Query::Referrers => referrers(&repository, options),
-        Query::DryRun => pull::each(options, shown, Vec::new(), |goal| {
+        Query::DryRun => pull::each(options, shown, Vec::new(), &mut |goal| {
             let answer = dry_run(client, options, goal, shown)?;
             Ok(answer.into_iter().collect())
         }),

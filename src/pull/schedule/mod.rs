@@ -11,6 +11,7 @@ mod pace;
 pub(in crate::pull) mod segment;
 
 use crate::archive::sink::journal::Chunks;
+use crate::order::largest_first;
 use crate::sync::lock;
 use segment::{Part, Segment, YOUNG};
 use std::collections::BTreeMap;
@@ -83,8 +84,7 @@ impl Queue {
     /// `check`: which blobs may already be there, in part or whole; `parallel`: whether this
     /// machine has several processors.
     pub fn new(sizes: &[u64], check: &[bool], jobs: usize, parallel: bool) -> Self {
-        let mut order: Vec<usize> = (0..sizes.len()).collect();
-        order.sort_by_key(|blob| std::cmp::Reverse(sizes[*blob]));
+        let order = largest_first(sizes.iter().copied());
         let blobs = sizes.iter().zip(check).map(|(size, check)| {
             let chunks = Chunks::of(*size);
             BlobState {

@@ -17,6 +17,7 @@ use crate::image::{Companions, Image, is_index, is_manifest};
 use crate::manifest::{
     CONFIG_LIMIT, Config, Content, Descriptor, Document, Kinds, MOST, PassedOver,
 };
+use crate::order::ascending;
 use crate::platform::Platform;
 use std::sync::Arc;
 
@@ -77,13 +78,13 @@ impl Repository<'_> {
             return Ok(image);
         }
         let (candidates, lost) = self.found_in(&document)?;
-        let mut ranked: Vec<(u32, &Candidate)> = candidates
+        let ranked = candidates
             .iter()
-            .filter_map(|one| Some((wanted.rank(one.platform.as_ref()?)?, one)))
-            .collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
+            .filter_map(|one| Some((u64::from(wanted.rank(one.platform.as_ref()?)?), one)));
+        let (ranks, ranked): (Vec<u64>, Vec<&Candidate>) = ranked.unzip();
         let mut unsupported = None;
-        for (_, candidate) in ranked.into_iter().take(FETCHES) {
+        for at in ascending(&ranks).into_iter().take(FETCHES) {
+            let candidate = ranked[at];
             match self.of_entry(&document, candidate) {
                 // An artifact may name a platform, too.
                 Err(error @ Error::Unsupported { .. }) => {
