@@ -16,7 +16,7 @@ mod tree;
 use super::defect::Defect;
 use super::sink::stream::unwrap;
 use super::tar::header::Kind;
-use super::tar::reader::{SIZED, StreamInput, UNENDED, Walker};
+use super::tar::reader::{StreamInput, Walker};
 use super::tar::rewrite::Metadata;
 use super::tar::writer::{BLOCK, padding};
 use crate::error::{Error, Result};
@@ -339,15 +339,14 @@ fn walk(
     each: &mut dyn FnMut(Entry, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
     let mut input = StreamInput(&mut *data);
-    let mut walker = Walker::new(&mut input, false).keep_headers(HEADERS);
+    let mut walker = Walker::new(&mut input, false)
+        .lenient()
+        .keep_headers(HEADERS);
     let mut defect: Option<Defect> = None;
     let mut number = 0;
     loop {
         let head = walker.next(&mut |found| {
-            let what = found.what();
-            if !what.ends_with(SIZED) && !what.ends_with(UNENDED) {
-                defect.get_or_insert(found);
-            }
+            defect.get_or_insert(found);
         });
         let head = head.map_err(unwrap)?;
         if let Some(defect) = defect {

@@ -16,10 +16,6 @@ use std::os::unix::fs::FileExt;
 const LONG: u64 = 64 << 10;
 /// The most zeros read after the end: a tape record has that many.
 const TRAILER: u64 = 1 << 20;
-/// Only the last two blocks are missing.
-pub(crate) const UNENDED: &str = "its end, two blocks of zeros, is missing";
-/// To most readers such an entry has no data.
-pub(crate) const SIZED: &str = "is not a file, but has a size";
 /// The most bytes of headers that are kept to be compared with dockersave's.
 const COMPARED: usize = 4 * BLOCK as usize;
 const DIRTY: &str = "nonzero bytes are in it or after it";
@@ -143,6 +139,8 @@ pub(crate) struct Walker<'i> {
     /// The headers of the current entry, up to about so many bytes.
     raw: Vec<u8>,
     most: usize,
+    /// Whether to pass over what most readers agree on.
+    lenient: bool,
 }
 
 /// Receives the defects of the archive.
@@ -169,12 +167,19 @@ impl<'i> Walker<'i> {
             done: false,
             raw: Vec::new(),
             most: COMPARED,
+            lenient: false,
         }
     }
 
     /// Keeps so many bytes of headers, for [`Self::headers`].
     pub fn keep_headers(mut self, most: usize) -> Self {
         self.most = most;
+        self
+    }
+
+    /// Passes over a missing end, and over sizes of entries without data.
+    pub fn lenient(mut self) -> Self {
+        self.lenient = true;
         self
     }
 
@@ -302,8 +307,8 @@ impl<'i> Walker<'i> {
             self.sparse_maps(tell)?;
         }
         let has_data = matches!(kind, Kind::File | Kind::Sparse | Kind::Unknown);
-        if !has_data && size > 0 {
-            self.tell_header(SIZED, tell);
+        if !has_data && size > 0 && !self.lenient {
+            self.tell_header("is not a file, but has a size", tell);
         }
         let size = if has_data { size } else { 0 };
         if self
@@ -417,8 +422,13 @@ impl<'i> Walker<'i> {
         self.at += read as u64;
         if read < block.len() {
             self.done = true;
-            let what = format!("the archive is truncated at {} bytes: {UNENDED}", self.at);
-            tell(Defect::new("the end", what));
+            if !self.lenient {
+                let what = format!(
+                    "the archive is truncated at {} bytes: its end, two blocks of zeros, is missing",
+                    self.at
+                );
+                tell(Defect::new("the end", what));
+            }
             return Ok(Next::End);
         }
         if block.iter().all(|byte| *byte == 0) {
